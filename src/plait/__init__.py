@@ -1,0 +1,51 @@
+"""plait braids images, text, video, speech and sensor signals into one model.
+
+Importing it is cheap: torch and the rest load when a name is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from plait.api import embed, evaluate, index, load, search, train
+    from plait.data import open_dataset
+
+_LAZY = {
+    "load": "plait.api",
+    "train": "plait.api",
+    "evaluate": "plait.api",
+    "embed": "plait.api",
+    "index": "plait.api",
+    "search": "plait.api",
+    "open_dataset": "plait.data",
+}
+
+__all__ = [
+    "__version__",
+    "embed",
+    "evaluate",
+    "index",
+    "load",
+    "open_dataset",
+    "search",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    try:  # plait.objectives, plait.models ... without an import of their own
+        return importlib.import_module(f"plait.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"plait.{name}":
+            raise
+        raise AttributeError(f"module 'plait' has no attribute {name!r}") from None
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,82 @@
+"""The exception tree of plait.
+
+    PlaitError                 plait is at fault, or cannot say who is          exit code 1
+    └── UserError              the input is at fault; the message tells the mend exit code 2
+        ├── DataError          a file, a row, an image, a text
+        ├── RecipeError        a recipe key or value
+        ├── ModelError         an unknown source, a missing or unfit weight
+        ├── SearchIndexError   a search index that does not fit the model or the query
+        └── MissingExtra       an optional library that is not installed
+
+Messages say what is wrong, where, and how to mend it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class PlaitError(Exception):
+    """Base of every exception that plait raises on purpose."""
+
+    exit_code = 1
+
+
+class UserError(PlaitError):
+    """The user's input is at fault. Shown as one message, never as a traceback."""
+
+    exit_code = 2
+
+
+class DataError(UserError):
+    """A problem with one file or one row of the user's data.
+
+    Args:
+        problem: what is wrong, and how to mend it.
+        path: the file at fault.
+        row: where in that file: a line or row number (from 1), or a key.
+    """
+
+    def __init__(
+        self, problem: str, *, path: str | Path | None = None, row: int | str | None = None
+    ) -> None:
+        self.problem, self.path, self.row = problem, path, row
+        place = "" if path is None else str(path)
+        if row is not None:
+            place += f"{', ' if place else ''}row {row}"
+        super().__init__(f"{place}: {problem}" if place else problem)
+
+
+class RecipeError(UserError):
+    """A recipe has an unknown key, a wrong type, or an impossible combination."""
+
+
+class ModelError(UserError):
+    """A model or encoder cannot be built or loaded as asked."""
+
+
+class SearchIndexError(UserError):
+    """An index cannot be used with this model or for this query."""
+
+
+class MissingExtra(UserError):
+    """An optional library is needed and not installed.
+
+    Args:
+        library: what could not be imported, e.g. ``openvino``.
+        extra: the extra of plait that installs it, e.g. ``fast``.
+        purpose: what it is needed for.
+    """
+
+    def __init__(self, library: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs {library}, which is not installed: pip install 'plait[{extra}]'"
+        )
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint ``; did you mean 'x'?`` for a misspelt word, or an empty string."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
