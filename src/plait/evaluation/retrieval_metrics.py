@@ -1,0 +1,260 @@
+"""Recall@k and median rank, many texts to many images, in both directions.
+
+Legend: n images, m texts, D features, k cut-off, R bootstrap replicates.
+
+A score is the product of two unit rows, that is their cosine. Ranks are pessimistic: a wrong
+candidate that ties with the best right one counts as ranked before it, and so does one whose
+score is not a number. Scores closer than `TIE` are ties, so that equal vectors tie whatever the
+order in which a matrix product adds up. Scores exist in tiles only, never as one n x m matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+from plait.core.errors import DataError
+
+TIE = 1e-9  # float64 products of unit rows differ by some 1e-16; real cosines by far more
+
+ScoreRows = Float[np.ndarray, "rows D"]
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Rank of the best right candidate for every query, from 1; 0 where a query has none.
+
+    Attributes:
+        text_to_image: (m,) among the n images.
+        image_to_text: (n,) among the m texts; 0 for an image without any text.
+    """
+
+    text_to_image: Int[np.ndarray, " m"]
+    image_to_text: Int[np.ndarray, " n"]
+
+
+def retrieval(
+    image: Float[np.ndarray, "n D"],
+    text: Float[np.ndarray, "m D"],
+    text_owner: Int[np.ndarray, " m"],
+    *,
+    image_groups: Shaped[np.ndarray, " n"] | None = None,
+    ks: Sequence[int] = (1, 5, 10),
+    bootstrap: int = 1000,
+    seed: int = 0,
+    chunk: int = 2048,
+) -> dict[str, Any]:
+    """Recall@k in percent with 95% intervals, and median ranks, in both directions.
+
+    Text to image: is the text's image among the top k? Image to text: is any of the image's texts
+    among the top k of all texts? Images without a text are candidates, but ask nothing.
+
+    Args:
+        image: unit rows.
+        text: unit rows.
+        text_owner: for each text, the row of its image.
+        image_groups: images with the same value show the same thing, so that each is a right
+            answer for the others' texts. None: each image stands for itself.
+        ks: cut-offs.
+        bootstrap: replicates of the percentile interval, drawn over images (over groups when
+            given: their images are not independent). 0 leaves the intervals out.
+        seed: of the bootstrap.
+        chunk: rows and columns of the largest tile of scores in memory.
+
+    Returns:
+        ``{"text_to_image": {"R@1", "R@1_low", "R@1_high", ..., "median_rank", "queries",
+        "candidates"}, "image_to_text": {...}, "mean_recall"}``; the last is the mean of all R@k.
+
+    Raises:
+        DataError: shapes or owners that do not fit together, or nothing to ask.
+    """
+    groups = _checked_groups(image, text, text_owner, image_groups)
+    ranks = retrieval_ranks(image, text, text_owner, image_groups=image_groups, chunk=chunk)
+    _, cluster = np.unique(groups, return_inverse=True)
+    asked = ranks.image_to_text > 0
+    result: dict[str, Any] = {
+        "text_to_image": _summary(ranks.text_to_image, cluster[text_owner], ks, bootstrap, seed),
+        "image_to_text": _summary(
+            ranks.image_to_text[asked], cluster[asked], ks, bootstrap, seed + 1
+        ),
+    }
+    result["text_to_image"]["candidates"] = len(image)
+    result["image_to_text"]["candidates"] = len(text)
+    result["mean_recall"] = float(
+        np.mean([result[way][f"R@{k}"] for way in ("text_to_image", "image_to_text") for k in ks])
+    )
+    return result
+
+
+def retrieval_by_language(
+    image: Float[np.ndarray, "n D"],
+    text: Float[np.ndarray, "m D"],
+    text_owner: Int[np.ndarray, " m"],
+    languages: Sequence[str | None],
+    **options: Any,
+) -> dict[str, dict[str, Any]]:
+    """`retrieval` for each language alone: its texts against all images, and back.
+
+    Args:
+        image: unit rows.
+        text: unit rows.
+        text_owner: for each text, the row of its image.
+        languages: for each text its language; texts with None belong to no subset.
+        options: as for `retrieval`.
+    """
+    if len(languages) != len(text):
+        raise DataError(f"{len(text)} texts, but {len(languages)} languages")
+    names = sorted({name for name in languages if name is not None})
+    array = np.array([name or "" for name in languages], dtype=object)
+    return {
+        name: retrieval(image, text[array == name], text_owner[array == name], **options)
+        for name in names
+    }
+
+
+def retrieval_ranks(
+    image: Float[np.ndarray, "n D"],
+    text: Float[np.ndarray, "m D"],
+    text_owner: Int[np.ndarray, " m"],
+    *,
+    image_groups: Shaped[np.ndarray, " n"] | None = None,
+    chunk: int = 2048,
+) -> Ranks:
+    """Pessimistic ranks of both directions from one sweep over tiles of scores.
+
+    Arguments and errors are those of `retrieval`.
+    """
+    groups = _checked_groups(image, text, text_owner, image_groups)
+    _, image_group = np.unique(groups, return_inverse=True)
+    text_group = image_group[text_owner]
+    best_image, best_text = _best_right(image, text, image_group, text_group)
+    before_text = np.zeros(len(text), dtype=np.int64)
+    before_image = np.zeros(len(image), dtype=np.int64)
+    for rows in _tiles(len(image), chunk):
+        left = image[rows].astype(np.float64)
+        for columns in _tiles(len(text), chunk):
+            scores = left @ text[columns].astype(np.float64).T
+            wrong = image_group[rows, None] != text_group[None, columns]
+            # `not below` rather than `at least`: NaN must never look like a good rank
+            before_text[columns] += (wrong & ~(scores < best_text[columns] - TIE)).sum(axis=0)
+            before_image[rows] += (wrong & ~(scores < best_image[rows, None] - TIE)).sum(axis=1)
+    asked = np.isin(image_group, text_group)
+    return Ranks(before_text + 1, np.where(asked, before_image + 1, 0))
+
+
+def recall_at(ranks: Int[np.ndarray, " q"], k: int) -> float:
+    """Percentage of queries whose best right answer is among the first ``k``."""
+    return float(100 * np.mean(ranks <= k))
+
+
+def _tiles(length: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
+
+
+def _best_right(
+    image: ScoreRows,
+    text: Float[np.ndarray, "texts D"],
+    image_group: Int[np.ndarray, " rows"],
+    text_group: Int[np.ndarray, " texts"],
+) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " texts"]]:
+    """Best score among the right candidates: of each image, and of each text."""
+    best_image = np.full(len(image), -np.inf)
+    best_text = np.full(len(text), -np.inf)
+    image_order = np.argsort(image_group, kind="stable")
+    text_order = np.argsort(text_group, kind="stable")
+    numbers = np.unique(text_group)
+    image_ends = np.searchsorted(image_group[image_order], [numbers, numbers + 1])
+    text_ends = np.searchsorted(text_group[text_order], [numbers, numbers + 1])
+    for a, b, c, d in zip(*image_ends, *text_ends):
+        rows, columns = image_order[a:b], text_order[c:d]
+        scores = image[rows].astype(np.float64) @ text[columns].astype(np.float64).T
+        best_image[rows] = scores.max(axis=1)
+        best_text[columns] = scores.max(axis=0)
+    return best_image, best_text
+
+
+def _summary(
+    ranks: Int[np.ndarray, " q"],
+    cluster: Int[np.ndarray, " q"],
+    ks: Sequence[int],
+    bootstrap: int,
+    seed: int,
+) -> dict[str, Any]:
+    hits = np.stack([ranks <= k for k in ks], axis=1).astype(np.float64)
+    result: dict[str, Any] = {}
+    interval = bootstrap_interval(hits, cluster, replicates=bootstrap, seed=seed)
+    for column, k in enumerate(ks):
+        result[f"R@{k}"] = recall_at(ranks, k)
+        if interval is not None:
+            result[f"R@{k}_low"] = float(100 * interval[0][column])
+            result[f"R@{k}_high"] = float(100 * interval[1][column])
+    result["median_rank"] = float(np.median(ranks))
+    result["queries"] = len(ranks)
+    return result
+
+
+def bootstrap_interval(
+    values: Float[np.ndarray, "q C"],
+    cluster: Int[np.ndarray, " q"],
+    *,
+    replicates: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, " C"]] | None:
+    """Percentile interval of the column means when whole clusters are drawn with replacement.
+
+    A replicate's mean is the sum over its clusters divided by their number of rows, so clusters
+    weigh by their size, as in the plain mean (Davison and Hinkley, Bootstrap Methods, 1997, 3.8).
+
+    Returns:
+        Lower and upper ends, or None when ``replicates`` is 0.
+    """
+    if replicates == 0:
+        return None
+    _, number = np.unique(cluster, return_inverse=True)
+    size = int(number.max()) + 1
+    columns = np.concatenate([values, np.ones((len(values), 1))], axis=1)
+    sums = np.stack([np.bincount(number, column, minlength=size) for column in columns.T], axis=1)
+    random = np.random.default_rng(seed)
+    means = []
+    block = max(1, 4_000_000 // size)  # replicates at a time: 32 MB of drawn numbers
+    for part in _tiles(replicates, block):
+        count = part.stop - part.start
+        drawn = random.integers(size, size=(count, size))
+        drawn += np.arange(count)[:, None] * size
+        weights = np.bincount(drawn.ravel(), minlength=count * size).reshape(count, size)
+        totals = weights @ sums
+        means.append(totals[:, :-1] / totals[:, -1:])
+    tail = (1 - level) / 2
+    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail], axis=0)
+    return low, high
+
+
+def _checked_groups(
+    image: Float[np.ndarray, "n D"],
+    text: Float[np.ndarray, "m D"],
+    text_owner: Int[np.ndarray, " m"],
+    image_groups: Shaped[np.ndarray, " n"] | None,
+) -> Shaped[np.ndarray, " n"]:
+    if not len(image) or not len(text):
+        raise DataError(
+            f"retrieval needs images and texts, but got {len(image)} images and {len(text)} texts"
+        )
+    if image.shape[1] != text.shape[1]:
+        raise DataError(f"images have {image.shape[1]} features, texts {text.shape[1]}")
+    if len(text_owner) != len(text):
+        raise DataError(f"{len(text)} texts, but {len(text_owner)} owners")
+    if text_owner.min() < 0 or text_owner.max() >= len(image):
+        raise DataError(
+            f"text_owner must lie in 0 to {len(image) - 1}, but reaches from "
+            f"{text_owner.min()} to {text_owner.max()}"
+        )
+    if image_groups is None:
+        return np.arange(len(image))
+    if len(image_groups) != len(image):
+        raise DataError(f"{len(image)} images, but {len(image_groups)} groups")
+    return image_groups
