@@ -1,0 +1,6 @@
+"""``python -m plait`` is the command ``plait`` (and what ``accelerate launch -m plait`` runs)."""
+
+from plait.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+"""The Python API: each function is one duty of the command line.
+
+    import plait
+
+    result = plait.train("align", data="pairs/", out="runs/mine")
+    model = plait.load("runs/mine")
+    model.similarity(images=["a.jpg"], texts=["a red apple"])
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plait.core.errors import DataError, UserError
+
+if TYPE_CHECKING:
+    from plait.data import PairDataset
+    from plait.data.audit import AuditReport
+    from plait.models.alignment import AlignmentModel
+
+Source = str | Path
+
+
+def tune_process() -> None:
+    """Applies the allocator settings that only a command may choose (see `plait doctor`)."""
+    from plait.core.allocator import ensure_tuned
+
+    ensure_tuned()
+
+
+def load(path: Source) -> AlignmentModel:
+    """A trained model from a run folder, or from a published CLIP or SigLIP checkpoint's folder.
+
+    Raises:
+        ModelError: the folder holds neither, or a weight is missing, left over or of another shape.
+    """
+    from plait.models.published import is_published, load_published
+    from plait.models.storage import load_model
+
+    path = Path(path)
+    return load_published(path) if is_published(path) else load_model(path)
+
+
+def train(
+    recipe: Source,
+    *,
+    data: Source | None = None,
+    out: Source | None = None,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+) -> dict[str, Any] | None:
+    """Trains a recipe (a file, or a built-in name) and evaluates the result on the test split.
+
+    Args:
+        recipe: a YAML file or a name of `plait recipes`.
+        data: replaces the data of the recipe: a path of pairs or a catalogue name.
+        out: the run folder; ``runs/NAME-TIME`` when None.
+        overrides: ``"stages.0.epochs=20"`` and the like.
+        resume: go on with the run in ``out``.
+
+    Returns:
+        ``run``, ``split``, ``retrieval``, ``seconds`` by step, ``skipped`` rows, ``health`` lines;
+        None in a helper process of a distributed run.
+    """
+    from plait.training.recipe import load_recipe
+    from plait.training.run import train as run_training
+
+    if resume and out is None:
+        raise UserError("--resume needs --out RUN: which run shall go on?")
+    loaded = load_recipe(str(recipe), overrides, data=None if data is None else str(data))
+    folder = Path(out) if out is not None else _new_run_folder(loaded.name)
+    result = run_training(loaded, out=folder, resume=resume)
+    return result.to_json() if result.is_main else None
+
+
+def _new_run_folder(name: str) -> Path:
+    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def evaluate(
+    run: Source, *, data: Source | None = None, split: str = "test", on_bad_row: str = "fail"
+) -> dict[str, Any]:
+    """Metrics of a run on a split of ``data`` (default: the data it was trained on), in percent."""
+    from plait.evaluation import evaluate_alignment
+
+    dataset = _open_split(data if data is not None else _data_of(run), split, on_bad_row)
+    return {"run": str(run), "split": split, **evaluate_alignment(load(run), dataset)}
+
+
+def _data_of(run: Source) -> str:
+    from plait.training.recipe import read_run_recipe
+
+    return read_run_recipe(Path(run)).data.source
+
+
+def _open_split(source: Source, split: str, on_bad_row: str) -> PairDataset:
+    from plait.data import open_dataset
+
+    if on_bad_row not in ("fail", "skip"):
+        raise UserError(f"--on-bad-row is 'fail' or 'skip', not {on_bad_row!r}")
+    dataset = open_dataset(source, on_bad_row=on_bad_row)  # type: ignore[arg-type]
+    part = dataset.split(split)
+    if not len(part):
+        raise DataError(f"no samples in the split {split!r}", path=str(source))
+    return part
+
+
+def embed(
+    run: Source, data: Source, out: Source, *, split: str = "all", on_bad_row: str = "fail"
+) -> dict[str, Any]:
+    """Writes unit vectors of ``data`` to ``out`` (.npz or .parquet); refuses to overwrite."""
+    from plait.engines.features import embed_dataset
+    from plait.retrieval.vectors import write_vectors
+
+    dataset = _open_split(data, split, on_bad_row)
+    embeddings = embed_dataset(load(run), dataset)
+    return write_vectors(embeddings, dataset, Path(out))
+
+
+def index(
+    run: Source,
+    data: Source | None,
+    out: Source,
+    *,
+    add: bool = False,
+    delete: Sequence[str] = (),
+    split: str = "all",
+    on_bad_row: str = "fail",
+) -> dict[str, Any]:
+    """Makes an index of the pictures in ``data``, adds to one, or deletes rows by id."""
+    from plait.retrieval import build_index, open_index
+
+    out = Path(out)
+    if data is None and not delete:
+        raise UserError("nothing to do: give data to index, or --delete ID")
+    deleted = open_index(out).delete(list(delete)) if delete else 0
+    added = 0
+    if data is not None:
+        dataset = _open_split(data, split, on_bad_row)
+        added = build_index(load(run), dataset, out, run=Path(run), add=add)
+    return {"out": str(out), "added": added, "deleted": deleted, "rows": len(open_index(out))}
+
+
+def search(
+    index: Source,
+    query: str | None = None,
+    *,
+    image: Source | None = None,
+    k: int = 10,
+    where: str | None = None,
+    run: Source | None = None,
+    sheet: Source | None = None,
+) -> list[dict[str, Any]]:
+    """The ``k`` nearest rows of an index to words or to a picture: ``{id, score, path, text}``."""
+    from plait.retrieval import contact_sheet, open_index
+
+    if (query is None) == (image is None):
+        raise UserError("give words to look for, or --image FILE, one of the two")
+    if query is not None and not query.strip():
+        raise UserError("the query is empty")
+    store = open_index(Path(index))
+    model = load(run if run is not None else store.run_folder())
+    store.check_model(model)
+    if query is not None:
+        vector = model.embed(texts=[query])["text"][0]
+    else:
+        vector = model.embed(images=[Path(str(image))])["image"][0]
+    hits = store.search(vector, k=k, where=where)
+    if sheet is not None:
+        contact_sheet([(query if query is not None else str(image), hits)], Path(sheet))
+    return hits
+
+
+def classify(
+    run: Source, images: Sequence[Source], labels: Sequence[str], templates: Sequence[str] = ("{}",)
+) -> list[dict[str, Any]]:
+    """For each image the labels with probabilities, best first."""
+    if len(labels) < 2:
+        raise UserError("give at least two labels with a comma between them")
+    for template in templates:
+        if "{}" not in template:
+            raise UserError(f"the template {template!r} has no {{}} for the label")
+    probabilities = load(run).classify([Path(p) for p in images], labels, templates)
+    found = []
+    for path, row in zip(images, probabilities, strict=True):
+        order = row.argsort()[::-1]
+        ranked = [{"label": labels[i], "probability": float(row[i])} for i in order]
+        found.append({"path": str(path), "labels": ranked})
+    return found
+
+
+def get_dataset(name: str, out: Source | None = None) -> dict[str, Any]:
+    """Fetches or makes a catalogue data set; with ``out`` also writes it as an image folder."""
+    from plait.data import open_dataset
+
+    dataset = open_dataset(name)
+    if out is not None:
+        convert(name, out, "imagefolder")
+    return {"name": name, "samples": len(dataset), "texts": dataset.texts, "out": out and str(out)}
+
+
+def convert(source: Source, out: Source, to: str, *, on_bad_row: str = "fail") -> dict[str, Any]:
+    """Writes pairs in another format; refuses to overwrite."""
+    from plait.data.convert import convert as convert_data
+
+    dataset = _open_split(source, "all", on_bad_row)
+    convert_data(dataset, Path(out), to=to)
+    return {"samples": len(dataset), "out": str(out), "format": to}
+
+
+def audit(path: Source, *, model: Source | None = None) -> AuditReport:
+    """Findings about pairs, row by row; a model adds over-long texts and likely mismatches."""
+    from plait.data.audit import audit as audit_data
+
+    if model is None:
+        return audit_data(path)
+    from plait.data import open_dataset
+    from plait.engines.features import embed_dataset
+
+    loaded = load(model)
+    dataset = open_dataset(path, on_bad_row="skip")
+    embeddings = embed_dataset(loaded, dataset, on_bad_row="skip")
+    text_preprocess = loaded.towers["text"].encoder.preprocess
+    return audit_data(path, text_preprocess=text_preprocess, embeddings=embeddings)
+
+
+def doctor() -> list[dict[str, Any]]:
+    """What works on this machine: ``name``, ``ok`` (None: a note), ``detail``."""
+    from plait.engines.doctor import examine
+
+    return examine()
+
+
+def demo(out: Source = "runs/demo", *, seed: int = 0, again: bool = False) -> dict[str, Any]:
+    """The main job on emoji pictures; a finished demo in ``out`` is reused unless ``again``."""
+    from plait.demo import run_demo
+
+    return run_demo(Path(out), seed=seed, again=again)
+
+
+__all__: Sequence[str] = [
+    "audit",
+    "classify",
+    "convert",
+    "demo",
+    "doctor",
+    "embed",
+    "evaluate",
+    "get_dataset",
+    "index",
+    "load",
+    "search",
+    "train",
+]
+

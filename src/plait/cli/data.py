@@ -1,0 +1,108 @@
+"""``plait data``: what a path holds, what is wrong with it, and other formats for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from plait.cli.output import JsonOption, emit, table
+
+app = typer.Typer(help="Look at, check and convert data.", no_args_is_help=True)
+
+Source = Annotated[str, typer.Argument(help="A folder or file of pairs, or a catalogue name.")]
+OnBadRow = Annotated[str, typer.Option(help="fail or skip (counted).")]
+
+
+@app.command("list")
+def list_sets(as_json: JsonOption = False) -> None:
+    """List the catalogue of built-in data sets with licence, size and source."""
+    from plait.data.catalog import CATALOG
+
+    keys = ("name", "title", "licence", "size", "source", "version")
+    entries = [{key: getattr(entry, key) for key in keys} for entry in CATALOG.values()]
+    emit(entries, as_json, lambda: table("", keys, [list(entry.values()) for entry in entries]))
+
+
+@app.command("get")
+def get(
+    name: Annotated[str, typer.Argument(help="A catalogue name, see `plait data list`.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Also write it as an image folder here.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch or make a built-in data set, so that later commands find it at once."""
+    from plait import api
+
+    result = api.get_dataset(name, out)
+    line = "{name}: {samples} samples, {texts} texts".format(**result)
+    emit(result, as_json, lambda: typer.echo(line))
+
+
+@app.command("inspect")
+def inspect(path: Source, on_bad_row: OnBadRow = "fail", as_json: JsonOption = False) -> None:
+    """Say what a path holds: format, samples, texts, splits, examples."""
+    from plait.data import inspect as inspect_data
+
+    result = inspect_data(path, on_bad_row=on_bad_row)
+
+    def page() -> None:
+        plain = [(key, _short(value)) for key, value in result.items() if key != "examples"]
+        table(path, ["what", "value"], plain)
+        examples = result.get("examples") or []
+        if examples:
+            header = list(examples[0])
+            table("examples", header, [[_short(row[key]) for key in header] for row in examples])
+
+    emit(result, as_json, page)
+
+
+@app.command("audit")
+def audit(
+    path: Source,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="A run folder: also judges lengths by its tokenizer and finds mismatches."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the findings as JSON here.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find unreadable, orphan, empty, over-long, duplicate, leaking and mismatched rows."""
+    from plait import api
+
+    report = api.audit(path, model=model)
+    if out is not None:
+        from plait.core.files import write_json
+
+        write_json(out, report.to_json())
+    emit(report.to_json(), as_json, lambda: typer.echo(report.table()))
+    if report.errors:
+        raise typer.Exit(2)
+
+
+@app.command("convert")
+def convert(
+    path: Source,
+    out: Annotated[Path, typer.Argument(help="A folder or file that does not exist yet.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="imagefolder, csv, jsonl, parquet, webdataset, coco, karpathy, flickr8k or llava."
+        ),
+    ],
+    on_bad_row: OnBadRow = "fail",
+    as_json: JsonOption = False,
+) -> None:
+    """Write pairs in another format."""
+    from plait import api
+
+    result = api.convert(path, out, to, on_bad_row=on_bad_row)
+    line = "{samples} samples -> {out} ({format})".format(**result)
+    emit(result, as_json, lambda: typer.echo(line))
+
+
+def _short(value: Any, most: int = 60) -> str:
+    text = str(value)
+    return text if len(text) <= most else text[: most - 1] + "…"

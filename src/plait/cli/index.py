@@ -1,0 +1,37 @@
+"""``plait index``: a searchable index of the user's pictures; rows can be added and deleted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from plait.cli.output import JsonOption, emit
+
+
+def index(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    data: Annotated[
+        str | None, typer.Argument(help="Pairs, or a folder of pictures without texts.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The index folder to make or to add to.")] = Path("index"),
+    add: Annotated[
+        bool, typer.Option("--add", help="Add to an index that exists; rows of equal id are replaced.")
+    ] = False,
+    delete: Annotated[
+        list[str] | None, typer.Option(help="Delete the row of this id (repeatable).")
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, validation, test or all.")] = "all",
+    on_bad_row: Annotated[str, typer.Option(help="fail or skip (counted).")] = "fail",
+    as_json: JsonOption = False,
+) -> None:
+    """Make an index of pictures, or change one."""
+    from plait import api
+
+    api.tune_process()
+    result = api.index(
+        run, data, out, add=add, delete=delete or (), split=split, on_bad_row=on_bad_row
+    )
+    line = "{rows} rows in {out} ({added} added, {deleted} deleted)".format(**result)
+    emit(result, as_json, lambda: typer.echo(line))

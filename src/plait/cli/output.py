@@ -1,0 +1,62 @@
+"""What every command shares: one JSON document or a page for people on stdout, the rest on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print exactly one JSON document on stdout, nothing else.")
+]
+
+
+def emit(value: Any, as_json: bool, page: Callable[[], None]) -> None:
+    """Prints ``value`` as JSON, or calls ``page`` to print it for people."""
+    if as_json:
+        json.dump(value, sys.stdout, ensure_ascii=False, indent=2, default=str)
+        sys.stdout.write("\n")
+    else:
+        page()
+
+
+def say(message: str) -> None:
+    """One line for people on stderr, with rich markup."""
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False).print(message)
+
+
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A table on stdout; columns of numbers are right-aligned."""
+    from rich.console import Console
+    from rich.table import Table
+
+    drawn = Table(title=title or None, title_justify="left", title_style="bold")
+    for place, name in enumerate(header):
+        numeric = bool(rows) and all(_is_number(row[place]) for row in rows)
+        drawn.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*(str(cell) for cell in row))
+    Console(highlight=False).print(drawn)
+
+
+def _is_number(cell: Any) -> bool:
+    return str(cell).lstrip("-")[:1].isdigit() or cell in ("", "–")
+
+
+def retrieval_table(retrieval: Mapping[str, Mapping[str, Any]], title: str = "Retrieval") -> None:
+    """The recall figures of `plait.evaluation`, with their 95% intervals, in percent."""
+    rows = []
+    for direction, figures in retrieval.items():
+        cells = [direction.replace("_", " ")]
+        for name in ("R@1", "R@5", "R@10"):
+            low, high = figures.get(f"{name}_low"), figures.get(f"{name}_high")
+            interval = f" ({low:.0f} to {high:.0f})" if low is not None else ""
+            cells.append(f"{figures[name]:.1f}{interval}")
+        cells.append(f"{figures['median_rank']:g}")
+        rows.append(cells)
+    table(title, ["direction", "R@1 %", "R@5 %", "R@10 %", "median rank"], rows)

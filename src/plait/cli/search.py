@@ -1,0 +1,42 @@
+"""``plait search``: words or a picture in, the nearest pictures out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from plait.cli.output import JsonOption, emit, say, table
+
+
+def search(
+    index: Annotated[Path, typer.Argument(help="An index made by `plait index`.")],
+    query: Annotated[str | None, typer.Argument(help="Words to look for.")] = None,
+    image: Annotated[Path | None, typer.Option(help="A picture to look for instead of words.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many results.")] = 10,
+    where: Annotated[
+        str | None, typer.Option(help="Keep rows that fulfil this, e.g. \"split = 'test'\".")
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="The run folder, if it moved since the index was made.")
+    ] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Also draw the results into this PNG.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Search an index by words (in any language the model knows) or by a picture."""
+    from plait import api
+
+    api.tune_process()
+    hits = api.search(index, query, image=image, k=k, where=where, run=run, sheet=sheet)
+
+    def page() -> None:
+        rows = [
+            (place, f"{hit['score']:.3f}", hit["text"] or "", hit["path"] or hit["id"])
+            for place, hit in enumerate(hits, 1)
+        ]
+        table("", ["", "score", "text", "picture"], rows)
+        if sheet is not None:
+            say(f"contact sheet: {sheet}")
+
+    emit(hits, as_json, page)

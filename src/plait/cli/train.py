@@ -1,0 +1,61 @@
+"""``plait train``: a recipe and the user's data become a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from plait.cli.output import JsonOption, emit, retrieval_table, say
+
+
+def train(
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe file, or a built-in name (see `plait recipes`).")
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(help="A folder or file of pairs, or a catalogue name (see `plait data list`)."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change one value: --set stages.0.epochs=20 (repeatable)."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder to make (default: runs/RECIPE-TIME).")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where the run in --out was stopped.")
+    ] = False,
+    on_bad_row: Annotated[
+        str | None,
+        typer.Option(help="fail: stop at the first bad row; skip: leave bad rows out and count them."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a model on pairs, evaluate it, and write a report."""
+    from plait import api
+
+    api.tune_process()
+    overrides = list(settings or [])
+    if on_bad_row is not None:
+        overrides.append(f"data.on_bad_row={on_bad_row}")
+    result = api.train(recipe, data=data, overrides=overrides, out=out, resume=resume)
+    if result is None:  # a helper process of `accelerate launch`: the first one speaks
+        return
+
+    def page() -> None:
+        if result.get("retrieval"):
+            retrieval_table(result["retrieval"], f"Retrieval, {result['split']} split")
+        skipped = result.get("skipped", 0)
+        if skipped:
+            say(f"[yellow]{skipped} bad rows were skipped[/]; see `plait data audit`.")
+        run = result["run"]
+        typer.echo(f"run: {run}")
+        typer.echo(f"report: {run}/report.html")
+        typer.echo("next:")
+        typer.echo(f"  plait index {run} {data or 'PATH'} --out {run}/index")
+        typer.echo(f'  plait search {run}/index "words"')
+
+    emit(result, as_json, page)
