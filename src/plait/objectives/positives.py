@@ -1,0 +1,110 @@
+"""Which rows of one side belong to which rows of the other.
+
+Shape legend: B rows of left, C rows of right, D features, G groups of rows that share an id.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from plait.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Positives:
+    """The positive pairs of a batch: row i of left and row j of right of the same group.
+
+    Groups are numbered 0 to G - 1, and only an id that occurs on both sides has one; the other
+    rows have group -1 on the left and -2 on the right, so that they equal nothing. When every row
+    pairs with the row of its own number, the groups are None (the diagonal), which costs nothing.
+
+    Attributes:
+        left_group: (B,) group of each row of left, or None for the diagonal.
+        right_group: (C,) group of each row of right, or None for the diagonal.
+        left_count: (G,) rows of left in each group (all 1 on the diagonal).
+        right_count: (G,) rows of right in each group.
+    """
+
+    left_group: Int64[Tensor, " B"] | None
+    right_group: Int64[Tensor, " C"] | None
+    left_count: Int64[Tensor, " G"]
+    right_count: Int64[Tensor, " G"]
+
+    @property
+    def diagonal(self) -> bool:
+        """Whether row i pairs with row i and with nothing else."""
+        return self.left_group is None
+
+    @property
+    def left_rows(self) -> Int64[Tensor, ""]:
+        """Number of rows of left that have a positive."""
+        return self.left_count.sum()
+
+    @property
+    def right_rows(self) -> Int64[Tensor, ""]:
+        """Number of rows of right that have a positive."""
+        return self.right_count.sum()
+
+    @classmethod
+    def of(
+        cls,
+        left: Float[Tensor, "B D"],
+        right: Float[Tensor, "C D"],
+        left_ids: Int64[Tensor, " B"] | None,
+        right_ids: Int64[Tensor, " C"] | None,
+    ) -> Positives:
+        """Pairs rows by equal ids; ids of one side alone count for both, none mean the diagonal.
+
+        Raises:
+            UserError: shapes that don't fit, or a batch without any positive pair.
+        """
+        _check_shapes(left, right, left_ids, right_ids)
+        left_ids = right_ids if left_ids is None else left_ids
+        right_ids = left_ids if right_ids is None else right_ids
+        if left_ids is None or right_ids is None:
+            one_each = torch.ones(len(left), dtype=torch.int64, device=left.device)
+            return cls(None, None, one_each, one_each)
+        _, group = torch.cat([left_ids, right_ids]).unique(return_inverse=True)
+        left_group, right_group = group[: len(left)], group[len(left) :]
+        size = len(group)
+        left_count = torch.bincount(left_group, minlength=size)
+        right_count = torch.bincount(right_group, minlength=size)
+        shared = (left_count > 0) & (right_count > 0)
+        if not bool(shared.any()):
+            raise UserError(
+                f"no positive pair: none of the {len(left)} ids of left is among the "
+                f"{len(right)} ids of right"
+            )
+        number = shared.cumsum(0) - 1
+        return cls(
+            torch.where(shared[left_group], number[left_group], -1),
+            torch.where(shared[right_group], number[right_group], -2),
+            left_count[shared],
+            right_count[shared],
+        )
+
+
+def _check_shapes(
+    left: Tensor, right: Tensor, left_ids: Tensor | None, right_ids: Tensor | None
+) -> None:
+    if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[1]:
+        raise UserError(
+            f"left and right must be matrices with as many columns: "
+            f"got {tuple(left.shape)} and {tuple(right.shape)}"
+        )
+    if not len(left) or not len(right):
+        raise UserError(f"an empty batch: {len(left)} rows of left, {len(right)} of right")
+    for side, rows, ids in (("left", left, left_ids), ("right", right, right_ids)):
+        if ids is not None and ids.shape != (len(rows),):
+            raise UserError(
+                f"{side}_ids must be one id a row: {len(rows)} rows, ids {tuple(ids.shape)}"
+            )
+    if len(left) != len(right) and (left_ids is None or right_ids is None):
+        raise UserError(
+            f"{len(left)} rows of left and {len(right)} of right need left_ids and right_ids "
+            "to say which belong together"
+        )
