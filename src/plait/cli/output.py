@@ -27,7 +27,8 @@ def say(message: str) -> None:
     """One line for people on stderr, with rich markup."""
     from rich.console import Console
 
-    Console(stderr=True, highlight=False).print(message)
+    # soft_wrap: names of files stay whole, for eyes and for grep
+    Console(stderr=True, highlight=False).print(message, soft_wrap=True)
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
