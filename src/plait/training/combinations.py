@@ -1,0 +1,136 @@
+"""What is wrong in a recipe although every key and type is right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from plait.core.errors import did_you_mean
+from plait.core.modality import MODALITIES
+from plait.training.schema import Recipe, Stage
+
+Place = tuple[str | int, ...]
+Fault = tuple[Place, str]
+
+TEMPERATURE = "temperature"
+
+
+def part_names(recipe: Recipe) -> list[str]:
+    """Names of the parts that a stage may train: ``image.encoder``, ..., ``temperature``."""
+    towers = [f"{tower}.{part}" for tower in recipe.model.towers for part in PARTS]
+    return [*towers, TEMPERATURE]
+
+
+PARTS = ("encoder", "projection")
+
+
+def faults(recipe: Recipe) -> Iterator[Fault]:
+    """Every impossible combination, as its place in the recipe and a message."""
+    yield from _model_faults(recipe)
+    for number, stage in enumerate(recipe.stages):
+        for place, message in _stage_faults(recipe, stage):
+            yield ("stages", number, *place), message
+
+
+def _model_faults(recipe: Recipe) -> Iterator[Fault]:
+    model = recipe.model
+    if len(model.towers) < 2:
+        yield ("model", "towers"), f"an alignment needs two towers, not {len(model.towers)}"
+    for name, tower in model.towers.items():
+        place = ("model", "towers", name)
+        if name not in MODALITIES:
+            hint = did_you_mean(name, MODALITIES)
+            yield place, f"not a modality{hint} (known: {', '.join(MODALITIES)})"
+        if tower.projection.kind == "identity" and tower.projection.dropout:
+            yield (*place, "projection", "dropout"), "an identity projection has no dropout"
+        always_frozen = all(s.part(f"{name}.encoder").mode == "frozen" for s in recipe.stages)
+        untrained = tower.encoder.startswith("scratch/") or not tower.pretrained
+        if always_frozen and untrained:
+            yield (
+                (*place, "encoder"),
+                f"{tower.encoder} starts from random weights and no stage trains it: set "
+                f"stages.0.train.{name}.encoder to full, or take a pretrained encoder",
+            )
+
+
+def _stage_faults(recipe: Recipe, stage: Stage) -> Iterator[Fault]:
+    if (stage.epochs is None) == (stage.steps is None):
+        got = "neither" if stage.epochs is None else "both"
+        yield (), f"a stage needs either epochs or steps, {got} given"
+    if stage.chunk is not None and stage.chunk > stage.batch_size:
+        yield ("chunk",), f"a chunk of {stage.chunk} rows is larger than the batch_size"
+    warmup = stage.schedule.warmup
+    if warmup >= 1 and not warmup.is_integer():
+        yield (
+            ("schedule", "warmup"),
+            f"{warmup} is neither a share below 1 nor a whole number of steps",
+        )
+    yield from _task_faults(recipe, stage)
+    yield from _part_faults(recipe, stage)
+    yield from _feature_faults(recipe, stage)
+
+
+def _task_faults(recipe: Recipe, stage: Stage) -> Iterator[Fault]:
+    towers = recipe.model.towers
+    for number, task in enumerate(stage.tasks):
+        place = ("tasks", number)
+        for modality in task.modalities:
+            if modality not in towers:
+                hint = did_you_mean(modality, towers)
+                yield (*place, "modalities"), f"the model has no tower {modality!r}{hint}"
+        if task.modalities[0] == task.modalities[1]:
+            yield (*place, "modalities"), "an objective needs two different modalities"
+        if task.objective == "sigmoid":
+            if task.direction != "both":
+                yield (*place, "direction"), "the sigmoid objective has no direction: leave it out"
+            if recipe.model.bias is None:
+                yield (
+                    (*place, "objective"),
+                    "the sigmoid objective needs a bias: set model.bias (SigLIP starts at -10)",
+                )
+
+
+def _part_faults(recipe: Recipe, stage: Stage) -> Iterator[Fault]:
+    known = part_names(recipe)
+    for name, part in stage.train.items():
+        place = ("train", name)
+        if name not in known:
+            yield place, f"no such part{did_you_mean(name, known)} (known: {', '.join(known)})"
+        elif part.mode == "lora" and not name.endswith(".encoder"):
+            yield place, "LoRA is for encoders: train this part in full"
+        elif part.mode != "lora" and (part.rank or part.alpha or part.targets):
+            yield place, "rank, alpha and targets belong to mode: lora"
+        elif part.mode == "frozen" and (part.lr is not None or part.weight_decay is not None):
+            yield place, "a frozen part has no learning rate or weight decay"
+    modes = [stage.part(name).mode for name in known if name != TEMPERATURE]
+    projections = [t.projection.kind != "identity" for t in recipe.model.towers.values()]
+    trains = [mode != "frozen" for mode in modes]
+    for index, has_weights in enumerate(projections):
+        trains[2 * index + 1] = trains[2 * index + 1] and has_weights
+    if not any(trains):
+        yield ("train",), "nothing trains in this stage: every encoder and projection is frozen"
+
+
+def _feature_faults(recipe: Recipe, stage: Stage) -> Iterator[Fault]:
+    features = stage.features
+    trained = [t for t in recipe.model.towers if stage.part(f"{t}.encoder").mode != "frozen"]
+    frozen = [t for t in recipe.model.towers if t not in trained]
+    if features.cache is True and not frozen:
+        yield (
+            ("features", "cache"),
+            f"features cannot be cached: {' and '.join(trained)} encoders train in this stage",
+        )
+    if features.slots > 1 and features.augment is None:
+        yield ("features", "slots"), "several slots need features.augment to fill them"
+    if features.augment is not None and features.slots == 1:
+        yield ("features", "augment"), "set features.slots above 1 to cache augmented versions"
+    if features.mixup and trained:
+        yield (
+            ("features", "mixup"),
+            "mixup of features needs every encoder frozen, so that all batches are features",
+        )
+    if stage.augment is not None and "image" in frozen and features.cache is not False:
+        yield (
+            ("augment",),
+            "the image encoder is frozen and its features are cached, so images are not decoded "
+            "every epoch: use features.augment with features.slots, or features.cache: false",
+        )

@@ -1,0 +1,287 @@
+"""What a recipe may say: one pydantic model a section, with the meaning of every key.
+
+Types are strict (``"10"`` is not a number, ``yes`` is not 1) and unknown keys are refused with the
+nearest known one. What spans sections is checked in `plait.training.combinations`; files,
+overrides and messages are the business of `plait.training.recipe`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from plait.core.errors import did_you_mean
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A section of a recipe: strict types, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            for key in value:
+                if key not in cls.model_fields:
+                    hint = did_you_mean(str(key), cls.model_fields)
+                    known = ", ".join(cls.model_fields)
+                    raise PydanticCustomError(
+                        "unknown_key",
+                        "unknown key{hint} (known: {known})",
+                        {"key": key, "hint": hint, "known": known},
+                    )
+        return value
+
+
+class Data(Section):
+    """Which pairs, and how their texts become rows.
+
+    Attributes:
+        source: a path or a catalogue name; null means that ``--data`` must say.
+        columns: the user's column names, e.g. ``{image: photo, text: title}``.
+        on_bad_row: ``fail`` at the first bad row, or ``skip`` and count.
+        texts: ``one`` text of each image drawn anew every epoch, ``all`` (every text a row), or the
+            ``first``.
+        languages: keep only texts of these languages (where the data says the language).
+    """
+
+    source: str | None = None
+    columns: dict[str, str] | None = None
+    on_bad_row: Literal["fail", "skip"] = "fail"
+    texts: Literal["one", "all", "first"] = "one"
+    languages: list[str] | None = None
+
+
+class Projection(Section):
+    """From an encoder's pooled output into the shared space.
+
+    Attributes:
+        kind: ``linear``, ``mlp`` (residual) or ``identity``.
+        dropout: share of the encoder's outputs zeroed in training.
+        options: further arguments of that projection.
+    """
+
+    kind: Literal["linear", "mlp", "identity"] = "linear"
+    dropout: Fraction | None = None
+    options: dict[str, Any] = {}
+
+
+class Tower(Section):
+    """One modality's encoder and projection.
+
+    Attributes:
+        encoder: a source string: ``timm/NAME``, ``torchvision/NAME``, ``hf/OWNER/NAME``,
+            ``pkg/NAME``, ``scratch/NAME`` or a local folder.
+        pretrained: load its weights; false starts from random ones.
+        options: arguments of that encoder, e.g. ``{image_size: 256}``.
+    """
+
+    encoder: str
+    pretrained: bool = True
+    options: dict[str, Any] = {}
+    projection: Projection = Projection()
+
+
+class Temperature(Section):
+    """The factor of the cosine in the loss is 1 / temperature, at most ``max_scale``."""
+
+    init: Positive = 0.07
+    max_scale: Positive = 100.0
+    learn: bool = True
+
+
+class Model(Section):
+    """Towers into one shared space of ``dim`` features; ``bias`` starts the sigmoid loss's bias."""
+
+    kind: Literal["alignment"] = "alignment"
+    dim: Count = 256
+    towers: dict[str, Tower]
+    temperature: Temperature = Temperature()
+    bias: float | None = None
+
+
+class Task(Section):
+    """One objective between two modalities.
+
+    Attributes:
+        objective: ``info_nce`` or ``sigmoid``.
+        direction: ``both``, or ``left`` (each row of the first modality picks among the second).
+        modalities: which two; default: image and text.
+        weight: its share in the sum of losses.
+    """
+
+    objective: Literal["info_nce", "sigmoid"] = "info_nce"
+    direction: Literal["both", "left"] = "both"
+    modalities: Annotated[list[str], Field(min_length=2, max_length=2)] = ["image", "text"]
+    weight: Positive = 1.0
+
+
+class Part(Section):
+    """How one part trains. A bare word is short for ``{mode: WORD}``.
+
+    Attributes:
+        mode: ``frozen``, ``lora`` (small added matrices, encoders only) or ``full``.
+        lr: its learning rate, in place of the stage's.
+        weight_decay: its weight decay, in place of the stage's.
+        rank, alpha, targets: of LoRA: width, scaling, names of the layers to adapt.
+    """
+
+    mode: Literal["frozen", "lora", "full"] = "full"
+    lr: Positive | None = None
+    weight_decay: NonNegative | None = None
+    rank: Count | None = None
+    alpha: Positive | None = None
+    targets: list[str] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"mode": value} if isinstance(value, str) else value
+
+
+class Optimiser(Section):
+    """Adam with decoupled weight decay (``adamw``), or with none (``adam``).
+
+    Norms, biases, single vectors and the temperature never decay.
+    """
+
+    kind: Literal["adamw", "adam"] = "adamw"
+    lr: Positive = 1e-3
+    weight_decay: NonNegative = 0.0
+    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = [0.9, 0.999]
+    eps: Positive = 1e-8
+
+
+class Schedule(Section):
+    """The learning rate over a stage.
+
+    Attributes:
+        kind: after warm-up ``constant``, or down to ``floor`` times the rate by ``cosine`` or
+            ``linear``.
+        warmup: below 1 a share of the stage's steps, from 1 on a number of steps.
+        floor: the last rate as a share of the full one.
+    """
+
+    kind: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: NonNegative = 0.05
+    floor: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class Features(Section):
+    """Frozen encoders run once, not every epoch.
+
+    Attributes:
+        cache: true (a part that trains refuses), false, or ``auto`` (wherever a tower is frozen and
+            its inputs are the same every epoch).
+        slots: number of augmented versions of every image in the cache; one is drawn each epoch.
+        augment: the augmentation that makes slots 1, 2, ... (slot 0 is the plain image).
+        noise: standard deviation of noise added to cached features in training, in units of each
+            row's root mean square.
+        mixup: Beta(a, a) mixing of pairs of rows of features (both modalities alike); 0 for none.
+    """
+
+    cache: Literal["auto", True, False] = "auto"
+    slots: Count = 1
+    augment: str | None = None
+    noise: NonNegative = 0.0
+    mixup: NonNegative = 0.0
+
+
+class Stage(Section):
+    """One piece of training: what trains, on what, how long.
+
+    Attributes:
+        name: a word for reports.
+        tasks: objectives, added up by weight.
+        train: by part (``image.encoder``, ``image.projection``, ``temperature``) how it trains.
+            Not named: encoders are frozen, the rest trains.
+        epochs: passes over the data; or
+        steps: a number of updates.
+        batch_size: rows of one update, over all processes.
+        chunk: rows encoded at a time (gradient caching): the loss still sees the whole batch, the
+            memory only one chunk. null encodes the batch at once.
+        clip: largest norm of the gradient; null for no clipping.
+        precision: ``float32``, ``bfloat16`` (master weights stay float32) or ``auto``: bfloat16
+            where an encoder trains and this machine computes it natively.
+        augment: augmentation of images that are decoded every epoch.
+        texts: in place of the data section's ``texts``.
+        ema: decay of an exponential moving average of the weights, which is then evaluated and
+            saved; null for none.
+    """
+
+    name: str = "train"
+    tasks: Annotated[list[Task], Field(min_length=1)] = [Task()]
+    train: dict[str, Part] = {}
+    epochs: Count | None = None
+    steps: Count | None = None
+    batch_size: Annotated[int, Field(ge=2)] = 256
+    chunk: Count | None = None
+    optimiser: Optimiser = Optimiser()
+    schedule: Schedule = Schedule()
+    clip: Positive | None = 1.0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    features: Features = Features()
+    augment: str | None = None
+    texts: Literal["one", "all", "first"] | None = None
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+    def part(self, name: str) -> Part:
+        """How the part ``name`` trains in this stage."""
+        default = "frozen" if name.endswith(".encoder") else "full"
+        return self.train.get(name, Part(mode=default))
+
+
+class Evaluation(Section):
+    """Validation during training, and the test at the end.
+
+    Attributes:
+        split: what early stopping and the choice of the best weights look at.
+        every: evaluate after this many epochs.
+        best: keep the weights of the best evaluation rather than the last.
+        metric: what is compared: ``mean_recall`` (mean of R@1, 5, 10 both ways),
+            ``text_to_image.R@5`` and the like.
+        patience: stop a stage after so many evaluations without improvement; null: never.
+        test: the split of the final figures.
+    """
+
+    split: Literal["validation", "test", "train"] = "validation"
+    every: Count = 1
+    best: bool = True
+    metric: str = "mean_recall"
+    patience: Count | None = None
+    test: Literal["validation", "test", "train"] | None = "test"
+
+
+class Checkpoints(Section):
+    """When to save what a killed run goes on from.
+
+    Attributes:
+        steps: after so many updates; null: not by count.
+        seconds: after so long.
+        keep: how many to keep.
+    """
+
+    steps: Count | None = None
+    seconds: Annotated[float, Field(ge=0)] = 120.0
+    keep: Count = 2
+
+
+class Recipe(Section):
+    """A whole run."""
+
+    name: str
+    data: Data = Data()
+    model: Model
+    stages: Annotated[list[Stage], Field(min_length=1)]
+    evaluation: Evaluation = Evaluation()
+    checkpoints: Checkpoints = Checkpoints()
+    seed: Annotated[int, Field(ge=0)] = 0
