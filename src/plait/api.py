@@ -229,7 +229,7 @@ def audit(path: Source, *, model: Source | None = None) -> AuditReport:
 
 def doctor() -> list[dict[str, Any]]:
     """What works on this machine: ``name``, ``ok`` (None: a note), ``detail``."""
-    from plait.engines.doctor import examine
+    from plait.doctor import examine
 
     return examine()
 
