@@ -10,7 +10,7 @@ order in which a matrix product adds up. Scores exist in tiles only, never as on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +67,7 @@ def retrieval(
 
     Returns:
         ``{"text_to_image": {"R@1", "R@1_low", "R@1_high", ..., "median_rank", "queries",
-        "candidates"}, "image_to_text": {...}, "mean_recall"}``; the last is the mean of all R@k.
+        "candidates"}, "image_to_text": {...}}``.
 
     Raises:
         DataError: shapes or owners that do not fit together, or nothing to ask.
@@ -84,10 +84,18 @@ def retrieval(
     }
     result["text_to_image"]["candidates"] = len(image)
     result["image_to_text"]["candidates"] = len(text)
-    result["mean_recall"] = float(
-        np.mean([result[way][f"R@{k}"] for way in ("text_to_image", "image_to_text") for k in ks])
-    )
     return result
+
+
+def mean_recall(figures: Mapping[str, Mapping[str, Any]]) -> float:
+    """Mean over both directions and all cut-offs of a result of `retrieval`, in percent."""
+    recalls = [
+        value
+        for direction in figures.values()
+        for name, value in direction.items()
+        if name.startswith("R@") and not name.endswith(("_low", "_high"))
+    ]
+    return float(np.mean(recalls))
 
 
 def retrieval_by_language(
