@@ -1,1 +1,38 @@
-"""TBD."""
+"""Sources of pairs -> samples -> batches.
+
+`open_dataset` reads every format of `plait.data.readers` and `inspect` tells what a path holds;
+`plait.data.audit.audit` says what is wrong with it, `plait.data.convert.convert` writes it in
+another format.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from plait.data.dataset import PairDataset
+    from plait.data.open import inspect, open_dataset, stream
+    from plait.data.sample import Sample
+
+_LAZY = {
+    "PairDataset": "plait.data.dataset",
+    "Sample": "plait.data.sample",
+    "inspect": "plait.data.open",
+    "open_dataset": "plait.data.open",
+    "stream": "plait.data.open",
+}
+
+__all__ = [
+    "PairDataset",
+    "Sample",
+    "inspect",
+    "open_dataset",
+    "stream",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'plait.data' has no attribute {name!r}")

@@ -1,0 +1,138 @@
+"""Opening a source: a path, a catalogue name, or a data set of the Hugging Face hub."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from plait.core.errors import DataError, did_you_mean
+from plait.data.dataset import PairDataset
+from plait.data.readers.assemble import assemble
+from plait.data.readers.detect import READERS, detect
+from plait.data.readers.rows import Found, Rows
+from plait.data.sample import Sample
+
+OnBadRow = Literal["fail", "skip"]
+
+
+def open_dataset(
+    source: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    on_bad_row: OnBadRow = "fail",
+) -> PairDataset:
+    """The samples of a source.
+
+    Args:
+        source: a file or folder (its format is told by its content), shards in brace notation
+            (``shards/{000..009}.tar``), a name of `plait.data.catalog`, or ``hf/OWNER/NAME``.
+        columns: which column of a table is what, e.g. ``{"image": "photo", "text": "title"}``.
+        on_bad_row: ``fail`` at the first row that gives no sample, or ``skip`` it and keep it in
+            ``.skipped``.
+
+    Raises:
+        DataError: no such source, nothing plait reads, a bad row, or no sample at all.
+    """
+    if on_bad_row not in ("fail", "skip"):
+        raise DataError(f"on_bad_row must be 'fail' or 'skip', not {on_bad_row!r}")
+    if isinstance(source, str):
+        from plait.data.catalog import CATALOG
+
+        if source in CATALOG:
+            return CATALOG[source].open()
+    found = find(source)
+    found.columns = dict(columns or {})
+    samples, bad = assemble(rows(found), fail=on_bad_row == "fail")
+    if not samples:
+        first = f"; the first bad row: {bad[0].error()}" if bad else ""
+        raise DataError(f"no sample could be read{first}", path=found.root)
+    return PairDataset(
+        samples, found.format, found.root, bad, detected=found.why, notes=found.notes
+    )
+
+
+def rows(found: Found) -> Rows:
+    """The rows of what was found, by its format's reader."""
+    module, _, function = READERS[found.format].partition(":")
+    read = cast(Callable[[Found], Rows], getattr(importlib.import_module(module), function))
+    return read(found)
+
+
+def find(source: str | Path) -> Found:
+    """Where a source is and what it holds. Raises `DataError` when there is no such thing."""
+    path = Path(source)
+    if path.exists():
+        return detect(path)
+    name = str(source)
+    if name.startswith("hf/"):
+        return Found("huggingface", path, (), "a data set of the Hugging Face hub")
+    if "{" in name or "*" in name:
+        from plait.data.readers.webdataset import expand
+
+        return expand(name)
+    from plait.data.catalog import CATALOG
+
+    hint = did_you_mean(name, CATALOG) or f"; built-in sets: {', '.join(CATALOG)}"
+    raise DataError(f"there is no file, folder or built-in data set {name!r}{hint}")
+
+
+def stream(
+    source: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    on_bad_row: OnBadRow = "fail",
+) -> Iterator[Sample]:
+    """Samples one by one, for sources too large to open: each row is a sample of its own.
+
+    Data sets of the hub are streamed (nothing is stored); shards are read in order. Rows of one
+    picture are not merged, and ids are the bare stems: nothing tells yet whether another picture
+    of the source has the same.
+
+    Raises:
+        DataError: as `open_dataset`, when the bad row is reached.
+    """
+    found = find(source)
+    found.columns, found.streaming = dict(columns or {}), True
+    for row in rows(found):
+        samples, _ = assemble(iter([row]), fail=on_bad_row == "fail")
+        yield from samples
+
+
+def inspect(source: str | Path, *, columns: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What a source holds, as plain JSON values; bad rows are counted, not raised.
+
+    Returns:
+        ``format``, ``detected``, ``samples``, ``texts``, ``splits``, ``languages``, ``notes``,
+        ``skipped`` (count, by kind, the first ten) and up to three ``examples``.
+    """
+    dataset = open_dataset(source, columns=columns, on_bad_row="skip")
+    kinds: dict[str, int] = {}
+    for bad in dataset.skipped:
+        kinds[bad.kind] = kinds.get(bad.kind, 0) + 1
+    return {
+        "source": str(source),
+        "format": dataset.format,
+        "detected": dataset.detected,
+        "samples": len(dataset),
+        "texts": dataset.texts,
+        "splits": dataset.split_counts,
+        "languages": dataset.language_counts,
+        "notes": list(dataset.notes),
+        "skipped": {
+            "count": len(dataset.skipped),
+            "kinds": kinds,
+            "first": [{"where": bad.where, "problem": bad.problem} for bad in dataset.skipped[:10]],
+        },
+        "examples": [
+            {
+                "id": sample.id,
+                "where": sample.where,
+                "image": None if sample.image is None else sample.image.name,
+                "texts": list(sample.texts),
+                "split": split,
+            }
+            for sample, split in list(zip(dataset, dataset.splits, strict=True))[:3]
+        ],
+    }

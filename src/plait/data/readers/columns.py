@@ -1,0 +1,198 @@
+"""Which column of a table plays which role: as the user maps them, else by their usual names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from plait.core.errors import DataError, did_you_mean
+from plait.core.modality import AUDIO, SENSOR, VIDEO
+from plait.data.readers.files import is_image
+
+# fmt: off
+NAMES: dict[str, tuple[str, ...]] = {
+    "image": ("image", "file_name", "filename", "file", "image_path", "img_path", "img", "path",
+              "filepath", "file_path", "image_file", "image_name", "image_file_name", "photo",
+              "picture", "images", "jpg", "jpeg", "png", "webp"),
+    "text": ("text", "texts", "caption", "captions", "sentence", "sentences", "title",
+             "description", "txt", "alt_text", "comment", "report", "raw"),
+    "split": ("split",),
+    "group": ("group",),
+    "id": ("sample_id",),
+    "language": ("language", "languages", "lang"),
+    "audio": ("audio", "audio_path", "audio_file_name", "audio_file"),
+    "video": ("video", "video_path", "video_file_name", "video_file"),
+    "sensor": ("sensor", "sensor_path", "sensor_file_name", "sensor_file"),
+    "labels": ("labels", "label", "class", "category", "question", "answer", "answers"),
+}
+_CODES = (
+    "ar bg bn ca cs da de el en es et fa fi fr he hi hr hu id it ja ko lt lv ms nl no pl pt ro ru "
+    "sk sl sr sv sw ta th tr uk ur vi zh"
+)
+LANGUAGES = frozenset(_CODES.split())
+# fmt: on
+MEDIA = (AUDIO, VIDEO, SENSOR)
+_NUMBERED = re.compile(r"^(?P<base>[a-z_]*?[a-z])[_ -]?(?P<number>\d+)$")
+_IN_LANGUAGE = re.compile(r"^(?P<base>[a-z_]*?[a-z])[_-](?P<code>[a-z]{2})([_-][a-z]{2,4})?$")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Columns by role.
+
+    Attributes:
+        texts: columns of texts, each with the language its name states.
+        naming: names a picture that is embedded without a name of its own.
+        other: columns without a role: they go into ``meta``.
+    """
+
+    image: str | None
+    texts: tuple[tuple[str, str | None], ...]
+    split: str | None = None
+    group: str | None = None
+    id: str | None = None
+    language: str | None = None
+    media: Mapping[str, str] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    naming: tuple[str, ...] = ()
+    other: tuple[str, ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """For messages, e.g. ``pictures from 'image', texts from 'caption'``."""
+        parts = [f"pictures from {self.image!r}"] if self.image else []
+        parts += [f"{name} from {column!r}" for name, column in self.media.items()]
+        if self.texts:
+            parts.append("texts from " + ", ".join(repr(column) for column, _ in self.texts))
+        for role in ("split", "group", "id", "language"):
+            if getattr(self, role):
+                parts.append(f"{role} from {getattr(self, role)!r}")
+        return ", ".join(parts)
+
+
+def plan(
+    columns: Sequence[str],
+    mapping: Mapping[str, str],
+    path: Path,
+    examples: Sequence[Mapping[str, Any]] = (),
+) -> Plan:
+    """Gives every column its role.
+
+    Args:
+        columns: the columns of the table.
+        mapping: role to column as the user says; several text columns with commas between them;
+            an empty string switches a role off.
+        path: the table, for messages.
+        examples: some rows, to tell a column of picture names where no column is called so.
+
+    Raises:
+        DataError: an unknown role, a column that is not there, no pictures or no texts.
+    """
+    _check(columns, mapping, path)
+    lower = {column.lower().strip(): column for column in reversed(columns)}
+
+    def role(name: str) -> str | None:
+        if name in mapping:
+            return mapping[name] or None
+        return next((lower[alias] for alias in NAMES[name] if alias in lower), None)
+
+    media = {name: column for name in MEDIA if (column := role(name))}
+    taken = [column for column in media.values()]
+    image = role("image") if "image" in mapping else _image(columns, lower, taken, examples)
+    texts = _texts(columns, mapping, lower, [*taken, image], examples)
+    if image is None and not media:
+        raise DataError(_missing("image", "pictures", columns), path=path)
+    if not texts:
+        raise DataError(_missing("text", "texts", columns), path=path)
+    single = {name: role(name) for name in ("split", "group", "id", "language")}
+    used = {image, *media.values(), *single.values(), *(column for column, _ in texts)}
+    label = mapping.get("labels")
+    labels = (
+        tuple(label.split(",")) if label else () if label == "" else
+        tuple(lower[name] for name in NAMES["labels"] if name in lower and lower[name] not in used)
+    )  # fmt: skip
+    naming = [lower[name] for name in (*NAMES["image"], "key", "id", "image_id") if name in lower]
+    return Plan(
+        image=image,
+        texts=texts,
+        media=media,
+        labels=labels,
+        naming=tuple(name for name in naming if name not in used),
+        other=tuple(name for name in columns if name not in used and name not in labels),
+        **single,
+    )
+
+
+def _check(columns: Sequence[str], mapping: Mapping[str, str], path: Path) -> None:
+    for name, wanted in mapping.items():
+        if name not in NAMES:
+            hint = did_you_mean(name, NAMES)
+            raise DataError(f"unknown role {name!r} in columns{hint}; roles: {', '.join(NAMES)}")
+        several = wanted.split(",") if wanted not in columns and "," in wanted else [wanted]
+        for column in filter(None, several):
+            if column not in columns:
+                hint = did_you_mean(column, columns) or f"; the columns are {', '.join(columns)}"
+                raise DataError(f"there is no column {column!r} for {name}{hint}", path=path)
+
+
+def _missing(role: str, what: str, columns: Sequence[str]) -> str:
+    near = [hint for column in columns if (hint := did_you_mean(column, NAMES[role]))]
+    hint = near[0] if near else f": name it {NAMES[role][0]!r}"
+    shown = ", ".join(repr(column) for column in columns)
+    return f"no column names the {what} (columns: {shown}){hint}, or map it: {role}=COLUMN"
+
+
+def _image(
+    columns: Sequence[str],
+    lower: Mapping[str, str],
+    taken: Sequence[str],
+    examples: Sequence[Mapping[str, Any]],
+) -> str | None:
+    for alias in NAMES["image"]:
+        if alias in lower and lower[alias] not in taken:
+            return lower[alias]
+    for column in columns:
+        values = [row.get(column) for row in examples]
+        if values and all(isinstance(value, str) and is_image(value) for value in values):
+            return column
+    return None
+
+
+def _texts(
+    columns: Sequence[str],
+    mapping: Mapping[str, str],
+    lower: Mapping[str, str],
+    taken: Sequence[str | None],
+    examples: Sequence[Mapping[str, Any]],
+) -> tuple[tuple[str, str | None], ...]:
+    if "text" in mapping:
+        wanted = mapping["text"]
+        chosen = [wanted] if wanted in columns else wanted.split(",")
+        return tuple((column, _language(column)) for column in chosen if column)
+    for base in NAMES["text"]:
+        found: list[tuple[str, str | None]] = []
+        found += [(lower[base], None)] if base in lower and lower[base] not in taken else []
+        for name, column in sorted(lower.items(), key=lambda item: columns.index(item[1])):
+            match = _NUMBERED.match(name) or _IN_LANGUAGE.match(name)
+            if match and match["base"] == base and column not in taken and name != base:
+                if "code" in match.groupdict() and match["code"] not in LANGUAGES:
+                    continue
+                found.append((column, _language(column)))
+        if found:
+            return tuple(found)
+    known = {alias for aliases in NAMES.values() for alias in aliases} | {"id", "image_id", "key"}
+    rest = [name for name in columns if name not in taken and name.lower() not in known]
+    words = [name for name in rest if examples and all(_is_text(row.get(name)) for row in examples)]
+    return ((words[0], None),) if len(words) == 1 and len(rest) == 1 else ()
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(map(_is_text, value)))
+
+
+def _language(column: str) -> str | None:
+    match = _IN_LANGUAGE.match(column.lower())
+    return match["code"] if match and match["code"] in LANGUAGES else None

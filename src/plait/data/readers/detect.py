@@ -1,0 +1,207 @@
+"""What a path holds, by its content: names of files only order the guesses."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from plait.core.errors import DataError
+from plait.data.readers.files import decoded, is_image, walk
+from plait.data.readers.rows import Found
+from plait.data.splits import split_in_name, splits_of_names
+
+READERS: dict[str, str] = {
+    "imagefolder": "plait.data.readers.imagefolder:read",
+    "classfolder": "plait.data.readers.imagefolder:read_classes",
+    "images": "plait.data.readers.imagefolder:read_bare",
+    "table": "plait.data.readers.table:read",
+    "parquet": "plait.data.readers.parquet:read",
+    "webdataset": "plait.data.readers.webdataset:read",
+    "coco": "plait.data.readers.coco:read",
+    "karpathy": "plait.data.readers.karpathy:read",
+    "flickr8k": "plait.data.readers.flickr8k:read",
+    "llava": "plait.data.readers.llava:read",
+    "vqa": "plait.data.readers.vqa:read",
+    "huggingface": "plait.data.readers.huggingface:read",
+}
+"""Format name to the generator of its rows."""
+
+_WHY = {
+    "table": "a table with a header",
+    "parquet": "Parquet files",
+    "webdataset": "uncompressed tar shards",
+    "coco": 'JSON with "images" and "annotations" that hold captions',
+    "karpathy": 'JSON whose "images" hold "sentences"',
+    "flickr8k": "lines of picture name and caption, as Flickr8k writes them",
+    "llava": 'entries with "conversations"',
+    "vqa": 'JSON with "questions"',
+}
+_HEAD = 1 << 16
+_FLICKR_TOKEN = re.compile(r"^[^\t]+\.\w{3,4}#\d+\t")
+_FLICKR_CSV = re.compile(r"^image(_name|_id)?\s*,\s*(caption|comment)s?\s*$", re.IGNORECASE)
+_TEXT_FILES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json")
+_ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".zst")
+
+
+def detect(path: Path) -> Found:
+    """What ``path`` holds.
+
+    Raises:
+        DataError: nothing plait reads, or several things at once.
+    """
+    if path.is_file():
+        kind = file_kind(path)
+        if kind is None:
+            raise DataError(_not_readable(path), path=path)
+        return Found(kind, path, (path,), f"{path.name}: {_WHY[kind]}")
+    return _folder(path)
+
+
+def _not_readable(path: Path) -> str:
+    if path.suffix.lower() in _ARCHIVES:
+        return "is packed: unpack it first (shards must be uncompressed .tar files)"
+    if is_image(path.name):
+        return "is one picture: name a folder or a table of pictures"
+    return f"holds nothing that plait reads (formats: {', '.join(READERS)})"
+
+
+def file_kind(path: Path) -> str | None:
+    """The format of one file, from its first bytes; JSON that is not lines is parsed whole."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", path=path) from error
+    if head[:4] == b"PAR1":
+        return "parquet"
+    if head[257:262] == b"ustar" or (path.suffix == ".tar" and head[:1] == b"\0"):
+        return "webdataset"
+    if path.suffix.lower() not in _TEXT_FILES:
+        return None
+    if not head.strip():
+        return None
+    text = decoded(head if head[:2] not in (b"\xff\xfe", b"\xfe\xff") else path.read_bytes())[0]
+    text = text.lstrip()
+    if text[:1] in ("{", "[") and path.suffix.lower() not in (".csv", ".tsv"):
+        return _json_kind(path, text)
+    lines = text.splitlines()
+    if _FLICKR_TOKEN.match(lines[0]):
+        return "flickr8k"
+    if _FLICKR_CSV.match(lines[0]):
+        return "flickr8k"
+    columns = max(lines[0].count(mark) for mark in ",\t;|")
+    return "table" if columns or path.suffix.lower() in (".csv", ".tsv", ".jsonl") else None
+
+
+def _json_kind(path: Path, text: str) -> str | None:
+    first = text.split("\n", 1)[0]
+    try:
+        entry = json.loads(first)
+        whole = entry if "\n" not in text.rstrip() and len(text) < _HEAD else None
+    except ValueError:
+        entry = whole = None
+    if isinstance(entry, dict) and not _document_kind(entry):  # JSON lines
+        return "llava" if "conversations" in entry else "table"
+    if whole is None:
+        try:
+            whole = json.loads(decoded(path.read_bytes())[0])
+        except ValueError as error:
+            if path.suffix.lower() == ".jsonl":
+                return "table"  # its bad first line is a bad row
+            raise DataError(f"is no valid JSON: {error}", path=path) from None
+    if isinstance(whole, dict):
+        return _document_kind(whole)
+    entries = [entry for entry in whole[:20] if isinstance(entry, dict)]
+    if any("conversations" in entry for entry in entries):
+        return "llava"
+    return "table" if entries else None
+
+
+def _document_kind(document: dict[str, object]) -> str | None:
+    def keys(name: str) -> set[str]:
+        entries = document.get(name)
+        some = entries[:20] if isinstance(entries, list) else []
+        return {key for entry in some if isinstance(entry, dict) for key in entry}
+
+    if "sentences" in keys("images"):
+        return "karpathy"
+    if "question" in keys("questions"):
+        return "vqa"
+    if "answers" in keys("annotations"):
+        return "vqa"
+    if "images" in document and "annotations" in document:
+        return "coco" if "caption" in keys("annotations") else None
+    return None
+
+
+def _folder(root: Path) -> Found:
+    names = list(walk(root))
+    if not names:
+        raise DataError("is an empty folder", path=root)
+    bases = {name.rsplit("/", 1)[-1] for name in names}
+    if bases & {"dataset_dict.json", "state.json"} and "dataset_info.json" in bases | {""}:
+        return Found("huggingface", root, (root,), "a folder that datasets' save_to_disk wrote")
+    metadata = [
+        name for name in names
+        if name.rsplit("/", 1)[-1] in ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+    ]  # fmt: skip
+    if metadata:
+        return _with_files("imagefolder", root, metadata, "metadata beside pictures: ")
+    found = dict(_candidates(root, names))
+    kinds = set(found.values())
+    if len(kinds) > 1:
+        kinds = _preferred(kinds)
+    if len(kinds) > 1:
+        shown = ", ".join(f"{name} ({kind})" for name, kind in sorted(found.items())[:6])
+        raise DataError(f"holds several data sets: {shown}: name one of the files", path=root)
+    if kinds:
+        kind = kinds.pop()
+        files = [name for name, its in found.items() if its == kind]
+        if kind == "table" and len(files) > 1 and not any(splits_of_names(files).values()):
+            shown = ", ".join(files[:6])
+            raise DataError(f"holds several tables: {shown}: name one of them", path=root)
+        return _with_files(kind, root, files, f"{_WHY[kind]}: ")
+    pictures = [name for name in names if is_image(name)]
+    if not pictures:
+        raise DataError(_not_readable(root), path=root)
+    if any("/" in name for name in pictures):
+        return Found("classfolder", root, (), "pictures in class folders, no metadata")
+    return Found("images", root, (), "pictures without metadata or class folders: no texts")
+
+
+def _candidates(root: Path, names: list[str]) -> Iterator[tuple[str, str]]:
+    """(name, format) of the files at most two folders deep that state rows."""
+    for name in names:
+        base = name.rsplit("/", 1)[-1].lower()
+        if name.count("/") > 2 or is_image(base) or base.startswith(("readme", "license")):
+            continue
+        if base in ("requirements.txt", "dataset_infos.json"):
+            continue
+        if not base.endswith((*_TEXT_FILES, ".tar", ".parquet")):
+            continue
+        kind = file_kind(root / name)
+        if kind is not None:
+            yield name, kind
+
+
+def _preferred(kinds: set[str]) -> set[str]:
+    """Known annotation formats before general tables, which often lie beside them."""
+    special = kinds & {"flickr8k", "karpathy", "coco", "llava", "vqa", "webdataset"}
+    if len(special) == 1:
+        return special
+    return kinds if special else kinds - {"table"}
+
+
+def _with_files(kind: str, root: Path, names: list[str], why: str) -> Found:
+    stated = splits_of_names(names)
+    if any(stated.values()):  # a split named by a folder or the file
+        pass
+    paths = tuple(root / name for name in names)
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    by_path = {root / name: stated[name] for name in names}
+    return Found(kind, root, paths, why + shown, splits=by_path)
+
+
+__all__ = ["READERS", "detect", "file_kind", "split_in_name"]

@@ -1,0 +1,71 @@
+"""Folders of pictures: with ``metadata.csv``/``.jsonl``, with class folders, or bare."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from plait.data.readers.files import Finder, is_image, walk
+from plait.data.readers.records import file_key
+from plait.data.readers.rows import Found, Row, Rows
+from plait.data.readers.table import rows_of
+from plait.data.sample import FileRef
+from plait.data.splits import canonical, splits_of_names
+
+
+def read(found: Found) -> Rows:
+    """Rows of every metadata file; ``file_name`` starts from the folder the metadata is in."""
+    listed: set[str] = set()
+    for path in found.files:
+        finder = Finder([path.parent])
+        for row in rows_of(path, finder, found):
+            if isinstance(row, Row) and row.image is not None:
+                listed.add(str(row.image.path))
+            yield row
+    orphans = [name for name in walk(found.folder) if is_image(name)]
+    orphans = [name for name in orphans if str(found.folder / name) not in listed]
+    if orphans:
+        shown = ", ".join(orphans[:3])
+        found.notes.append(f"{len(orphans)} pictures have no row in the metadata: {shown}")
+
+
+def read_classes(found: Found) -> Rows:
+    """Pictures under class folders: the text is the class name, the label too.
+
+    ``train/cat/1.jpg`` is of class ``cat`` and states its split when folders of other splits stand
+    beside ``train``. A class ``polar_bear`` has the text ``polar bear``.
+    """
+    names = [name for name in walk(found.root) if is_image(name)]
+    for name, split, rest in _with_splits(names):
+        row = _row(found.root, name, split)
+        if "/" not in rest:
+            yield row.bad("no-class", f"{name} is in no class folder: move it into one")
+            continue
+        label = rest.rsplit("/", 2)[-2]
+        row.texts = (label.replace("_", " ").strip(),)
+        row.labels = {"label": label}
+        yield row
+
+
+def read_bare(found: Found) -> Rows:
+    """Pictures alone, without texts: to embed, index and search."""
+    names = [name for name in walk(found.root) if is_image(name)]
+    for name, split, _ in _with_splits(names):
+        yield _row(found.root, name, split)
+
+
+def _with_splits(names: list[str]) -> list[tuple[str, str | None, str]]:
+    """(name, split its first folder states, name inside that folder) of each picture."""
+    tops = [name.split("/", 1)[0] for name in names if "/" in name]
+    stated = splits_of_names(top for top in tops if canonical(top))
+    result = []
+    for name in names:
+        top, _, rest = name.partition("/")
+        wrapped = rest and canonical(top) is not None
+        result.append((name, stated.get(top), rest if wrapped else name))
+    return result
+
+
+def _row(root: Path, name: str, split: str | None) -> Row:
+    ref = FileRef(Path(os.path.join(root, name)), name)  # noqa: PTH118  a third of Path's time
+    return Row(str(root), name, name=name, key=file_key(ref), image=ref, split=split)

@@ -1,0 +1,150 @@
+"""One record of a table, whatever file it came from, to a `Row`."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from plait.data.readers.columns import Plan
+from plait.data.readers.files import Finder
+from plait.data.readers.rows import Bad, Row, clean_split, clean_texts
+from plait.data.sample import BadRow, FileRef, MediaRef
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A picture inside a table. ``key`` tells its content from others'."""
+
+    ref: MediaRef
+    name: str
+    key: Hashable
+
+
+def row_of(
+    record: Mapping[str, Any],
+    plan: Plan,
+    finder: Finder,
+    path: Path,
+    number: int | str,
+    split: str | None = None,
+) -> Row | BadRow:
+    """The row of a record, or why it is none. ``split`` is what the file's name states."""
+    row = Row(str(path), number, split=split)
+    try:
+        _fill(row, record, plan, finder)
+    except Bad as bad:
+        return row.bad(bad.kind, bad.problem)
+    return row
+
+
+def _fill(row: Row, record: Mapping[str, Any], plan: Plan, finder: Finder) -> None:
+    media = {
+        name: _medium(record.get(column), column, finder)
+        for name, column in plan.media.items()
+        if record.get(column) not in (None, "")
+    }
+    row.media = {name: medium.ref for name, medium in media.items()}
+    pictures = [_medium(record.get(plan.image), plan.image, finder)] if plan.image else []
+    if pictures:
+        row.image = pictures[0].ref
+    named = [*pictures, *media.values()]
+    if not named:
+        raise Bad("missing-file", "the row names no file")
+    row.key = named[0].key
+    row.name = named[0].name or next(
+        (str(record[name]) for name in plan.naming if record.get(name) not in (None, "")), ""
+    )
+    _texts(row, record, plan)
+    if plan.split:
+        row.split = clean_split(record.get(plan.split)) or row.split
+    if plan.group:
+        row.group = _string(record.get(plan.group), plan.group)
+    if plan.id:
+        row.id = _string(record.get(plan.id), plan.id)
+    row.labels = _labels(record, plan)
+    row.meta = {name: record[name] for name in plan.other if record.get(name) not in (None, "")}
+
+
+def _texts(row: Row, record: Mapping[str, Any], plan: Plan) -> None:
+    values: list[Any] = []
+    languages: list[str | None] = []
+    several = len(plan.texts) > 1
+    for column, language in plan.texts:
+        cell = record.get(column)
+        if several and (cell is None or cell == "" or cell != cell):
+            continue  # of five caption columns a picture may fill three
+        found = listed(cell)
+        values += found
+        languages += [language] * len(found)
+    row.texts = clean_texts(values)
+    if plan.language:
+        stated = [
+            None if part in (None, "") else _string(part, plan.language)
+            for part in listed(record.get(plan.language))
+        ]
+        languages = stated * len(values) if len(stated) == 1 else stated
+        if len(languages) != len(values):
+            raise Bad("wrong-type", f"{len(values)} texts, but {len(languages)} languages")
+    if any(languages):
+        row.languages = tuple(languages)
+
+
+def listed(cell: Any) -> list[Any]:
+    """A cell as a list: a list as it is, ``'["a", "b"]'`` (JSON or Python) parsed, else alone."""
+    if isinstance(cell, list | tuple):
+        return list(cell)
+    if isinstance(cell, str) and cell[:1] == "[" and cell[-1:] == "]":
+        for parse in (json.loads, ast.literal_eval):
+            try:
+                value = parse(cell)
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                continue  # a caption may well be "[laughs]"
+            if isinstance(value, list) and all(isinstance(part, str | None) for part in value):
+                return value
+    return [cell]
+
+
+def _medium(value: Any, column: str | None, finder: Finder) -> Embedded:
+    if isinstance(value, Embedded):
+        return value
+    if isinstance(value, str) and value.strip():
+        ref = finder.find(value)
+        return Embedded(ref, ref.name, file_key(ref))
+    if value is None or value == "":
+        raise Bad("missing-file", f"the row names no file: {column!r} is empty")
+    raise Bad("wrong-type", f"{column!r} must name a file, not be {type(value).__name__} {value!r}")
+
+
+def file_key(ref: FileRef) -> str:
+    """Tells files apart, however their paths are written."""
+    return str(ref.path.resolve() if ".." in ref.path.parts else ref.path)
+
+
+def _string(value: Any, column: str) -> str | None:
+    if value is None or value != value or value == "":
+        return None
+    if isinstance(value, bool | int | str):
+        return str(value)
+    raise Bad("wrong-type", f"{column!r} must be a string, not {type(value).__name__} {value!r}")
+
+
+def _labels(record: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+    labels: dict[str, Any] = {}
+    for column in plan.labels:
+        value = record.get(column)
+        if value is None or value == "":
+            continue
+        if column == "labels" and isinstance(value, str) and value[:1] == "{":
+            try:
+                value = json.loads(value)
+            except ValueError as error:
+                raise Bad("bad-json", f"'labels' is no JSON object: {error}") from None
+        if column == "labels" and isinstance(value, Mapping):
+            labels.update(value)
+        else:
+            labels[column] = value
+    return labels

@@ -1,0 +1,118 @@
+"""What readers yield: one `Row` per line, entry or member of a source, or a `BadRow`."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from plait.data import splits
+from plait.data.sample import BadRow, MediaRef
+
+
+class Bad(Exception):  # noqa: N818  it is caught in this folder and becomes a BadRow
+    """Raised while one row is read; the reader turns it into a `BadRow`."""
+
+    def __init__(self, kind: str, problem: str) -> None:
+        super().__init__(problem)
+        self.kind, self.problem = kind, problem
+
+
+@dataclass(slots=True)
+class Row:
+    """One row as a source states it; rows with the same ``key`` merge into one sample.
+
+    Attributes:
+        path, row: the file that states it, and where in that file.
+        name: the stated name of the picture (or of the first other medium): ids come from it.
+        key: tells pictures apart: the file, shard member or content; None: merges with nobody.
+        id: an id that the source states for plait (``sample_id`` or a mapped column), else None.
+    """
+
+    path: str
+    row: int | str | None
+    name: str = ""
+    key: Hashable | None = None
+    id: str | None = None
+    image: MediaRef | None = None
+    texts: tuple[str, ...] = ()
+    languages: tuple[str | None, ...] = ()
+    split: str | None = None
+    group: str | None = None
+    media: Mapping[str, MediaRef] = field(default_factory=dict)
+    labels: Mapping[str, Any] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def where(self) -> str:
+        """For messages, e.g. ``captions.csv, row 17``."""
+        return self.path if self.row is None else f"{self.path}, row {self.row}"
+
+    def bad(self, kind: str, problem: str) -> BadRow:
+        """The row as one that gives no sample."""
+        return BadRow(self.path, self.row, problem, kind)
+
+
+Rows: TypeAlias = Iterator[Row | BadRow]
+
+
+@dataclass(slots=True)
+class Found:
+    """What a path holds, as `plait.data.readers.detect` sees it.
+
+    Attributes:
+        format: a key of `plait.data.readers.detect.READERS`.
+        root: the folder or file the user named.
+        files: the files that state the rows.
+        why: what was seen, in a sentence.
+        columns: the user's column mapping, role to column.
+        splits: the split each file states, by file.
+        streaming: rows are taken one by one, once: hold nothing, store nothing.
+        notes: readers add what a user should know.
+    """
+
+    format: str
+    root: Path
+    files: tuple[Path, ...]
+    why: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    splits: Mapping[Path, str | None] = field(default_factory=dict)
+    streaming: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Path:
+        """The folder that relative names start from."""
+        return self.root if self.root.is_dir() else self.root.parent
+
+
+def clean_texts(values: list[Any]) -> tuple[str, ...]:
+    """Texts without the white space around them. Raises `Bad` for an empty one, or no string."""
+    texts = []
+    for value in values:
+        if value is None or value != value:  # NaN, as tables store a missing cell
+            raise Bad("empty-text", "the text is empty: fill it in or remove the row")
+        if isinstance(value, Mapping):  # {"raw": ...} of Hugging Face's COCO tables
+            known = [name for name in ("raw", "text", "caption", "value") if name in value]
+            value = value[known[0]] if known else value
+        if not isinstance(value, str):
+            kind = type(value).__name__
+            raise Bad("wrong-type", f"the text must be a string or a list of strings, not {kind}")
+        text = value.strip()
+        if not text:
+            raise Bad("empty-text", "the text is empty: fill it in or remove the row")
+        texts.append(text)
+    if not texts:
+        raise Bad("empty-text", "there is no text: fill it in or remove the row")
+    return tuple(texts)
+
+
+def clean_split(value: Any) -> str | None:
+    """A stated split in our words; None for an empty cell. Raises `Bad` for an unknown word."""
+    if value is None or value != value or value == "":
+        return None
+    split = splits.canonical(value) if isinstance(value, str) else None
+    if split is None:
+        raise Bad("bad-split", f"unknown split {value!r}: write train, validation or test")
+    return split

@@ -1,0 +1,155 @@
+"""Pairs tables: CSV, TSV, JSON lines or a JSON list, with columns for files, texts and the rest."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from plait.core.errors import DataError
+from plait.data.readers.columns import plan
+from plait.data.readers.files import Finder, check_text, decoded
+from plait.data.readers.records import row_of
+from plait.data.readers.rows import Bad, Found, Rows
+from plait.data.sample import BadRow
+
+Record: TypeAlias = tuple[int, dict[str, Any]]
+
+
+def read(found: Found) -> Rows:
+    """Rows of all files of ``found``, CSV or JSON by content."""
+    for path in found.files:
+        finder = Finder([path.parent, found.folder], wide=[path.parent])
+        yield from rows_of(path, finder, found)
+        for root in finder.used:
+            if root not in finder.roots:
+                found.notes.append(f"{path.name}: files found in {root}")
+
+
+def rows_of(path: Path, finder: Finder, found: Found) -> Rows:
+    """Rows of one table whose files ``finder`` finds."""
+    records = parse(path)
+    head = list(itertools.islice(records, 50))
+    good = [record for record in head if not isinstance(record, BadRow)]
+    if not good and not head:
+        raise DataError("holds no rows", path=path)
+    if not good:
+        yield from _bad_only(itertools.chain(head, records))
+        return
+    columns = list(dict.fromkeys(name for _, record in good for name in record))
+    chosen = plan(columns, found.columns, path, [record for _, record in good[:20]])
+    found.notes.append(f"{path.name}: {chosen.sentence}")
+    split = found.splits.get(path)
+    for record in itertools.chain(head, records):
+        if isinstance(record, BadRow):
+            yield record
+        else:
+            yield row_of(record[1], chosen, finder, path, record[0], split)
+
+
+def _bad_only(records: Iterator[Record | BadRow]) -> Rows:
+    yield from (record for record in records if isinstance(record, BadRow))
+
+
+def parse(path: Path) -> Iterator[Record | BadRow]:
+    """Numbered records of a CSV, TSV, JSONL or JSON file; numbers are lines, or entries of JSON."""
+    try:
+        text, valid = decoded(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", path=path) from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"is not valid UTF-16: {error.reason}", path=path) from error
+    start = text[:4096].lstrip()
+    if start[:1] == "[" and path.suffix.lower() not in (".csv", ".tsv", ".txt"):
+        yield from _json_list(path, text)
+    elif start[:1] == "{" or path.suffix.lower() in (".jsonl", ".ndjson"):
+        yield from _json_lines(path, text, valid)
+    else:
+        yield from _csv(path, text, valid)
+
+
+def _json_list(path: Path, text: str) -> Iterator[Record | BadRow]:
+    try:
+        entries = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"is no valid JSON: {error}", path=path) from None
+    for number, entry in enumerate(entries, 1):
+        yield _entry(path, number, entry)
+
+
+def _json_lines(path: Path, text: str, valid: bool) -> Iterator[Record | BadRow]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            if not valid:
+                check_text(line)
+            yield _entry(path, number, json.loads(line))
+        except Bad as bad:
+            yield BadRow(str(path), number, bad.problem, bad.kind)
+        except (ValueError, RecursionError) as error:
+            yield BadRow(str(path), number, f"is no valid JSON: {error}", "bad-json")
+
+
+def _entry(path: Path, number: int, entry: Any) -> Record | BadRow:
+    if isinstance(entry, dict):
+        return number, entry
+    kind = type(entry).__name__
+    return BadRow(str(path), number, f"must be a JSON object, not {kind}", "wrong-type")
+
+
+def delimiter(text: str, path: Path) -> str:
+    """The delimiter of a table: the one its header line has most of."""
+    header = text.split("\n", 1)[0]
+    if path.suffix.lower() == ".tsv" and "\t" in header:
+        return "\t"
+    return max(",\t;|", key=header.count)
+
+
+def _csv(path: Path, text: str, valid: bool) -> Iterator[Record | BadRow]:
+    lines = io.StringIO(text, newline="")
+    # strict: a quote that nobody closes must not swallow the rows after it unseen
+    reader = csv.reader(lines, delimiter=delimiter(text, path), strict=True)
+    csv.field_size_limit(10_000_000)
+    header: list[str] = []
+    while True:
+        number = reader.line_num + 1
+        try:
+            cells = next(reader)
+            if not valid:
+                check_text("\t".join(cells))
+        except StopIteration:
+            return
+        except csv.Error as error:
+            last = reader.line_num
+            lines_read = f" (read to line {last})" if last > number else ""
+            problem = f"is not well-formed CSV: {error}{lines_read}: check the quotes"
+            yield BadRow(str(path), number, problem, "bad-csv")
+            continue
+        except Bad as bad:
+            yield BadRow(str(path), number, bad.problem, bad.kind)
+            continue
+        if not cells:
+            continue
+        if not header:
+            header = [cell.strip() for cell in cells]
+            _check_header(path, header)
+            continue
+        if len(cells) != len(header):
+            problem = (
+                f"has {len(cells)} columns where the header has {len(header)}: "
+                "put quotes around texts that hold the delimiter"
+            )
+            yield BadRow(str(path), number, problem, "bad-csv")
+            continue
+        yield number, dict(zip(header, cells, strict=True))
+
+
+def _check_header(path: Path, header: list[str]) -> None:
+    doubled = sorted({name for name in header if header.count(name) > 1})
+    if doubled:
+        raise DataError(f"the header names {doubled[0]!r} twice", path=path, row=1)
