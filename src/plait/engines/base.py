@@ -1,0 +1,152 @@
+"""What an engine is, and opening the best one that is faithful to the tower in torch float32.
+
+Shape legend: B samples, D features of a tower's pooled output.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
+
+import numpy as np
+
+from plait.core.errors import ModelError
+from plait.data.preprocess import TextPreprocess
+from plait.encoders.base import Encoder
+from plait.engines.choices import Choice, choices
+from plait.engines.tower import least_cosine
+
+LEAST_COSINE: Final = 0.995
+"""An engine chosen automatically keeps every pooled vector at least this close to torch float32."""
+
+PROBE_ROWS = 8
+PROBE_TEXTS = (
+    "a dog runs over the grass",
+    "red",
+    "two people in front of a shop, one of them with an umbrella",
+    "smiling face with heart-shaped eyes",
+)
+
+Inputs = Mapping[str, np.ndarray]
+
+
+class EngineWarning(UserWarning):
+    """An engine was passed over; the message says why."""
+
+
+class Engine(Protocol):
+    """Runs one tower."""
+
+    @property
+    def name(self) -> str:
+        """``torch`` or ``openvino``."""
+
+    @property
+    def precision(self) -> str:
+        """What the tower computes in, ``float32`` or ``bfloat16``."""
+
+    def run(self, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The pooled output, float32 (B, D), of a batch of named inputs.
+
+        Images: ``pixels`` uint8 (B, 3, H, W). Text: ``ids`` int64 and ``mask`` bool, (B, N).
+        May be called from several threads.
+        """
+
+
+def is_cuda(encoder: Encoder) -> bool:
+    """Whether the encoder's weights are on a CUDA device."""
+    return next(encoder.parameters()).is_cuda
+
+
+def open_engine(
+    encoder: Encoder,
+    *,
+    kind: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    sample: Inputs | None = None,
+) -> Engine:
+    """An engine for a tower.
+
+    Args:
+        encoder: read only.
+        kind: ``torch``, ``openvino``, or ``auto``: the fastest that keeps every row of ``sample``
+            at a cosine of at least 0.995 to torch float32.
+        precision: ``float32``, ``bfloat16``, or ``auto``: bfloat16 where the processor has it.
+        threads: inference threads of OpenVINO; by default as many as torch uses.
+        sample: a few rows of real inputs; without it, made-up ones.
+
+    Raises:
+        MissingExtra: OpenVINO is asked for and not installed.
+        ModelError: OpenVINO is asked for and cannot convert the tower.
+    """
+    wanted = choices(kind, precision, cuda=is_cuda(encoder))
+    return open_first(encoder, wanted, sample or probe_inputs(encoder), threads=threads)[0]
+
+
+def open_first(
+    encoder: Encoder, wanted: Sequence[Choice], sample: Inputs, *, threads: int | None = None
+) -> tuple[Engine, list[Choice]]:
+    """(the first faithful engine of ``wanted``, those passed over); one alone is not questioned."""
+    from plait.engines.torch_engine import TorchEngine
+
+    sample = {name: array[:PROBE_ROWS] for name, array in sample.items()}
+    if len(next(iter(sample.values()))) < 2:  # conversion needs two rows
+        sample = {name: np.repeat(array, 2, axis=0) for name, array in sample.items()}
+    exact = TorchEngine(encoder)
+    expected: np.ndarray | None = None
+    converted = None
+    rejected: list[Choice] = []
+    for choice in wanted:
+        if choice == Choice("torch", "float32"):
+            return exact, rejected
+        engine: Engine
+        if choice.name == "torch":
+            engine = TorchEngine(encoder, choice.precision)
+        else:
+            from plait.engines.openvino_engine import OpenVinoEngine, convert
+
+            try:
+                converted = converted or convert(encoder, sample)
+                engine = OpenVinoEngine(converted, choice.precision, threads=threads)
+            except (RuntimeError, TypeError, ValueError) as error:  # unsupported operations
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                if len(wanted) == 1:
+                    raise ModelError(f"OpenVINO cannot run this encoder: {reason}") from error
+                _warn(f"OpenVINO cannot run this {encoder.modality} encoder ({reason})")
+                rejected.append(choice)
+                continue
+        if len(wanted) == 1:
+            return engine, rejected
+        if expected is None:
+            expected = exact.run(sample)
+        cosine, _ = least_cosine(engine.run(sample), expected)
+        if cosine >= LEAST_COSINE:
+            return engine, rejected
+        _warn(
+            f"{choice} is passed over for the {encoder.modality} encoder: its cosine to torch "
+            f"float32 falls to {cosine:.4f} (at least {LEAST_COSINE} is asked for)"
+        )
+        rejected.append(choice)
+    return exact, rejected
+
+
+def probe_inputs(encoder: Encoder) -> dict[str, np.ndarray]:
+    """Made-up inputs: short texts, or pictures of smooth random blotches."""
+    preprocess = encoder.preprocess
+    if isinstance(preprocess, TextPreprocess):
+        ids, mask = preprocess(PROBE_TEXTS)
+        return {"ids": ids, "mask": mask}
+    random = np.random.default_rng(0)
+    pictures = [
+        preprocess(
+            np.kron(random.integers(0, 256, (4, 4, 3)), np.ones((64, 64, 1))).astype("uint8")
+        )
+        for _ in range(4)
+    ]
+    return {"pixels": np.stack(pictures)}
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, EngineWarning, stacklevel=4)
