@@ -98,9 +98,9 @@ class Encoded:
     Attributes:
         tokens: (B, N, D) one vector a position.
         mask: (B, N) True for real positions.
-        pooled: (B, D) one vector a sample.
+        pooled: (B, P) one vector a sample; P differs from D where pooling concatenates.
     """
 
     tokens: Float[Tensor, "B N D"]
     mask: Bool[Tensor, "B N"]
-    pooled: Float[Tensor, "B D"]
+    pooled: Float[Tensor, "B P"]

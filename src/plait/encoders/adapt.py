@@ -1,0 +1,130 @@
+"""What of an encoder trains: nothing, low-rank adapters, or everything."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+
+from plait.core.errors import ModelError
+
+Mode = Literal["frozen", "lora", "full"]
+
+ADAPTER = "default"
+
+
+def set_trainable(
+    module: nn.Module,
+    mode: Mode,
+    *,
+    rank: int = 8,
+    alpha: float = 16.0,
+    dropout: float = 0.0,
+    targets: Sequence[str] | None = None,
+) -> None:
+    """Freezes a module, gives it LoRA adapters, or lets all of it train.
+
+    Adapters that are there stay there: with ``lora`` they go on training, with ``full`` they train
+    along with the weights below them, with ``frozen`` they rest.
+
+    Args:
+        module: an encoder (or a projection, for ``frozen`` and ``full``).
+        mode: ``frozen``, ``lora`` (Hu et al. 2021: W + alpha/rank B A, B starts at zero) or
+            ``full``.
+        rank, alpha, dropout: of the adapters.
+        targets: names or last parts of names of the layers that get adapters; None finds them
+            with `lora_targets`.
+
+    Raises:
+        ModelError: an unknown mode, or no layer that can be adapted.
+    """
+    if mode not in ("frozen", "lora", "full"):
+        raise ModelError(f"a part can be frozen, lora or full, not {mode!r}")
+    for parameter in module.parameters():
+        if parameter.is_floating_point():
+            parameter.requires_grad_(mode == "full")
+    if mode == "lora":
+        if not has_lora(module):
+            _inject(module, rank, alpha, dropout, targets)
+        for name, parameter in module.named_parameters():
+            if ".lora_" in f".{name}":
+                parameter.requires_grad_(True)
+    module.train(module.training)  # frozen parts go to evaluation mode, see Encoder.train
+
+
+def has_lora(module: nn.Module) -> bool:
+    """Whether any layer carries an adapter."""
+    return any(hasattr(part, "lora_A") for part in module.modules())
+
+
+def lora_targets(module: nn.Module) -> list[str]:
+    """Names of the layers that get adapters when the user names none.
+
+    In a transformer the linear layers of its repeated blocks (attention and MLP); in a
+    convolutional network the ungrouped convolutions of its repeated stages.
+    """
+    linear, convolution = [], []
+    for name, part in module.named_modules():
+        if not re.search(r"\.\d+\.", name):
+            continue  # stems and heads are not repeated
+        if isinstance(part, nn.Linear):
+            linear.append(name)
+        elif isinstance(part, nn.Conv2d) and part.groups == 1:
+            convolution.append(name)
+    return linear or convolution
+
+
+def _inject(
+    module: nn.Module, rank: int, alpha: float, dropout: float, targets: Sequence[str] | None
+) -> None:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    chosen = list(targets) if targets else lora_targets(module)
+    names = [name for name, _ in module.named_modules()]
+    for target in chosen:
+        if not any(name == target or name.endswith(f".{target}") for name in names):
+            raise ModelError(f"LoRA: no layer is called {target!r} in this encoder")
+    if not chosen:
+        raise ModelError(
+            f"LoRA: {type(module).__name__} has no linear or convolution layers to adapt;"
+            " train it in full"
+        )
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=chosen, bias="none"
+    )
+    inject_adapter_in_model(config, module, adapter_name=ADAPTER)
+
+
+def merged_state_dict(module: nn.Module) -> dict[str, Tensor]:
+    """The state dict with every adapter merged into its weight, under the original names.
+
+    The module itself stays as it is.
+    """
+    state = dict(module.state_dict())
+    for name, part in module.named_modules():
+        if not hasattr(part, "lora_A") or not hasattr(part, "base_layer"):
+            continue
+        prefix = f"{name}." if name else ""
+        delta = part.get_delta_weight(ADAPTER)
+        for key in [key for key in state if key.startswith(prefix)]:
+            value = state.pop(key)
+            rest = key.removeprefix(prefix)
+            if rest == "base_layer.weight":
+                state[f"{prefix}weight"] = value + delta.to(value.dtype)
+            elif rest.startswith("base_layer."):
+                state[prefix + rest.removeprefix("base_layer.")] = value
+    return state
+
+
+def merge_lora(module: nn.Module) -> None:
+    """Merges every adapter into its weight and takes the adapters out, in place."""
+    for name, part in list(module.named_modules()):
+        if not hasattr(part, "lora_A") or not hasattr(part, "base_layer"):
+            continue
+        base = part.get_base_layer()
+        delta = part.get_delta_weight(ADAPTER)
+        base.weight.data += delta.to(base.weight.dtype)
+        parent = module.get_submodule(name.rpartition(".")[0])
+        setattr(parent, name.rpartition(".")[2], base)

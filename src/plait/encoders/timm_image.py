@@ -1,0 +1,211 @@
+"""Images through any model of timm: tokens are its grid cells or patches.
+
+Shape legend: B samples, N positions, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from plait.core.batch import Encoded, ModalityInput
+from plait.core.errors import ModelError, did_you_mean
+from plait.core.modality import IMAGE
+from plait.data.preprocess import ImagePreprocess
+from plait.encoders.base import (
+    Encoder,
+    Example,
+    Family,
+    PixelNorm,
+    check_modality,
+    check_options,
+)
+from plait.encoders.pooling import Pool
+
+OPTIONS = ("pool", "layers", "level_norm", "size")
+
+
+class TimmEncoder(Encoder):
+    """An image encoder around a timm model without its classifier.
+
+    Args:
+        model: the timm model, created with ``num_classes=0``.
+        name: its timm name.
+        preprocess: how pictures become pixels, mean and std included.
+        pool: ``native`` is the model's own pooling and head norm; otherwise see `Pool`.
+        layers: indices of intermediate stages or blocks whose pooled outputs (mean unless
+            ``pool`` says otherwise) are put before the final one.
+        level_norm: bring each level to unit length before concatenating.
+    """
+
+    modality = IMAGE
+
+    def __init__(
+        self,
+        model: nn.Module,
+        name: str,
+        preprocess: ImagePreprocess,
+        *,
+        pool: str = "native",
+        layers: Sequence[int] = (),
+        level_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model, self.name, self.preprocess = model, name, preprocess
+        self.pool_kind, self.layers, self.level_norm = pool, list(layers), level_norm
+        self.normalise = PixelNorm(preprocess.mean, preprocess.std)
+        prefix = int(getattr(model, "num_prefix_tokens", 0) or 0)
+        self.pool = None if pool == "native" else Pool(pool, skip=prefix)
+        self.level_pool = Pool("mean" if pool in ("native", "cls") else pool)
+        with torch.no_grad():
+            was_training, height_width = model.training, preprocess.size_2d
+            device = next(model.parameters()).device
+            model.eval()
+            dtype = next(model.parameters()).dtype
+            probe = torch.zeros(1, 3, *height_width, device=device, dtype=dtype)
+            tokens, pooled = self._encode(probe)
+            model.train(was_training)
+        self.token_width, self.width = tokens.shape[-1], pooled.shape[-1]
+
+    def forward(self, inputs: ModalityInput) -> Encoded:
+        """``pixels`` (B, 3, H, W), uint8, or float 0 to 1."""
+        tokens, pooled = self._encode(self.normalise(inputs.tensors["pixels"]))
+        mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        return Encoded(tokens, mask, pooled)
+
+    def _encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        if self.layers:
+            final, levels = self.model.forward_intermediates(  # type: ignore[operator]
+                pixels, indices=self.layers
+            )
+        else:
+            final, levels = self.model.forward_features(pixels), []  # type: ignore[operator]
+        tokens = self._as_tokens(final)
+        if self.pool is None:
+            pooled = self.model.forward_head(final, pre_logits=True)  # type: ignore[operator]
+        else:
+            pooled = self.pool(tokens, _all_real(tokens))
+        if not levels:
+            return tokens, pooled
+        parts = []
+        for level in levels:
+            cells = level.flatten(2).transpose(1, 2)  # intermediates are always (B, C, H, W)
+            parts.append(self.level_pool(cells, _all_real(cells)))
+        parts.append(pooled)
+        if self.level_norm:
+            parts = [nn.functional.normalize(part, dim=-1) for part in parts]
+        return tokens, torch.cat(parts, dim=-1)
+
+    def _as_tokens(self, features: Tensor) -> Tensor:
+        if features.ndim == 3:
+            return features
+        if features.ndim != 4:
+            raise ModelError(f"timm/{self.name} gives features of shape {tuple(features.shape)}")
+        if getattr(self.model, "output_fmt", "NCHW") == "NHWC":
+            return features.flatten(1, 2)
+        return features.flatten(2).transpose(1, 2)
+
+    def spec(self) -> dict[str, Any]:
+        """See `Encoder.spec`."""
+        return {
+            "family": "timm",
+            "name": self.name,
+            "preprocess": self.preprocess.to_json(),
+            "pool": self.pool_kind,
+            "layers": self.layers,
+            "level_norm": self.level_norm,
+        }
+
+
+def _all_real(tokens: Tensor) -> Tensor:
+    return torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+
+
+def create(name: str, *, pretrained: bool, size: tuple[int, int] | None = None) -> nn.Module:
+    """A timm model without classifier.
+
+    Raises:
+        ModelError: an unknown name, or weights that cannot be fetched.
+    """
+    import timm
+
+    known = timm.list_models(include_tags=False)
+    base = name.split(".")[0]
+    if base not in known:
+        raise ModelError(f"timm has no model {base!r}{did_you_mean(base, known)}")
+    extra: dict[str, Any] = {}
+    default = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    if size is not None and default is not None and default.fixed_input_size:
+        extra["img_size"] = size  # position tables are made for one size
+    try:
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, **extra)
+    except (OSError, RuntimeError) as problem:
+        if not pretrained:
+            raise
+        raise ModelError(
+            f"the weights of timm/{name} cannot be fetched from their hub ({_first_line(problem)});"
+            " check the connection, or use a packaged encoder such as pkg/efficientnet-lite0"
+        ) from problem
+
+
+def _first_line(problem: Exception) -> str:
+    return (str(problem).splitlines() or [type(problem).__name__])[0]
+
+
+def preprocess_of(model: nn.Module, size: int | None = None) -> ImagePreprocess:
+    """timm's evaluation transform as `ImagePreprocess`."""
+    from timm.data import resolve_model_data_config
+
+    config = resolve_model_data_config(model)
+    _, height, width = config["input_size"]
+    natural: int | tuple[int, int] = height if height == width else (height, width)
+    return ImagePreprocess(
+        size=size or natural,
+        resize="squash" if config["crop_mode"] == "squash" else "shortest",
+        crop_fraction=float(config["crop_pct"]),
+        interpolation=config["interpolation"],
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+    )
+
+
+def build(name: str, modality: str, pretrained: bool, options: dict[str, Any]) -> TimmEncoder:
+    """``timm/NAME``; options ``pool``, ``layers``, ``level_norm``, ``size`` (pixels)."""
+    check_modality(f"timm/{name}", modality, (IMAGE,))
+    check_options(f"timm/{name}", options, OPTIONS)
+    options = dict(options)
+    size = options.pop("size", None)
+    model = create(name, pretrained=pretrained, size=None if size is None else (size, size))
+    return TimmEncoder(model, name, preprocess_of(model, size), **options)
+
+
+def rebuild(spec: dict[str, Any], folder: Path) -> TimmEncoder:
+    """The architecture of a spec, without weights."""
+    preprocess = ImagePreprocess.from_json(spec["preprocess"])
+    model = create(spec["name"], pretrained=False, size=preprocess.size_2d)
+    return TimmEncoder(
+        model,
+        spec["name"],
+        preprocess,
+        pool=spec["pool"],
+        layers=spec["layers"],
+        level_norm=spec["level_norm"],
+    )
+
+
+FAMILY = Family(
+    prefix="timm",
+    build=build,
+    rebuild=rebuild,
+    help="any image model of timm; tokens are grid cells or patches",
+    examples=(
+        Example("timm/resnet10t", IMAGE, {"size": 64}),
+        Example("timm/test_vit", IMAGE),
+        Example("timm/test_convnext", IMAGE, {"pool": "mean+max"}),
+        Example("timm/tf_efficientnet_lite0", IMAGE, {"size": 64, "layers": [2, 3]}),
+    ),
+)

@@ -1,0 +1,174 @@
+"""Images through torchvision's classifiers: ResNet, ConvNeXt, ViT, Swin, MobileNet and others.
+
+Shape legend: B samples, N positions, D features.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from plait.core.batch import Encoded, ModalityInput
+from plait.core.errors import ModelError, did_you_mean
+from plait.core.modality import IMAGE
+from plait.data.preprocess import ImagePreprocess
+from plait.encoders.base import (
+    Encoder,
+    Example,
+    Family,
+    PixelNorm,
+    check_modality,
+    check_options,
+)
+from plait.encoders.pooling import Pool
+
+OPTIONS = ("pool", "size")
+
+
+class TorchvisionEncoder(Encoder):
+    """An image encoder around a torchvision classifier, read before its final average pooling.
+
+    Args:
+        trunk: pixels to a grid (B, D, h, w), or to tokens (B, N, D).
+        name: torchvision's name of the model.
+        preprocess: how pictures become pixels, mean and std included.
+        pool: see `Pool`; ``mean`` is what convolutional classifiers do, ``cls`` what ViT does.
+    """
+
+    modality = IMAGE
+
+    def __init__(
+        self, trunk: nn.Module, name: str, preprocess: ImagePreprocess, *, pool: str
+    ) -> None:
+        super().__init__()
+        self.trunk, self.name, self.preprocess, self.pool_kind = trunk, name, preprocess, pool
+        self.normalise = PixelNorm(preprocess.mean, preprocess.std)
+        self.pool = Pool(pool, skip=1 if isinstance(trunk, _VitTrunk) else 0)
+        height, width = preprocess.size_2d
+        trunk.eval()
+        with torch.no_grad():
+            self.token_width = self._tokens(torch.zeros(1, 3, height, width)).shape[-1]
+        self.width = self.token_width * len(self.pool.kinds)
+
+    def _tokens(self, pixels: Tensor) -> Tensor:
+        features: Tensor = self.trunk(pixels)
+        return features if features.ndim == 3 else features.flatten(2).transpose(1, 2)
+
+    def forward(self, inputs: ModalityInput) -> Encoded:
+        """``pixels`` (B, 3, H, W), uint8, or float 0 to 1."""
+        tokens = self._tokens(self.normalise(inputs.tensors["pixels"]))
+        mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        return Encoded(tokens, mask, self.pool(tokens, mask))
+
+    def spec(self) -> dict[str, Any]:
+        """See `Encoder.spec`."""
+        return {
+            "family": "torchvision",
+            "name": self.name,
+            "preprocess": self.preprocess.to_json(),
+            "pool": self.pool_kind,
+        }
+
+
+class _VitTrunk(nn.Module):
+    """torchvision's VisionTransformer up to its final norm."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.conv_proj, self.encoder = model.conv_proj, model.encoder
+        self.class_token = model.class_token
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        patches = self.conv_proj(pixels).flatten(2).transpose(1, 2)
+        tokens: Tensor = self.encoder(
+            torch.cat([self.class_token.expand(len(patches), -1, -1), patches], dim=1)
+        )
+        return tokens
+
+
+def _trunk(model: Any, name: str) -> nn.Module:
+    """The part of a classifier that yields a grid or tokens."""
+    if hasattr(model, "conv_proj") and hasattr(model, "class_token"):
+        return _VitTrunk(model)
+    if hasattr(model, "layer4"):  # ResNet, ResNeXt, Wide ResNet
+        stages = list(model.named_children())
+        return nn.Sequential(dict_of(stages[: [n for n, _ in stages].index("avgpool")]))
+    if hasattr(model, "features"):
+        parts = [("features", model.features)]
+        for extra in ("norm", "permute"):  # Swin normalises and permutes after its features
+            if hasattr(model, extra):
+                parts.append((extra, getattr(model, extra)))
+        return nn.Sequential(dict_of(parts))
+    raise ModelError(f"torchvision/{name} has no trunk that plait can read; try timm/")
+
+
+def dict_of(parts: list[tuple[str, nn.Module]]) -> Any:
+    """An OrderedDict, as nn.Sequential wants it to keep names."""
+    from collections import OrderedDict
+
+    return OrderedDict(parts)
+
+
+def _weights(name: str) -> Any:
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        raise ModelError(f"torchvision has no classifier {name!r}{did_you_mean(name, known)}")
+    return models.get_model_weights(name).DEFAULT
+
+
+def preprocess_of(name: str, size: int | None = None) -> ImagePreprocess:
+    """The evaluation transform of the model's default weights."""
+    transform = _weights(name).transforms()
+    crop, resize = transform.crop_size[0], transform.resize_size[0]
+    return ImagePreprocess(
+        size=size or crop,
+        resize="shortest",
+        crop_fraction=crop / resize,
+        interpolation=transform.interpolation.value,
+        mean=tuple(transform.mean),
+        std=tuple(transform.std),
+    )
+
+
+def _create(name: str, pretrained: bool) -> nn.Module:
+    from torchvision import models
+
+    weights = _weights(name) if pretrained else None
+    try:
+        return _trunk(models.get_model(name, weights=weights), name)
+    except OSError as problem:
+        raise ModelError(
+            f"the weights of torchvision/{name} cannot be fetched ({problem}); check the"
+            " connection, or use a packaged encoder such as pkg/efficientnet-lite0"
+        ) from problem
+
+
+def build(name: str, modality: str, pretrained: bool, options: dict[str, Any]) -> Encoder:
+    """``torchvision/NAME``; options ``pool`` and ``size`` (pixels)."""
+    check_modality(f"torchvision/{name}", modality, (IMAGE,))
+    check_options(f"torchvision/{name}", options, OPTIONS)
+    preprocess = preprocess_of(name, options.get("size"))
+    trunk = _create(name, pretrained)
+    natural = "cls" if isinstance(trunk, _VitTrunk) else "mean"
+    return TorchvisionEncoder(trunk, name, preprocess, pool=options.get("pool", natural))
+
+
+def rebuild(spec: dict[str, Any], folder: Path) -> Encoder:
+    """The architecture of a spec, without weights."""
+    preprocess = ImagePreprocess.from_json(spec["preprocess"])
+    trunk = _create(spec["name"], pretrained=False)
+    return TorchvisionEncoder(trunk, spec["name"], preprocess, pool=spec["pool"])
+
+
+FAMILY = Family(
+    prefix="torchvision",
+    build=build,
+    rebuild=rebuild,
+    help="a classifier of torchvision",
+    examples=(Example("torchvision/resnet18", IMAGE, {"size": 64}),),
+)

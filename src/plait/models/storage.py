@@ -1,0 +1,168 @@
+"""Saving a model as one folder of safetensors and JSON, and loading it offline, anywhere.
+
+``model.json`` holds the architecture, ``model.safetensors`` the weights, and one folder a tower
+what its preprocessing needs (tokenizers). No path in them leads out of the folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from plait.core.errors import ModelError
+from plait.core.files import read_json, replacing, write_json
+from plait.encoders.adapt import merged_state_dict
+from plait.encoders.registry import encoder_from_spec
+from plait.models.alignment import AlignmentModel, Tower
+from plait.models.projection import build_projection
+
+VERSION = 1
+CONFIG_FILE, WEIGHTS_FILE = "model.json", "model.safetensors"
+
+
+def model_spec(model: AlignmentModel) -> dict[str, Any]:
+    """The architecture as JSON."""
+    towers = {}
+    for name in model.modalities:
+        tower = model.tower(name)
+        towers[name] = {"encoder": tower.encoder.spec(), "projection": tower.projection.spec()}
+    return {
+        "format": "plait-model",
+        "version": VERSION,
+        "kind": "alignment",
+        "towers": towers,
+        "max_scale": model.max_scale,
+        "bias": model.bias is not None,
+    }
+
+
+def save_model(model: AlignmentModel, folder: str | Path) -> None:
+    """Writes the model into ``folder``; LoRA adapters are merged into the weights they adapt."""
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in model.modalities:
+        model.tower(name).encoder.save_files(folder / name)
+    with replacing(folder / WEIGHTS_FILE) as temporary:
+        save_file(_separate(merged_state_dict(model)), temporary)
+    write_json(folder / CONFIG_FILE, model_spec(model))
+
+
+def _separate(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous copies on the CPU; safetensors stores no shared memory."""
+    seen: set[int] = set()
+    result = {}
+    for name, tensor in state.items():
+        tensor = tensor.detach().cpu().contiguous()
+        if tensor.data_ptr() in seen:
+            tensor = tensor.clone()
+        seen.add(tensor.data_ptr())
+        result[name] = tensor
+    return result
+
+
+def load_model(folder: str | Path) -> AlignmentModel:
+    """A model that `save_model` wrote, in evaluation mode, on the CPU.
+
+    Raises:
+        ModelError: no such folder, a broken or newer file, or weights that don't fit.
+    """
+    folder = Path(folder)
+    spec = _read_spec(folder)
+    towers = {}
+    for name, part in spec["towers"].items():
+        encoder = encoder_from_spec(part["encoder"], folder / name)
+        towers[name] = Tower(encoder, build_projection(**part["projection"]))
+    model = AlignmentModel(
+        towers,
+        scale_init=1.0,
+        max_scale=spec["max_scale"],
+        bias_init=0.0 if spec["bias"] else None,
+    )
+    load_weights(model, folder / WEIGHTS_FILE)
+    return model.eval()
+
+
+def _read_spec(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG_FILE
+    if not path.exists():
+        raise ModelError(f"{folder} is no plait model: it has no {CONFIG_FILE}")
+    try:
+        spec: dict[str, Any] = read_json(path)
+    except (json.JSONDecodeError, UnicodeDecodeError) as problem:
+        raise ModelError(f"{path} is damaged: {problem}") from problem
+    if not isinstance(spec, dict) or spec.get("format") != "plait-model":
+        raise ModelError(f"{path} doesn't describe a plait model")
+    if spec["version"] > VERSION:
+        raise ModelError(
+            f"{path} has version {spec['version']}, this plait reads up to {VERSION}: update plait"
+        )
+    if spec["kind"] != "alignment":
+        raise ModelError(f"{path} holds a model of kind {spec['kind']!r}, not 'alignment'")
+    return spec
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Fills a module from a safetensors file.
+
+    Raises:
+        ModelError: a missing or damaged file, or names or shapes that differ, the first named.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.exists():
+        raise ModelError(f"{path} is missing")
+    try:
+        state = load_file(path)
+    except SafetensorError as problem:
+        raise ModelError(f"{path} is damaged: {problem}") from problem
+    fill(model, state, str(path))
+
+
+def fill(module: nn.Module, state: dict[str, Tensor], where: str) -> None:
+    """Copies a state dict into a module; every name and shape must agree.
+
+    Raises:
+        ModelError: what is missing, left over or misshapen.
+    """
+    own = module.state_dict()
+    problems = [
+        f"{len(names)} {what} (first {names[0]!r})"
+        for what, names in (
+            ("weights are missing", sorted(set(own) - set(state))),
+            ("weights are left over", sorted(set(state) - set(own))),
+            ("weights have another shape", _misshapen(own, state)),
+        )
+        if names
+    ]
+    if problems:
+        raise ModelError(f"{where} doesn't fit the model: {'; '.join(problems)}")
+    module.load_state_dict(state)
+
+
+def _misshapen(own: dict[str, Tensor], state: dict[str, Tensor]) -> list[str]:
+    return [
+        f"{name}: {tuple(state[name].shape)} for {tuple(own[name].shape)}"
+        for name in own
+        if name in state and own[name].shape != state[name].shape
+    ]
+
+
+def weights_fingerprint(module: nn.Module) -> str:
+    """16 hex digits that change with any weight's name, shape, dtype or value.
+
+    Merged and adapted weights that are equal give equal fingerprints only after merging.
+    """
+    sha = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        tensor = tensor.detach().cpu().contiguous()
+        sha.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()[:16]
