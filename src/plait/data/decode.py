@@ -46,24 +46,15 @@ def decode_image(
     Raises:
         DataError: no bytes, no picture, a truncated or damaged file, or too many pixels.
     """
-    if not data:
-        raise DataError("the file is empty (0 bytes)", path=name)
-    try:
-        image = _open(data)
-    except UnidentifiedImageError as error:
-        raise DataError(_what_it_is(data), path=name) from error
-    except Exception as error:  # plugins raise almost anything on a damaged header
-        raise DataError(f"the header cannot be read: {_reason(error)}", path=name) from error
-    with image:
-        _check_size(image, name, max_pixels)
+    with open_image(data, name=name, max_pixels=max_pixels) as image:
         try:
             image.load()
-            return upright(to_rgb(image), _orientation(image))
+            return upright(to_rgb(image), orientation_of(image))
         except MemoryError:
             raise
         except DataError as error:
             raise DataError(error.problem, path=name) from error
-        except Exception as error:  # the same for damaged content
+        except Exception as error:  # plugins raise almost anything on damaged content
             raise DataError(
                 f"the {image.format} picture is truncated or damaged: {_reason(error)}; "
                 "replace the file",
@@ -71,8 +62,26 @@ def decode_image(
             ) from error
 
 
+def open_image(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The header of the picture in ``data``: format, mode and size, no pixel decoded yet.
+
+    Raises:
+        DataError: no bytes, no picture, a damaged header, or too many pixels.
+    """
+    if not data:
+        raise DataError("the file is empty (0 bytes)", path=name)
+    try:
+        image = _open(data)
+    except UnidentifiedImageError as error:
+        raise DataError(_what_it_is(data), path=name) from error
+    except Exception as error:  # the same for damaged headers
+        raise DataError(f"the header cannot be read: {_reason(error)}", path=name) from error
+    _check_size(image, name, max_pixels)
+    return image
+
+
 def _open(data: bytes) -> Image.Image:
-    """Reads the header. Pillow's own size limit is lifted: `decode_image` has one that is exact.
+    """Reads the header. Pillow's own size limit is lifted: `open_image` has one that is exact.
 
     That limit is a global of Pillow, hence the lock; it is back in place before pixels are read.
     """
@@ -96,7 +105,8 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
         )
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8, of an opened picture."""
     tags = getattr(image, "tag_v2", None)
     if tags is not None:  # TIFF keeps it among its own tags
         value = tags.get(_TIFF_ORIENTATION, 1)

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 
 from plait.core.errors import ModelError
 from plait.core.files import digest, read_json, replacing, write_json
+from plait.data.tokenizer_files import read_tokenizer, read_tokenizer_folder
 
 TOKENIZER_FILE = "tokenizer.json"
 SETTINGS_FILE = "text_preprocess.json"
@@ -113,15 +114,20 @@ class TextPreprocess:
             raise ModelError(f"{path} is missing: the folder holds no text preprocessing")
         return cls(read_tokenizer(Path(folder) / TOKENIZER_FILE), **read_json(path))
 
+    @classmethod
+    def load_tokenizer(
+        cls, folder: str | Path, *, max_length: int | None = None, padding: Padding = "longest"
+    ) -> TextPreprocess:
+        """From the folder of a published model (see `plait.data.tokenizer_files`).
 
-def read_tokenizer(path: Path) -> Tokenizer:
-    """A ``tokenizer.json``. Raises ModelError when it is missing or broken."""
-    if not path.is_file():
-        raise ModelError(f"{path} is missing: a folder with a text encoder needs its tokenizer")
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception
-        raise ModelError(f"{path} is not a readable tokenizer: {error}") from error
+        Args:
+            folder: with ``tokenizer.json``, ``vocab.txt``, or ``vocab.json`` and ``merges.txt``.
+            max_length: default: what the folder states, at most 512.
+            padding: see the class.
+        """
+        tokenizer, pad_id, limit = read_tokenizer_folder(Path(folder))
+        longest = min(limit or 512, 512) if max_length is None else max_length
+        return cls(tokenizer, longest, pad_id, padding)
 
 
 def _pad_id(tokenizer: Tokenizer) -> int:
