@@ -6,6 +6,16 @@ together.
 
 from __future__ import annotations
 
+from plait.evaluation.evaluate import evaluate_alignment, evaluate_gallery
+from plait.evaluation.gallery import Gallery, gallery_of
 from plait.evaluation.retrieval_metrics import mean_recall, retrieval, retrieval_by_language
 
-__all__ = ["mean_recall", "retrieval", "retrieval_by_language"]
+__all__ = [
+    "Gallery",
+    "evaluate_alignment",
+    "evaluate_gallery",
+    "gallery_of",
+    "mean_recall",
+    "retrieval",
+    "retrieval_by_language",
+]

@@ -1,0 +1,143 @@
+"""Everything that is measured of an alignment model, as nested JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+
+from plait.core.errors import DataError
+from plait.data.dataset import PairDataset
+from plait.evaluation.classification import class_vectors, zero_shot
+from plait.evaluation.gallery import Gallery, gallery_of
+from plait.evaluation.geometry import geometry
+from plait.evaluation.retrieval_metrics import mean_recall, retrieval, retrieval_by_language
+
+EmbedTexts = Callable[[list[str]], Float[np.ndarray, "T D"]]
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """What is needed of a model here; `plait.models.alignment.AlignmentModel` fulfils it."""
+
+    def embed(self, *, texts: Sequence[str]) -> Mapping[str, np.ndarray]:
+        """``{"text": unit rows}``."""
+
+
+def evaluate_alignment(
+    model: Embedder,
+    dataset: PairDataset,
+    *,
+    split: str = "all",
+    bootstrap: int = 1000,
+    seed: int = 0,
+    templates: Sequence[str] = ("{}",),
+    **embedding: Any,
+) -> dict[str, Any]:
+    """Embeds a split and measures it (see `evaluate_gallery` for what is returned).
+
+    Args:
+        model: what to measure.
+        dataset: pairs; every text is a candidate.
+        split: ``train``, ``validation``, ``test``, or ``all`` that the data set holds.
+        bootstrap: replicates of the 95% intervals.
+        seed: of the intervals.
+        templates: prompts for zero-shot classification, each with ``{}`` for the class; used where
+            the samples carry class labels.
+        embedding: as for `plait.engines.features.embed_dataset` (engine, batch size, cache).
+
+    Raises:
+        DataError: the split holds no picture or no text.
+    """
+    from plait.engines.features import embed_dataset
+
+    part = dataset.split(split)
+    if not len(part):
+        raise DataError(f"no samples in the split {split!r}")
+    gallery = gallery_of(embed_dataset(model, part, **embedding), part)
+    return evaluate_gallery(
+        gallery,
+        bootstrap=bootstrap,
+        seed=seed,
+        templates=templates,
+        embed_texts=lambda texts: model.embed(texts=texts)["text"],
+    )
+
+
+def evaluate_gallery(
+    gallery: Gallery,
+    *,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    templates: Sequence[str] = ("{}",),
+    embed_texts: EmbedTexts | None = None,
+) -> dict[str, Any]:
+    """Measures vectors that are there already.
+
+    Args:
+        gallery: unit vectors with what they stand for.
+        bootstrap: replicates of the 95% intervals; 0 leaves them out.
+        seed: of the intervals.
+        templates: prompts, each with ``{}`` for the class.
+        embed_texts: texts to unit rows, for the prompts; None leaves classification out.
+
+    Returns:
+        ``retrieval`` (see `plait.evaluation.retrieval_metrics.retrieval`, percent), ``mean_recall``,
+        ``languages`` (the same as ``retrieval`` for each language, where texts have one),
+        ``geometry`` (see `plait.evaluation.geometry`), ``counts``, and ``zero_shot`` where pictures
+        carry at least two classes.
+    """
+    options: dict[str, Any] = {"bootstrap": bootstrap, "seed": seed}
+    figures = retrieval(
+        gallery.image, gallery.text, gallery.text_owner, image_groups=gallery.groups, **options
+    )
+    languages = retrieval_by_language(
+        gallery.image,
+        gallery.text,
+        gallery.text_owner,
+        gallery.languages,
+        image_groups=gallery.groups,
+        **options,
+    )
+    result: dict[str, Any] = {
+        "retrieval": figures,
+        "mean_recall": mean_recall(figures),
+        "languages": languages,
+        "geometry": geometry(
+            gallery.image, gallery.text, gallery.text_owner, image_groups=gallery.groups
+        ),
+        "counts": {
+            "images": len(gallery.image),
+            "texts": len(gallery.text),
+            "groups": len(np.unique(gallery.groups)),
+            "without_image": gallery.left_out,
+        },
+    }
+    if embed_texts is not None:
+        classified = _zero_shot(gallery, embed_texts, templates, options)
+        if classified is not None:
+            result["zero_shot"] = classified
+    return result
+
+
+def _zero_shot(
+    gallery: Gallery, embed_texts: EmbedTexts, templates: Sequence[str], options: dict[str, Any]
+) -> dict[str, Any] | None:
+    """Zero-shot accuracy over the pictures with a class; None with fewer than two classes."""
+    for template in templates:
+        if "{}" not in template:
+            raise DataError(f"the template {template!r} has no {{}} for the class")
+    rows = [row for row, label in enumerate(gallery.labels) if label is not None]
+    names = sorted({str(gallery.labels[row]) for row in rows})
+    if len(names) < 2:
+        return None
+    spoken = [name.replace("_", " ") for name in names]  # as the readers do for class folders
+    prompts = embed_texts(
+        [template.replace("{}", name) for name in spoken for template in templates]
+    )
+    classes = class_vectors(prompts.reshape(len(names), len(templates), -1))
+    number = {name: place for place, name in enumerate(names)}
+    labels = np.array([number[str(gallery.labels[row])] for row in rows])
+    return zero_shot(gallery.image[rows], classes, labels, **options)
