@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from plait.objectives.contrastive import chance_level, info_nce, sigmoid_loss
+from plait.objectives.gather import gather
+from plait.objectives.gradient_caching import cached_step
 from plait.objectives.plain import info_nce_plain, sigmoid_loss_plain
 
 __all__ = [
+    "cached_step",
     "chance_level",
+    "gather",
     "info_nce",
     "info_nce_plain",
     "sigmoid_loss",

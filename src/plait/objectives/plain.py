@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from plait.objectives.positives import Positives
+from plait.objectives.positives import find_positives
 
 Scalar = float | Float[Tensor, ""]
 Direction = Literal["both", "left"]
@@ -31,6 +31,7 @@ def info_nce_plain(
     direction: Direction = "both",
 ) -> Float[Tensor, ""]:
     """InfoNCE by its formula; arguments, value and errors as `plait.objectives.info_nce`."""
+    find_positives(left, right, left_ids, right_ids).require()
     positive = _positive(left, right, left_ids, right_ids)
     logits = scale * left @ right.T
     loss = _cross_entropy(logits, positive)
@@ -56,7 +57,7 @@ def sigmoid_loss_plain(
 def _positive(
     left: Tensor, right: Tensor, left_ids: Tensor | None, right_ids: Tensor | None
 ) -> Bool[Tensor, "B C"]:
-    positives = Positives.of(left, right, left_ids, right_ids)
+    positives = find_positives(left, right, left_ids, right_ids)
     if positives.left_group is None or positives.right_group is None:
         return torch.eye(len(left), dtype=torch.bool, device=left.device)
     return positives.left_group[:, None] == positives.right_group[None, :]

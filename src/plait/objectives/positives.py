@@ -1,14 +1,14 @@
 """Which rows of one side belong to which rows of the other.
 
-Shape legend: B rows of left, C rows of right, D features, G groups of rows that share an id.
+Shape legend: B rows of left, C rows of right, G groups of rows that share an id.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from plait.core.errors import UserError
@@ -35,11 +35,6 @@ class Positives:
     right_count: Int64[Tensor, " G"]
 
     @property
-    def diagonal(self) -> bool:
-        """Whether row i pairs with row i and with nothing else."""
-        return self.left_group is None
-
-    @property
     def left_rows(self) -> Int64[Tensor, ""]:
         """Number of rows of left that have a positive."""
         return self.left_count.sum()
@@ -49,36 +44,38 @@ class Positives:
         """Number of rows of right that have a positive."""
         return self.right_count.sum()
 
-    @classmethod
-    def of(
-        cls,
-        left: Float[Tensor, "B D"],
-        right: Float[Tensor, "C D"],
-        left_ids: Int64[Tensor, " B"] | None,
-        right_ids: Int64[Tensor, " C"] | None,
-    ) -> Positives:
-        """Pairs rows by equal ids; ids of one side alone count for both, none mean the diagonal.
+    def require(self) -> None:
+        """Raises `UserError` if there is no positive pair at all."""
+        if not len(self.left_count):
+            raise UserError("no positive pair: no id of left is among the ids of right")
 
-        Raises:
-            UserError: shapes that don't fit, or a batch without any positive pair.
-        """
-        _check_shapes(left, right, left_ids, right_ids)
-        left_ids = right_ids if left_ids is None else left_ids
-        right_ids = left_ids if right_ids is None else right_ids
-        if left_ids is None or right_ids is None:
-            one_each = torch.ones(len(left), dtype=torch.int64, device=left.device)
-            return cls(None, None, one_each, one_each)
+    def left_has(self, rows: int) -> Bool[Tensor, " B"]:
+        """(B,) whether each of the ``rows`` rows of left has a positive."""
+        return _has(self.left_group, rows, self.left_count)
+
+    def right_has(self, rows: int) -> Bool[Tensor, " C"]:
+        """(C,) whether each of the ``rows`` rows of right has a positive."""
+        return _has(self.right_group, rows, self.right_count)
+
+    def of_left_rows(self, rows: slice) -> Positives:
+        """The same for a part of the rows of left; the counts stay those of the whole batch."""
+        assert self.left_group is not None, "the diagonal has no parts"
+        return replace(self, left_group=self.left_group[rows])
+
+    @classmethod
+    def of_diagonal(cls, rows: int, device: torch.device) -> Positives:
+        """Row i of left pairs with row i of right."""
+        one_each = torch.ones(rows, dtype=torch.int64, device=device)
+        return cls(None, None, one_each, one_each)
+
+    @classmethod
+    def of_ids(cls, left_ids: Int64[Tensor, " B"], right_ids: Int64[Tensor, " C"]) -> Positives:
+        """Pairs rows with equal ids."""
         _, group = torch.cat([left_ids, right_ids]).unique(return_inverse=True)
-        left_group, right_group = group[: len(left)], group[len(left) :]
-        size = len(group)
-        left_count = torch.bincount(left_group, minlength=size)
-        right_count = torch.bincount(right_group, minlength=size)
+        left_group, right_group = group[: len(left_ids)], group[len(left_ids) :]
+        left_count = torch.bincount(left_group, minlength=len(group))
+        right_count = torch.bincount(right_group, minlength=len(group))
         shared = (left_count > 0) & (right_count > 0)
-        if not bool(shared.any()):
-            raise UserError(
-                f"no positive pair: none of the {len(left)} ids of left is among the "
-                f"{len(right)} ids of right"
-            )
         number = shared.cumsum(0) - 1
         return cls(
             torch.where(shared[left_group], number[left_group], -1),
@@ -88,9 +85,32 @@ class Positives:
         )
 
 
-def _check_shapes(
+def _has(group: Tensor | None, rows: int, count: Tensor) -> Tensor:
+    if group is None:
+        return torch.ones(rows, dtype=torch.bool, device=count.device)
+    return group >= 0
+
+
+def find_positives(
+    left: Tensor, right: Tensor, left_ids: Tensor | None, right_ids: Tensor | None
+) -> Positives:
+    """Pairs the rows by ids; ids of one side alone count for both, none mean the diagonal.
+
+    Raises:
+        UserError: shapes that don't fit one another.
+    """
+    check_shapes(left, right, left_ids, right_ids)
+    left_ids = right_ids if left_ids is None else left_ids
+    right_ids = left_ids if right_ids is None else right_ids
+    if left_ids is None or right_ids is None:
+        return Positives.of_diagonal(len(left), left.device)
+    return Positives.of_ids(left_ids, right_ids)
+
+
+def check_shapes(
     left: Tensor, right: Tensor, left_ids: Tensor | None, right_ids: Tensor | None
 ) -> None:
+    """Raises `UserError` when features and ids of a batch don't fit one another."""
     if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[1]:
         raise UserError(
             f"left and right must be matrices with as many columns: "
