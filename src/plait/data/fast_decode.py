@@ -194,7 +194,7 @@ def load_pixels(
 
 @cache
 def _jpeg_decoder() -> Callable[..., torch.Tensor] | None:
-    """torchvision's JPEG decoder, or None in a build without it.
+    """Torchvision's JPEG decoder, or None in a build without it.
 
     The operator itself: the function around it is deprecated, and warns at every call.
     """
