@@ -14,7 +14,7 @@ from torch import Tensor, distributed
 from plait.core.errors import UserError
 from plait.objectives.info_nce import InfoNCE
 from plait.objectives.plain import Direction, Scalar
-from plait.objectives.positives import Positives, check_shapes, find_positives
+from plait.objectives.positives import Positives, check_rows, check_shapes, find_positives
 from plait.objectives.ranks import Alone, Group, Ranks
 from plait.objectives.sigmoid import SigmoidLoss
 from plait.objectives.tiles import TileShape, default_tile
@@ -139,6 +139,7 @@ def _prepare(
     check_shapes(left, right, left_ids, right_ids)
     left_ranks = Group(group, len(left), left.device)
     right_ranks = Group(group, len(right), right.device)
+    check_rows(sum(left_ranks.counts), sum(right_ranks.counts))  # one rank may well have none
     own = left_ranks.own(len(left))
     left_ids = right_ids if left_ids is None else left_ids
     if left_ids is None:  # row i of each rank pairs with row i of that rank

@@ -29,6 +29,7 @@ def gather(rows: Tensor, group: distributed.ProcessGroup | None = None) -> Tenso
         if not (distributed.is_available() and distributed.is_initialized()):
             return rows
         group = distributed.group.WORLD
+        assert group is not None
     return _Gather.apply(rows, Group(group, len(rows), rows.device))
 
 

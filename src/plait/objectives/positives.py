@@ -100,11 +100,18 @@ def find_positives(
         UserError: shapes that don't fit one another.
     """
     check_shapes(left, right, left_ids, right_ids)
+    check_rows(len(left), len(right))
     left_ids = right_ids if left_ids is None else left_ids
     right_ids = left_ids if right_ids is None else right_ids
     if left_ids is None or right_ids is None:
         return Positives.of_diagonal(len(left), left.device)
     return Positives.of_ids(left_ids, right_ids)
+
+
+def check_rows(left: int, right: int) -> None:
+    """Raises `UserError` for an empty batch."""
+    if not left or not right:
+        raise UserError(f"an empty batch: {left} rows of left, {right} of right")
 
 
 def check_shapes(
@@ -116,8 +123,6 @@ def check_shapes(
             f"left and right must be matrices with as many columns: "
             f"got {tuple(left.shape)} and {tuple(right.shape)}"
         )
-    if not len(left) or not len(right):
-        raise UserError(f"an empty batch: {len(left)} rows of left, {len(right)} of right")
     for side, rows, ids in (("left", left, left_ids), ("right", right, right_ids)):
         if ids is not None and ids.shape != (len(rows),):
             raise UserError(

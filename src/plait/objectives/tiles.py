@@ -46,7 +46,7 @@ def logit_tiles(
     left: Float[Tensor, "B D"], right: Float[Tensor, "C D"], scale: float, shape: TileShape
 ) -> Iterator[Tile]:
     """Yields every tile of ``scale * left @ right.T``, row by row of tiles."""
-    height, width = min(shape[0], len(left)), min(shape[1], len(right))
+    height, width = max(1, min(shape[0], len(left))), max(1, min(shape[1], len(right)))
     buffers = left.new_empty(2, height * width)
     for rows in blocks(len(left), height):
         for cols in blocks(len(right), width):
@@ -72,5 +72,7 @@ def inner_product(one: Float[Tensor, "B D"], other: Float[Tensor, "B D"]) -> Flo
 
 def largest_logit(left: Tensor, right: Tensor, scale: float) -> float:
     """An upper bound of the absolute logits (Cauchy-Schwarz); |scale| for unit rows."""
+    if not len(left) or not len(right):
+        return 0.0
     norms = [torch.linalg.vector_norm(side, dim=1).amax() for side in (left, right)]
     return abs(scale) * float(norms[0] * norms[1])
