@@ -15,6 +15,7 @@ from plait.data.readers.rows import Found, Rows
 from plait.data.sample import Sample
 
 OnBadRow = Literal["fail", "skip"]
+_WITH_COLUMNS = ("imagefolder", "table", "parquet", "webdataset", "huggingface")
 
 
 def open_dataset(
@@ -42,8 +43,7 @@ def open_dataset(
 
         if source in CATALOG:
             return CATALOG[source].open()
-    found = find(source)
-    found.columns = dict(columns or {})
+    found = _mapped(find(source), columns)
     samples, bad = assemble(rows(found), fail=on_bad_row == "fail")
     if not samples:
         first = f"; the first bad row: {bad[0].error()}" if bad else ""
@@ -51,6 +51,18 @@ def open_dataset(
     return PairDataset(
         samples, found.format, found.root, bad, detected=found.why, notes=found.notes
     )
+
+
+def _mapped(found: Found, columns: Mapping[str, str] | None) -> Found:
+    """With the user's columns, where the format has columns."""
+    found.columns = dict(columns or {})
+    if not columns:
+        return found
+    if found.format == "flickr8k":  # a mapping makes it the table that it also is
+        found.format = "table"
+    if found.format not in _WITH_COLUMNS:
+        raise DataError(f"columns cannot be mapped in format {found.format}", path=found.root)
+    return found
 
 
 def rows(found: Found) -> Rows:
@@ -93,8 +105,8 @@ def stream(
     Raises:
         DataError: as `open_dataset`, when the bad row is reached.
     """
-    found = find(source)
-    found.columns, found.streaming = dict(columns or {}), True
+    found = _mapped(find(source), columns)
+    found.streaming = True
     for row in rows(found):
         samples, _ = assemble(iter([row]), fail=on_bad_row == "fail")
         yield from samples

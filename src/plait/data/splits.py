@@ -15,6 +15,7 @@ from plait.data.sample import Sample
 
 SPLITS = ("train", "validation", "test")
 
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # words of camelCase too
 _ALIASES = {
     "train": "train",
     "training": "train",
@@ -52,8 +53,8 @@ def checked(name: str) -> str:
 
 
 def split_in_name(name: str) -> str | None:
-    """The split that a file or folder name states, e.g. ``captions_val2017.json``: validation."""
-    words = {canonical(word) for word in re.findall(r"[A-Za-z]+", name)} - {None}
+    """The split a file or folder name states: ``captions_val2017.json``, ``x.devImages.txt``."""
+    words = {canonical(word) for word in _WORD.findall(name)} - {None}
     return words.pop() if len(words) == 1 else None
 
 

@@ -18,18 +18,15 @@ Names are compared after Unicode normalisation (NFC): macOS stores accents diffe
 from __future__ import annotations
 
 import hashlib
-import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from plait.data.readers.files import MEDIA_SUFFIXES
+from plait.data.readers.files import stem
 from plait.data.readers.rows import Row, Rows
 from plait.data.sample import BadRow, Sample
-
-_SUFFIX = re.compile(r"\.([A-Za-z0-9]{1,5})$")
 
 
 @dataclass(slots=True)
@@ -149,12 +146,6 @@ def content_digest(row: Row) -> str:
     """SHA-256 of the picture's bytes, or of the texts where there is no picture."""
     data = repr(row.texts).encode() if row.image is None else row.image.read()
     return hashlib.sha256(data).hexdigest()
-
-
-def stem(name: str) -> str:
-    """A path without the ending of a media file: ``a/b.v2.jpg`` gives ``a/b.v2``."""
-    match = _SUFFIX.search(name)
-    return name[: match.start()] if match and match[1].lower() in MEDIA_SUFFIXES else name
 
 
 def short_ids(names: Sequence[str]) -> list[str]:

@@ -126,6 +126,12 @@ def plan(
     )
 
 
+def text_columns(columns: Sequence[str]) -> tuple[tuple[str, str | None], ...]:
+    """The columns that are called as texts are, with the language each name states."""
+    lower = {column.lower().strip(): column for column in reversed(columns)}
+    return _texts(columns, {}, lower, (), ())
+
+
 def _check(columns: Sequence[str], mapping: Mapping[str, str], path: Path) -> None:
     for name, wanted in mapping.items():
         if name not in NAMES:

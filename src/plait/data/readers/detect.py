@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from plait.core.errors import DataError
-from plait.data.readers.files import decoded, is_image, walk
+from plait.data.readers.files import decoded, is_image, stem, walk
 from plait.data.readers.rows import Found
-from plait.data.splits import split_in_name, splits_of_names
+from plait.data.splits import splits_of_names
 
 READERS: dict[str, str] = {
     "imagefolder": "plait.data.readers.imagefolder:read",
     "classfolder": "plait.data.readers.imagefolder:read_classes",
+    "sidecar": "plait.data.readers.imagefolder:read_sidecars",
     "images": "plait.data.readers.imagefolder:read_bare",
     "table": "plait.data.readers.table:read",
     "parquet": "plait.data.readers.parquet:read",
@@ -39,6 +40,8 @@ _WHY = {
     "vqa": 'JSON with "questions"',
 }
 _HEAD = 1 << 16
+_PARSED = 4 << 20  # larger JSON is told by its first and last bytes: parsing it takes seconds
+_FLICKR_ROW = re.compile(r'^("[^"]+"|.+?\.\w{3,4})\s*,')
 _FLICKR_TOKEN = re.compile(r"^[^\t]+\.\w{3,4}#\d+\t")
 _FLICKR_CSV = re.compile(r"^image(_name|_id)?\s*,\s*(caption|comment)s?\s*$", re.IGNORECASE)
 _TEXT_FILES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json")
@@ -89,7 +92,7 @@ def file_kind(path: Path) -> str | None:
     lines = text.splitlines()
     if _FLICKR_TOKEN.match(lines[0]):
         return "flickr8k"
-    if _FLICKR_CSV.match(lines[0]):
+    if _FLICKR_CSV.match(lines[0]) and len(lines) > 1 and _FLICKR_ROW.match(lines[1]):
         return "flickr8k"
     columns = max(lines[0].count(mark) for mark in ",\t;|")
     return "table" if columns or path.suffix.lower() in (".csv", ".tsv", ".jsonl") else None
@@ -104,6 +107,8 @@ def _json_kind(path: Path, text: str) -> str | None:
         entry = whole = None
     if isinstance(entry, dict) and not _document_kind(entry):  # JSON lines
         return "llava" if "conversations" in entry else "table"
+    if whole is None and path.stat().st_size > _PARSED:
+        return _large_kind(path)
     if whole is None:
         try:
             whole = json.loads(decoded(path.read_bytes())[0])
@@ -117,6 +122,26 @@ def _json_kind(path: Path, text: str) -> str | None:
     if any("conversations" in entry for entry in entries):
         return "llava"
     return "table" if entries else None
+
+
+def _large_kind(path: Path) -> str | None:
+    with path.open("rb") as file:
+        text = file.read(_HEAD)
+        file.seek(-_HEAD, 2)
+        text += file.read()
+    for key, kind in (
+        (b'"conversations"', "llava"),
+        (b'"sentences"', "karpathy"),
+        (b'"question"', "vqa"),
+        (b'"multiple_choice_answer"', "vqa"),
+        (b'"segmentation"', None),  # COCO's objects, which lie beside the captions
+        (b'"keypoints"', None),
+        (b'"annotations"', "coco"),
+        (b'"image_id"', "coco"),
+    ):
+        if key in text:
+            return kind
+    return "table" if text[:1] == b"[" else None
 
 
 def _document_kind(document: dict[str, object]) -> str | None:
@@ -140,8 +165,7 @@ def _folder(root: Path) -> Found:
     names = list(walk(root))
     if not names:
         raise DataError("is an empty folder", path=root)
-    bases = {name.rsplit("/", 1)[-1] for name in names}
-    if bases & {"dataset_dict.json", "state.json"} and "dataset_info.json" in bases | {""}:
+    if "dataset_dict.json" in names or {"dataset_info.json", "state.json"} <= set(names):
         return Found("huggingface", root, (root,), "a folder that datasets' save_to_disk wrote")
     metadata = [
         name for name in names
@@ -166,6 +190,9 @@ def _folder(root: Path) -> Found:
     pictures = [name for name in names if is_image(name)]
     if not pictures:
         raise DataError(_not_readable(root), path=root)
+    sidecars = set(names) & {stem(name) + ".txt" for name in pictures}
+    if len(sidecars) * 2 > len(pictures):
+        return Found("sidecar", root, (), "pictures with a .txt of the same name each")
     if any("/" in name for name in pictures):
         return Found("classfolder", root, (), "pictures in class folders, no metadata")
     return Found("images", root, (), "pictures without metadata or class folders: no texts")
@@ -173,7 +200,10 @@ def _folder(root: Path) -> Found:
 
 def _candidates(root: Path, names: list[str]) -> Iterator[tuple[str, str]]:
     """(name, format) of the files at most two folders deep that state rows."""
+    pictures = {stem(name) for name in names if is_image(name)}
     for name in names:
+        if name.endswith(".txt") and name[:-4] in pictures:
+            continue
         base = name.rsplit("/", 1)[-1].lower()
         if name.count("/") > 2 or is_image(base) or base.startswith(("readme", "license")):
             continue
@@ -196,12 +226,7 @@ def _preferred(kinds: set[str]) -> set[str]:
 
 def _with_files(kind: str, root: Path, names: list[str], why: str) -> Found:
     stated = splits_of_names(names)
-    if any(stated.values()):  # a split named by a folder or the file
-        pass
     paths = tuple(root / name for name in names)
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     by_path = {root / name: stated[name] for name in names}
     return Found(kind, root, paths, why + shown, splits=by_path)
-
-
-__all__ = ["READERS", "detect", "file_kind", "split_in_name"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,12 +18,19 @@ AUDIO_SUFFIXES = frozenset(["wav", "flac", "ogg", "mp3", "opus", "m4a"])
 VIDEO_SUFFIXES = frozenset(["mp4", "webm", "mkv", "mov", "avi"])
 SENSOR_SUFFIXES = frozenset(["npy", "npz", "ts"])
 MEDIA_SUFFIXES = IMAGE_SUFFIXES | AUDIO_SUFFIXES | VIDEO_SUFFIXES | SENSOR_SUFFIXES
+_SUFFIX = re.compile(r"\.([A-Za-z0-9]{1,5})$")
 
 
 def suffix(name: str) -> str:
     """``jpg`` of ``a/B.JPG``; empty without a dot."""
     base = name.rsplit("/", 1)[-1]
     return base.rsplit(".", 1)[-1].lower() if "." in base else ""
+
+
+def stem(name: str) -> str:
+    """A path without the ending of a media file: ``a/b.v2.jpg`` gives ``a/b.v2``."""
+    match = _SUFFIX.search(name)
+    return name[: match.start()] if match and match[1].lower() in MEDIA_SUFFIXES else name
 
 
 def is_image(name: str) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from plait.data.readers.files import Finder, is_image, walk
+from plait.data.readers.files import Finder, check_text, decoded, is_image, stem, walk
 from plait.data.readers.records import file_key
-from plait.data.readers.rows import Found, Row, Rows
+from plait.data.readers.rows import Bad, Found, Row, Rows, clean_texts
 from plait.data.readers.table import rows_of
 from plait.data.sample import FileRef
 from plait.data.splits import canonical, splits_of_names
@@ -17,8 +17,7 @@ def read(found: Found) -> Rows:
     """Rows of every metadata file; ``file_name`` starts from the folder the metadata is in."""
     listed: set[str] = set()
     for path in found.files:
-        finder = Finder([path.parent])
-        for row in rows_of(path, finder, found):
+        for row in _metadata(path, found):
             if isinstance(row, Row) and row.image is not None:
                 listed.add(str(row.image.path))
             yield row
@@ -27,6 +26,14 @@ def read(found: Found) -> Rows:
     if orphans:
         shown = ", ".join(orphans[:3])
         found.notes.append(f"{len(orphans)} pictures have no row in the metadata: {shown}")
+
+
+def _metadata(path: Path, found: Found) -> Rows:
+    if path.suffix == ".parquet":
+        from plait.data.readers.parquet import read_files
+
+        return read_files([path], found, wide=False)
+    return rows_of(path, Finder([path.parent]), found)
 
 
 def read_classes(found: Found) -> Rows:
@@ -44,6 +51,25 @@ def read_classes(found: Found) -> Rows:
         label = rest.rsplit("/", 2)[-2]
         row.texts = (label.replace("_", " ").strip(),)
         row.labels = {"label": label}
+        yield row
+
+
+def read_sidecars(found: Found) -> Rows:
+    """Pictures beside a ``.txt`` of the same name, which is the text."""
+    names = [name for name in walk(found.root) if is_image(name)]
+    for name, split, _ in _with_splits(names):
+        row = _row(found.root, name, split)
+        beside = found.root / (stem(name) + ".txt")
+        try:
+            if not beside.is_file():
+                raise Bad("empty-text", f"there is no {stem(name)}.txt with its text")
+            text, valid = decoded(beside.read_bytes())
+            if not valid:
+                check_text(text)
+            row.texts = clean_texts([text])
+        except Bad as bad:
+            yield row.bad(bad.kind, bad.problem)
+            continue
         yield row
 
 

@@ -1,0 +1,128 @@
+"""Flickr8k, both ways it is spread.
+
+- ``name.jpg#0<TAB>caption``, with lists of the pictures of each split in files such as
+  ``Flickr_8k.trainImages.txt``;
+- a header ``image,caption`` and ``name.jpg,caption``, where captions hold commas: the name ends at
+  the first comma after a picture's ending. Quoted fields are unquoted, over several lines too.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from plait.core.errors import DataError
+from plait.data.readers import documents
+from plait.data.readers.files import IMAGE_SUFFIXES, Finder, check_text, decoded, is_image
+from plait.data.readers.records import file_key, listed
+from plait.data.readers.rows import Bad, Found, Row, Rows, clean_texts
+from plait.data.splits import split_in_name
+
+_ENDINGS = "|".join(sorted(IMAGE_SUFFIXES, key=len, reverse=True))
+_CSV = re.compile(rf'^(?:"(?P<quoted>(?:[^"]|"")+)"|(?P<bare>.+?\.(?:{_ENDINGS})))\s*,', re.I)
+_TOKEN = re.compile(r"^(?P<name>[^\t]+)#\d+\s*\t(?P<text>.*)$", re.DOTALL)
+
+
+def read(found: Found) -> Rows:
+    """One row a caption."""
+    paths = [path for path in found.files if "lemma" not in path.name.lower()] or found.files
+    for path in set(found.files) - set(paths):
+        found.notes.append(f"{path.name}: lemmatised twin, not read")
+    finder = documents.finder_of(paths[0], found)
+    in_split = _split_lists(paths[0], found)
+    for path in paths:
+        for number, name, text in _pairs(path):
+            row = Row(str(path), number, split=in_split.get(name) or found.splits.get(path))
+            try:
+                if text is None:
+                    raise Bad("bad-csv", f"is no picture name, comma and caption: {name!r}")
+                check_text(name + text)
+                ref = finder.find(name)
+                row.image, row.name, row.key = ref, ref.name, file_key(ref)
+                row.texts = clean_texts(listed(text))
+            except Bad as bad:
+                yield row.bad(bad.kind, bad.problem)
+                continue
+            yield row
+    _note_roots(finder, found)
+
+
+def _note_roots(finder: Finder, found: Found) -> None:
+    for root in finder.used:
+        if root not in finder.roots:
+            found.notes.append(f"pictures found in {root}")
+
+
+def _pairs(path: Path) -> Iterator[tuple[int, str, str | None]]:
+    """(line, picture, caption); caption None where a line cannot be divided."""
+    try:
+        text, _ = decoded(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", path=path) from error
+    lines = text.replace("\r\n", "\n").split("\n")
+    if _TOKEN.match(lines[0]):
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                match = _TOKEN.match(line)
+                yield (number, match["name"], match["text"]) if match else (number, line, None)
+        return
+    number = 1
+    while number < len(lines):
+        line, start = lines[number], number + 1
+        number += 1
+        if not line.strip():
+            continue
+        match = _CSV.match(line)
+        if match is None:
+            yield start, line, None
+            continue
+        caption = line[match.end() :]
+        if caption.startswith('"'):
+            caption, used = _joined(caption, lines[number:])
+            number += used
+        name = match["bare"] or match["quoted"].replace('""', '"')
+        yield start, name, _unquoted(caption)
+
+
+def _joined(caption: str, following: list[str]) -> tuple[str, int]:
+    """A quoted caption with the lines it goes on over, unless one of those starts a new row."""
+    joined = caption
+    for used, line in enumerate(["", *following[:50]]):
+        if used:
+            if _CSV.match(line):
+                break
+            joined += "\n" + line
+        if joined.count('"') % 2 == 0:
+            return joined, used
+    return caption, 0
+
+
+def _unquoted(caption: str) -> str:
+    """``"a ""b"", c"`` without its quotes; anything that is not one quoted field as it is."""
+    stripped = caption.strip()
+    if stripped[:1] == '"' and stripped[-1:] == '"':
+        try:
+            fields = next(csv.reader([stripped], strict=True))
+        except csv.Error:
+            return stripped  # a caption that starts and ends with a quotation
+        if len(fields) == 1:
+            return fields[0]
+    return stripped
+
+
+def _split_lists(path: Path, found: Found) -> dict[str, str]:
+    """Picture name to split, from text files beside the captions that list pictures."""
+    in_split: dict[str, str] = {}
+    folders = dict.fromkeys([path.parent, found.folder])
+    for file in sorted(file for folder in folders for file in folder.glob("*.txt")):
+        split = split_in_name(file.stem)
+        if split is None or file in found.files:
+            continue
+        names = [name.strip() for name in decoded(file.read_bytes())[0].split("\n")]
+        names = [name for name in names if name]
+        if names and all(is_image(name) for name in names):
+            in_split.update(dict.fromkeys(names, split))
+            found.notes.append(f"{file.name}: {len(names)} pictures of split {split}")
+    return in_split

@@ -1,0 +1,284 @@
+"""WebDataset shards: plain tars whose consecutive members of one key are one sample.
+
+The key is the path up to the first dot of the file name; what follows is the field. Pictures
+(``.jpg .png .webp`` ...) stay in the shard and are read by offset; ``.txt``, ``.json`` and ``.cls``
+are read when the shard is opened.
+
+A ``.txt`` is one text, unless every one of the first fifty has the same number of lines above one:
+then each line is a text (notes say so). Photographs with dots in their names (``a.b.jpg`` with
+``a.b.txt``) would all have the key ``a``; where every part before the last dot has a picture and a
+text of its own, each part is a sample.
+"""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import json
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from plait.core.errors import DataError
+from plait.core.modality import AUDIO, SENSOR, VIDEO
+from plait.data.readers import files
+from plait.data.readers.columns import Plan, plan, text_columns
+from plait.data.readers.files import Finder, check_text, decoded
+from plait.data.readers.records import Embedded, row_of
+from plait.data.readers.rows import Bad, Found, Row, Rows
+from plait.data.sample import BadRow, TarRef
+from plait.data.splits import splits_of_names
+
+_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]+)\}")
+_MEDIA = (
+    (AUDIO, files.AUDIO_SUFFIXES),
+    (VIDEO, files.VIDEO_SUFFIXES),
+    (SENSOR, files.SENSOR_SUFFIXES),
+)
+
+
+@dataclass(slots=True)
+class _Group:
+    """Members of one sample: key, and field to place in the shard."""
+
+    key: str
+    fields: dict[str, TarRef]
+
+
+def expand(pattern: str) -> Found:
+    """Shards of a pattern: ``{000..009}`` and ``{a,b}`` braces, ``*`` and ``?`` wildcards.
+
+    Raises:
+        DataError: a shard that the braces name is missing, or nothing matches.
+    """
+    names = list(_braces(pattern))
+    paths: list[Path] = []
+    for name in names:
+        matches = sorted(glob.glob(name)) if re.search(r"[*?\[]", name) else [name]  # noqa: PTH207
+        paths += [Path(match) for match in matches]
+    if not paths:
+        raise DataError("no file matches this pattern", path=pattern)
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise DataError(f"{len(missing)} of {len(paths)} shards are missing", path=missing[0])
+    stated = splits_of_names(path.name for path in paths)
+    return Found(
+        "webdataset",
+        paths[0].parent,
+        tuple(paths),
+        f"{len(paths)} shards of a pattern",
+        splits={path: stated[path.name] for path in paths},
+    )
+
+
+def _braces(pattern: str) -> Iterator[str]:
+    match = _BRACES.search(pattern)
+    if match is None:
+        yield pattern
+        return
+    first, last, words = match.groups()
+    if words is not None:
+        parts = words.split(",")
+    else:
+        width = len(first)
+        parts = [str(number).zfill(width) for number in range(int(first), int(last) + 1)]
+    for part in parts:
+        yield from _braces(pattern[: match.start()] + part + pattern[match.end() :])
+
+
+def read(found: Found) -> Rows:
+    """Rows of every shard. A shard that ends early gives its whole samples, then a bad row."""
+    groups = itertools.chain.from_iterable(_groups(path) for path in found.files)
+    head = list(itertools.islice(groups, 50))
+    lines = _lines_are_texts(head)
+    if lines:
+        found.notes.append(f"each .txt has {lines} lines: each line is a text")
+    plans: dict[tuple[str, ...], Plan] = {}
+    seen: dict[tuple[Path, str], TarRef] = {}
+    for item in itertools.chain(head, groups):
+        if isinstance(item, BadRow):
+            yield item
+            continue
+        row = _row(item, found, plans, split_lines=lines > 0)
+        if isinstance(row, Row) and not found.streaming:
+            _tell_apart(row, seen)
+        yield row
+
+
+def _tell_apart(row: Row, seen: dict[tuple[Path, str], TarRef]) -> None:
+    """Gives a key that repeats in its shard with another picture a sample of its own."""
+    ref = row.image
+    if not isinstance(ref, TarRef):
+        return
+    first = seen.setdefault((ref.tar, row.name), ref)
+    if first is not ref and first.read() != ref.read():
+        row.key = (str(ref.tar), ref.offset)
+
+
+def _groups(path: Path) -> Iterator[_Group | BadRow]:
+    group: _Group | None = None
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                if not member.isfile():
+                    continue
+                folder, slash, base = member.name.rpartition("/")
+                if base.startswith(".") or "." not in base:
+                    continue  # as webdataset does; macOS adds ._ twins
+                start, _, name = base.partition(".")
+                key = folder + slash + start
+                ref = TarRef(path, member.name, member.offset_data, member.size)
+                if group is None or group.key != key or name in group.fields:
+                    if group is not None:
+                        yield from _divided(group)
+                    group = _Group(key, {})
+                group.fields[name] = ref
+                tar.members.clear()  # type: ignore[attr-defined]  # it keeps all it has seen
+    except (tarfile.TarError, OSError) as error:
+        problem = f"cannot be read to its end ({error}): write or fetch the shard again"
+        yield BadRow(str(path), None, problem, "bad-tar")
+        return  # the group at hand may be incomplete
+    if group is not None:
+        yield from _divided(group)
+
+
+def _divided(group: _Group) -> Iterator[_Group]:
+    """One sample, or several where dots in file names cut their keys short."""
+    parts: dict[str, dict[str, TarRef]] = {}
+    for name, ref in group.fields.items():
+        inner, _, ending = name.rpartition(".")
+        parts.setdefault(inner, {})[ending] = ref
+    whole = all(
+        any(ending in files.IMAGE_SUFFIXES for ending in map(str.lower, fields))
+        and ("txt" in fields or "json" in fields)
+        for fields in parts.values()
+    )
+    if not whole:
+        yield group
+        return
+    for inner, fields in parts.items():
+        yield _Group(f"{group.key}.{inner}" if inner else group.key, fields)
+
+
+def _lines_are_texts(head: list[_Group | BadRow]) -> int:
+    texts = [
+        ref.read().decode("utf-8", "replace").strip().splitlines()
+        for group in head
+        if isinstance(group, _Group)
+        for name, ref in group.fields.items()
+        if name == "txt"
+    ]
+    counts = {len([line for line in lines if line.strip()]) for lines in texts}
+    return min(counts) if len(counts) == 1 and len(texts) > 1 and min(counts) > 1 else 0
+
+
+def _row(
+    group: _Group, found: Found, plans: dict[tuple[str, ...], Plan], split_lines: bool
+) -> Row | BadRow:
+    shard = next(iter(group.fields.values())).tar
+    try:
+        record, mapping = _record(group, found, split_lines)
+    except Bad as bad:
+        return BadRow(str(shard), group.key, bad.problem, bad.kind)
+    columns = tuple(record)
+    if columns not in plans:
+        wanted = {role: name for role, name in found.columns.items() if name in record}
+        plans[columns] = plan(columns, {**mapping, **wanted}, shard)
+    return row_of(
+        record, plans[columns], Finder([shard.parent]), shard, group.key, found.splits.get(shard)
+    )
+
+
+def _record(
+    group: _Group, found: Found, split_lines: bool
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The sample as a table's record, and the roles of its fields."""
+    entry = _json(group)
+    record: dict[str, Any] = dict(entry) if isinstance(entry, dict) else {}
+    mapping: dict[str, str] = {}
+    embedded = _media(group)
+    for role, medium in embedded.items():
+        record[f".{role}"] = medium
+        mapping[role] = f".{role}"
+    if "image" not in embedded:
+        mapping["image"] = ""
+        if not embedded:
+            raise Bad("missing-file", "the sample has no picture (.jpg, .png, .webp ...)")
+    texts = [_text(ref) for name, ref in group.fields.items() if _ending(name) == "txt"]
+    if split_lines:
+        texts = [line for text in texts for line in text.strip().splitlines() if line.strip()]
+    if not texts and (isinstance(entry, str) or _strings(entry)):
+        texts = [entry] if isinstance(entry, str) else list(entry)
+    label = group.fields.get("cls")
+    if label is not None:
+        record.setdefault("label", _text(label).strip())
+    if not texts and not _has_text(record, found) and not str(record.get("label", "1")).isdigit():
+        texts = [str(record["label"])]
+    if texts:
+        record[".txt"] = texts
+        mapping["text"] = ".txt"
+    elif not _has_text(record, found):
+        raise Bad("empty-text", "the sample has no text: add a .txt, or a caption in its .json")
+    return record, mapping
+
+
+def _has_text(record: dict[str, Any], found: Found) -> bool:
+    mapped = found.columns.get("text")
+    return mapped in record if mapped else bool(text_columns(tuple(record)))
+
+
+def _media(group: _Group) -> dict[str, Embedded]:
+    found: dict[str, Embedded] = {}
+    pictures = {
+        name: ref for name, ref in group.fields.items() if _ending(name) in files.IMAGE_SUFFIXES
+    }
+    bare = {name: ref for name, ref in pictures.items() if "." not in name}
+    chosen = bare or pictures  # seg.png beside jpg is no second picture
+    if len(chosen) > 1:
+        raise Bad("several-pictures", f"the sample has several pictures: {', '.join(chosen)}")
+    for ref in chosen.values():
+        found["image"] = _embedded(group, ref)
+    for role, endings in _MEDIA:
+        refs = [ref for name, ref in group.fields.items() if _ending(name) in endings]
+        if len(refs) > 1:
+            raise Bad("several-files", f"the sample has several files of {role}")
+        if refs:
+            found[role] = _embedded(group, refs[0])
+    return found
+
+
+def _embedded(group: _Group, ref: TarRef) -> Embedded:
+    # the shard stands before the key, for shards that all start to count at zero
+    return Embedded(ref, f"{ref.tar.stem}/{group.key}", (str(ref.tar), group.key))
+
+
+def _ending(name: str) -> str:
+    return name.rsplit(".", 1)[-1].lower()
+
+
+def _strings(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(part, str) for part in value)
+
+
+def _text(ref: TarRef) -> str:
+    text, valid = decoded(ref.read())
+    if not valid:
+        check_text(text)
+    return text
+
+
+def _json(group: _Group) -> Any:
+    ref = group.fields.get("json")
+    if ref is None:
+        return {}
+    try:
+        value = json.loads(_text(ref))
+    except (ValueError, RecursionError) as error:
+        raise Bad("bad-json", f"{ref.member} is no valid JSON: {error}") from None
+    if not isinstance(value, dict | str) and not _strings(value):
+        kind = type(value).__name__
+        raise Bad("wrong-type", f"{ref.member} must be an object or texts, not {kind}")
+    return value
