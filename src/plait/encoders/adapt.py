@@ -20,7 +20,7 @@ def set_trainable(
     mode: Mode,
     *,
     rank: int = 8,
-    alpha: float = 16.0,
+    alpha: int = 16,
     dropout: float = 0.0,
     targets: Sequence[str] | None = None,
 ) -> None:
@@ -33,7 +33,9 @@ def set_trainable(
         module: an encoder (or a projection, for ``frozen`` and ``full``).
         mode: ``frozen``, ``lora`` (Hu et al. 2021: W + alpha/rank B A, B starts at zero) or
             ``full``.
-        rank, alpha, dropout: of the adapters.
+        rank: of the adapters.
+        alpha: their scale is alpha / rank.
+        dropout: before the adapters.
         targets: names or last parts of names of the layers that get adapters; None finds them
             with `lora_targets`.
 
@@ -77,7 +79,7 @@ def lora_targets(module: nn.Module) -> list[str]:
 
 
 def _inject(
-    module: nn.Module, rank: int, alpha: float, dropout: float, targets: Sequence[str] | None
+    module: nn.Module, rank: int, alpha: int, dropout: float, targets: Sequence[str] | None
 ) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 

@@ -5,14 +5,38 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from plait.core.modality import IMAGE
-from plait.encoders import clip_text, clip_vision
-from plait.encoders.base import Encoder, Example, Family
+from plait.core.errors import ModelError
+from plait.core.modality import IMAGE, TEXT
+from plait.encoders import clip_checkpoint, clip_keys, clip_text, clip_vision, hf_weights
+from plait.encoders.base import Encoder, Family, check_modality, check_options
+
+
+def tower_of(checkpoint: clip_checkpoint.Checkpoint, modality: str) -> Encoder:
+    """The architecture of one tower, with random weights."""
+    if modality == IMAGE:
+        return clip_vision.ClipVision(checkpoint.architecture.vision, checkpoint.image_preprocess)
+    return clip_text.ClipText(checkpoint.architecture.text, checkpoint.text_preprocess)
 
 
 def build(name: str, modality: str, pretrained: bool, options: dict[str, Any]) -> Encoder:
-    """One tower of the checkpoint in a folder."""
-    raise NotImplementedError
+    """One tower of the checkpoint in a folder, or of a repository on the model hub."""
+    source = f"clip/{name}"
+    check_modality(source, modality, (IMAGE, TEXT))
+    check_options(source, options, ())
+    checkpoint = clip_checkpoint.read_checkpoint(hf_weights.resolve(name))
+    encoder = tower_of(checkpoint, modality)
+    if pretrained:
+        prefix = clip_keys.IMAGE_TOWER if modality == IMAGE else clip_keys.TEXT_TOWER
+        own = {
+            key.removeprefix(f"{prefix}."): value
+            for key, value in checkpoint.weights.items()
+            if key.startswith(f"{prefix}.")
+        }
+        try:
+            encoder.load_state_dict(own)
+        except RuntimeError as problem:
+            raise ModelError(f"{checkpoint.where} doesn't fit: {problem}") from problem
+    return encoder
 
 
 def rebuild(spec: dict[str, Any], folder: Path) -> Encoder:

@@ -61,6 +61,7 @@ class ClipVision(Encoder):
     """
 
     modality = IMAGE
+    preprocess: ImagePreprocess
 
     def __init__(self, config: VisionConfig, preprocess: ImagePreprocess) -> None:
         super().__init__()

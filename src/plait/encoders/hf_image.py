@@ -33,6 +33,7 @@ class HfImageEncoder(Encoder):
     """
 
     modality = IMAGE
+    preprocess: ImagePreprocess
 
     def __init__(
         self, model: nn.Module, preprocess: ImagePreprocess, *, pool: str = "native"
@@ -84,9 +85,7 @@ def build_from_folder(
     model = hf_weights.load_model(folder, source, pretrained=pretrained)
     path = folder / "preprocessor_config.json"
     preprocess = read_processor(read_json(path) if path.exists() else {}, model.config)
-    return HfImageEncoder(
-        model, preprocess, **{"pool": _natural_pool(model.config)} | options
-    )
+    return HfImageEncoder(model, preprocess, **{"pool": _natural_pool(model.config)} | options)
 
 
 def rebuild(spec: dict[str, Any], folder: Path) -> HfImageEncoder:

@@ -124,7 +124,8 @@ def build_from_folder(
 ) -> HfTextEncoder:
     """A text encoder from a folder with config.json, model.safetensors and tokenizer.json."""
     check_options(source, options, OPTIONS)
-    settings = {"pool": "mean", "normalise": False} | sentence_settings(folder) | options
+    defaults: dict[str, Any] = {"pool": "mean", "normalise": False}
+    settings = defaults | sentence_settings(folder) | options
     model = hf_weights.load_model(folder, source, pretrained=pretrained)
     limit = int(getattr(model.config, "max_position_embeddings", 0) or 512)
     if "roberta" in str(getattr(model.config, "model_type", "")):

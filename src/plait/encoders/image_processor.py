@@ -22,9 +22,11 @@ def read_processor(config: dict[str, Any], model_config: Any = None) -> ImagePre
     natural = int(getattr(model_config, "image_size", 224) or 224)
     size = config.get("size", natural)
     if isinstance(size, int):
-        size = {"shortest_edge": size} if config.get("do_center_crop") else {
-            "height": size, "width": size
-        }
+        size = (
+            {"shortest_edge": size}
+            if config.get("do_center_crop")
+            else {"height": size, "width": size}
+        )
     crop = config.get("crop_size") if config.get("do_center_crop", "crop_size" in config) else None
     if isinstance(crop, dict):
         crop = (int(crop["height"]), int(crop["width"]))

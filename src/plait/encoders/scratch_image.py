@@ -63,6 +63,7 @@ class CnnEncoder(Encoder):
     """
 
     modality = IMAGE
+    preprocess: ImagePreprocess
 
     def __init__(self, widths: Sequence[int], preprocess: ImagePreprocess) -> None:
         super().__init__()
@@ -70,10 +71,7 @@ class CnnEncoder(Encoder):
         self.normalise = PixelNorm(preprocess.mean, preprocess.std)
         before = [3, *self.widths[:-1]]
         self.stages = nn.Sequential(
-            *(
-                _Stage(a, b, 4 if i == 0 else 2)
-                for i, (a, b) in enumerate(zip(before, self.widths))
-            )
+            *(_Stage(a, b, 4 if i == 0 else 2) for i, (a, b) in enumerate(zip(before, self.widths)))
         )
         self.norm = nn.LayerNorm(self.widths[-1])
         self.width = self.token_width = self.widths[-1]

@@ -43,6 +43,7 @@ class TimmEncoder(Encoder):
     """
 
     modality = IMAGE
+    preprocess: ImagePreprocess
 
     def __init__(
         self,
@@ -157,7 +158,7 @@ def _first_line(problem: Exception) -> str:
 
 
 def preprocess_of(model: nn.Module, size: int | None = None) -> ImagePreprocess:
-    """timm's evaluation transform as `ImagePreprocess`."""
+    """Timm's evaluation transform as `ImagePreprocess`."""
     from timm.data import resolve_model_data_config
 
     config = resolve_model_data_config(model)

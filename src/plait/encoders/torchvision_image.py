@@ -39,6 +39,7 @@ class TorchvisionEncoder(Encoder):
     """
 
     modality = IMAGE
+    preprocess: ImagePreprocess
 
     def __init__(
         self, trunk: nn.Module, name: str, preprocess: ImagePreprocess, *, pool: str

@@ -5,6 +5,8 @@ Shape legend: B samples, N positions, D features.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,7 +22,7 @@ class QuickGELU(nn.Module):
         return x * torch.sigmoid(1.702 * x)
 
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
     "gelu_tanh": lambda: nn.GELU(approximate="tanh"),
     "quick_gelu": QuickGELU,
@@ -35,8 +37,7 @@ def activation(name: str) -> nn.Module:
     """
     if name not in ACTIVATIONS:
         raise ModelError(f"no activation named {name!r}{did_you_mean(name, ACTIVATIONS)}")
-    module: nn.Module = ACTIVATIONS[name]()
-    return module
+    return ACTIVATIONS[name]()
 
 
 class Attention(nn.Module):

@@ -48,14 +48,14 @@ class AlignmentModel(nn.Module):
     """Embeds every modality into one space; unit rows, compared by their inner product.
 
     The temperature is kept as ``log_scale``. `scale` is its exponential, clamped to at most
-    ``max_scale`` (and at least 1). Where the clamp holds, the gradient of ``log_scale`` is zero in
-    that step; the training loop may also clamp the parameter itself with `clamp_scale`, so that
-    it can come back.
+    ``max_scale`` (and at least 1). Beyond the clamp the gradient of ``log_scale`` is zero and it
+    would stay there; at the bound it is the ordinary one. So a training loop calls `clamp_scale`
+    after each step, as CLIP's does.
 
     Args:
         towers: by modality.
         scale_init: where the scale starts; CLIP's is 1 / 0.07, SigLIP's 10.
-        max_scale: the largest scale.
+        max_scale: the largest scale; None for no limit (SigLIP).
         bias_init: where the bias of the sigmoid loss starts (SigLIP: -10); None for no bias.
     """
 
@@ -64,15 +64,19 @@ class AlignmentModel(nn.Module):
         towers: Mapping[str, Tower],
         *,
         scale_init: float = 1 / 0.07,
-        max_scale: float = 100.0,
+        max_scale: float | None = 100.0,
         bias_init: float | None = None,
     ) -> None:
         super().__init__()
         dims = {name: tower.projection.dim for name, tower in towers.items()}
         if len(set(dims.values())) != 1:
             raise ModelError(f"the towers' projections must share one dimension, not {dims}")
-        if not 1 <= scale_init <= max_scale * (1 + 1e-6):
-            raise ModelError(f"scale_init {scale_init:g} is not between 1 and {max_scale:g}")
+        if max_scale is not None and max_scale < 1:
+            raise ModelError(f"max_scale {max_scale:g} is below 1")
+        if not 1 <= scale_init <= (max_scale or math.inf) * (1 + 1e-6):
+            raise ModelError(
+                f"scale_init {scale_init:g} is not between 1 and max_scale {max_scale}"
+            )
         self.towers = nn.ModuleDict(towers)
         self.max_scale = max_scale
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale_init)))
@@ -103,12 +107,16 @@ class AlignmentModel(nn.Module):
     @property
     def scale(self) -> Float[Tensor, ""]:
         """What multiplies a cosine to give a logit."""
-        return self.log_scale.clamp(0.0, math.log(self.max_scale)).exp()
+        return self.log_scale.clamp(0.0, self._max_log_scale).exp()
+
+    @property
+    def _max_log_scale(self) -> float | None:
+        return None if self.max_scale is None else math.log(self.max_scale)
 
     @torch.no_grad()
     def clamp_scale(self) -> None:
         """Brings the stored temperature back into its range."""
-        self.log_scale.clamp_(0.0, math.log(self.max_scale))
+        self.log_scale.clamp_(0.0, self._max_log_scale)
 
     def encode(self, batch: Batch) -> dict[str, Float[Tensor, "B E"]]:
         """Unit rows of each modality in the batch that the model has a tower for.

@@ -14,7 +14,7 @@ from PIL import Image
 from plait.core.batch import ModalityInput
 from plait.core.errors import DataError, ModelError
 from plait.core.modality import IMAGE, TEXT
-from plait.data.decode import decode_image
+from plait.data.decode import decode_image, to_rgb
 from plait.data.preprocess import ImagePreprocess, TextPreprocess
 from plait.data.sample import FileRef, MediaRef
 
@@ -45,7 +45,7 @@ def to_array(picture: Any, number: int) -> np.ndarray:
     if isinstance(picture, MediaRef):
         return decode_image(picture.read(), name=picture.name)
     if isinstance(picture, Image.Image):
-        return _flatten(picture)
+        return np.ascontiguousarray(to_rgb(picture))
     if isinstance(picture, np.ndarray):
         if picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3:
             return picture
@@ -57,15 +57,6 @@ def to_array(picture: Any, number: int) -> np.ndarray:
         f"image {number} is a {type(picture).__name__}; give a path, a PIL image, a uint8 array or"
         " a media reference"
     )
-
-
-def _flatten(picture: Image.Image) -> np.ndarray:
-    """RGB with transparency on white, through the decoder that files go through."""
-    import io
-
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG" if picture.mode != "CMYK" else "TIFF")
-    return decode_image(buffer.getvalue(), name="image")
 
 
 def image_input(pictures: Sequence[Any], preprocess: ImagePreprocess, start: int) -> ModalityInput:
