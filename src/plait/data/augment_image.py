@@ -63,7 +63,7 @@ class Crop:
         """The part that ``draw`` chooses."""
         area, stretch = _between(self.scale, draw[0]), _between_logs(self.ratio, draw[1])
         rows, columns = _box(pixels.shape, area, stretch, draw[2:])
-        part = torch.from_numpy(np.ascontiguousarray(pixels[:, rows, columns]))
+        part = torch.from_numpy(np.array(pixels[:, rows, columns], order="C"))
         size = tuple(pixels.shape[1:])
         resized = functional.interpolate(
             part[None], size=size, mode="bilinear", antialias=True, align_corners=False
