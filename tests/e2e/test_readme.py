@@ -1,0 +1,55 @@
+"""The README's snippets run as they stand, on the photographs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def snippets(page: str, language: str) -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.fixture
+def place(pairs: Path, tmp_path: Path) -> Path:
+    shutil.copytree(pairs, tmp_path / "my_pairs")
+    return tmp_path
+
+
+def environment() -> dict[str, str]:
+    folder = str(Path(sys.executable).parent)
+    return {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
+def test_snippets_run(page: str, place: Path) -> None:
+    shell = [code for code in snippets(page, "sh") if "plait train" in code]
+    assert len(shell) == 1
+    subprocess.run(shell[0], shell=True, check=True, cwd=place, env=environment(), timeout=240)
+    assert (place / "found.png").exists()
+    shutil.rmtree(place / "runs")
+    (python,) = snippets(page, "python")
+    subprocess.run([sys.executable, "-c", python], check=True, cwd=place, timeout=240)
+
+
+def test_both_languages_have_the_same_commands() -> None:
+    english, chinese = (snippets(page, "sh") for page in ("README.md", "README.zh-CN.md"))
+    strip = [re.sub(r"\s*#.*", "", code) for code in english]
+    assert strip == [re.sub(r"\s*#.*", "", code) for code in chinese]
+    assert snippets("README.md", "python") == snippets("README.zh-CN.md", "python")
+
+
+def test_links_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", ROOT / "README.zh-CN.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name} -> {target}"
