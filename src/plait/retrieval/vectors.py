@@ -36,7 +36,9 @@ def write_vectors(embeddings: Embeddings, dataset: PairDataset, out: Path) -> di
         "out": str(out),
         "images": len(embeddings.image),
         "texts": len(embeddings.text),
-        "dim": int(embeddings.image.shape[1] if len(embeddings.image) else embeddings.text.shape[1]),
+        "dim": int(
+            embeddings.image.shape[1] if len(embeddings.image) else embeddings.text.shape[1]
+        ),
     }
 
 

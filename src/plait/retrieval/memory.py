@@ -1,0 +1,91 @@
+"""Exact search in memory: the reference of every other store, and fast for small galleries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from plait.retrieval.filters import Filter
+from plait.retrieval.predicate import facts, to_predicate
+from plait.retrieval.store import Hit, Row, check_k, check_rows, check_vector
+
+BLOCK = 65_536  # rows scored at a time
+
+
+class MemoryStore:
+    """Rows in a list, vectors in one matrix.
+
+    Args:
+        dim: features of a vector.
+    """
+
+    def __init__(self, dim: int) -> None:
+        self._dim = dim
+        self._rows: list[Row] = []
+        self._vectors = np.zeros((0, dim), dtype=np.float32)
+
+    @property
+    def dim(self) -> int:
+        """Features of a vector."""
+        return self._dim
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def upsert(self, rows: Sequence[Row]) -> None:
+        """Puts rows in; all older rows with any of their ids go."""
+        check_rows(rows, self.dim)
+        replaced = {row.id for row in rows}
+        self._set([row for row in self._rows if row.id not in replaced] + list(rows))
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Takes out all rows with these ids; returns how many ids there were."""
+        gone = set(ids)
+        found = {row.id for row in self._rows} & gone
+        self._set([row for row in self._rows if row.id not in gone])
+        return len(found)
+
+    def _set(self, rows: list[Row]) -> None:
+        self._rows = sorted(rows, key=lambda row: row.key)
+        vectors = [row.vector.astype(np.float32) for row in self._rows]
+        self._vectors = np.array(vectors, dtype=np.float32).reshape(-1, self.dim)
+
+    def search(self, vector: Float[np.ndarray, " D"], k: int, where: Filter | None) -> list[Hit]:
+        """The ``k`` best rows that pass the filter, best first, equal scores by key."""
+        check_vector(vector, self.dim, "the query")
+        check_k(k)
+        kept = np.arange(len(self._rows))
+        if where is not None:
+            passes = to_predicate(where)
+            kept = kept[[passes(_columns(row)) for row in self._rows]]
+        query = vector.astype(np.float32) / np.linalg.norm(vector.astype(np.float32))
+        scores = np.empty(len(kept))
+        for start in range(0, len(kept), BLOCK):
+            block = self._vectors[kept[start : start + BLOCK]]
+            scores[start : start + BLOCK] = (block @ query) / np.linalg.norm(block, axis=1)
+        order = np.argsort(-scores, kind="stable")[:k]  # rows are sorted by key already
+        return [Hit(self._rows[kept[place]], float(scores[place])) for place in order]
+
+    def rows(self, ids: Sequence[str] | None = None) -> list[Row]:
+        """Rows by key; all of them, or those with these ids."""
+        if ids is None:
+            return list(self._rows)
+        wanted = set(ids)
+        return [row for row in self._rows if row.id in wanted]
+
+    def optimize(self) -> None:
+        """Nothing to give back."""
+
+
+def _columns(row: Row) -> dict[str, str | None]:
+    """What a filter sees of a row."""
+    return {
+        **facts(row.metadata),
+        "id": row.id,
+        "text": "\n".join(row.texts) if row.texts else None,
+        "path": row.path,
+        "modality": row.modality,
+        "language": row.language,
+    }
