@@ -1,0 +1,346 @@
+"""Hand-made pictures whose pixels are known, in every form that decoding must bring to RGB."""
+
+from __future__ import annotations
+
+import io
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from plait.core.errors import DataError
+from plait.data.decode import decode_image, over_white
+from plait.data.exif import exif_orientation
+
+
+def encoded(image: Image.Image, form: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def decode(data: bytes) -> np.ndarray:
+    return decode_image(data, name="images/1.x")
+
+
+def gray(rows: list[list[int]]) -> np.ndarray:
+    return np.repeat(np.array(rows, np.uint8)[..., None], 3, axis=2)
+
+
+# What a stored picture [[1, 2, 3], [4, 5, 6]] looks like by orientation, from the table of EXIF
+# 2.32, 4.6.4: where row 0 and column 0 of the stored picture are on the screen.
+UPRIGHT = {
+    1: [[1, 2, 3], [4, 5, 6]],  # row 0 top, column 0 left
+    2: [[3, 2, 1], [6, 5, 4]],  # top, right
+    3: [[6, 5, 4], [3, 2, 1]],  # bottom, right
+    4: [[4, 5, 6], [1, 2, 3]],  # bottom, left
+    5: [[1, 4], [2, 5], [3, 6]],  # row 0 left, column 0 top
+    6: [[4, 1], [5, 2], [6, 3]],  # right, top
+    7: [[6, 3], [5, 2], [4, 1]],  # right, bottom
+    8: [[3, 6], [2, 5], [1, 4]],  # left, bottom
+}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP"])
+def test_every_orientation_is_turned_upright(form: str, orientation: int) -> None:
+    stored = Image.fromarray(gray(UPRIGHT[1]) * 40)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if form == "WEBP" else {}
+    data = encoded(stored, form, exif=exif, **options)
+    np.testing.assert_array_equal(decode(data), gray(UPRIGHT[orientation]) * 40)
+
+
+def test_orientation_of_a_jpeg() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = np.zeros((16, 32, 3), np.uint8)
+    stored[:, 16:] = 255
+    decoded = decode(encoded(Image.fromarray(stored), "JPEG", exif=exif))
+    assert decoded.shape == (32, 16, 3)
+    assert decoded[:16].max() < 10 and decoded[16:].min() > 245
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("kind", "code"), [(1, "B"), (3, "H"), (4, "L")])
+def test_exif_in_both_byte_orders_and_all_widths(order: str, kind: int, code: str) -> None:
+    head = {"<": b"II", ">": b"MM"}[order] + struct.pack(f"{order}HL", 42, 8)
+    other = struct.pack(f"{order}HHLL", 0x010F, 3, 1, 0)
+    entry = struct.pack(f"{order}HHL", 0x0112, kind, 1) + struct.pack(order + code, 8).ljust(
+        4, b"\0"
+    )
+    directory = struct.pack(f"{order}H", 2) + other + entry
+    assert exif_orientation(b"Exif\0\0" + head + directory) == 8
+    assert exif_orientation(head + directory) == 8
+
+
+@given(st.binary(max_size=64))
+def test_damaged_exif_means_upright(tail: bytes) -> None:
+    assert exif_orientation(b"Exif\0\0II*\0" + tail) in range(1, 9)
+    assert exif_orientation(tail) in range(1, 9)
+    assert exif_orientation(b"II*\0\xff\xff\xff\x00") == 1
+
+
+def test_palette() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putdata([0, 1])
+    np.testing.assert_array_equal(decode(encoded(image, "PNG")), [[[10, 20, 30], [200, 100, 50]]])
+
+
+def test_palette_with_transparency_over_white() -> None:
+    image = Image.new("P", (3, 1))
+    image.putpalette([10, 20, 30, 200, 100, 50, 0, 0, 0])
+    image.putdata([0, 1, 2])
+    data = encoded(image, "PNG", transparency=bytes([0, 255, 51]))
+    # 51 / 255 = 0.2 of black over white: 0.8 * 255 = 204.
+    expected = [[[255, 255, 255], [200, 100, 50], [204, 204, 204]]]
+    np.testing.assert_array_equal(decode(data), expected)
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP"])
+def test_alpha_over_white(form: str) -> None:
+    pixels = np.array([[[255, 0, 0, 255], [0, 0, 255, 0], [10, 20, 30, 255]]], np.uint8)
+    options = {"lossless": True, "exact": True} if form == "WEBP" else {}
+    data = encoded(Image.fromarray(pixels), form, **options)
+    expected = [[[255, 0, 0], [255, 255, 255], [10, 20, 30]]]
+    np.testing.assert_array_equal(decode(data), expected)
+
+
+@given(st.integers(0, 255), st.integers(0, 255))
+def test_compositing_rounds_to_nearest(value: int, alpha: int) -> None:
+    exact = (value * alpha + 255 * (255 - alpha)) / 255
+    got = over_white(np.array([[[value, value, value, alpha]]], np.uint8))
+    assert abs(int(got[0, 0, 0]) - exact) <= 0.5
+
+
+def test_gray_with_alpha() -> None:
+    pixels = np.array([[[0, 255], [0, 0], [100, 255]]], np.uint8)
+    np.testing.assert_array_equal(
+        decode(encoded(Image.fromarray(pixels, "LA"), "PNG")), gray([[0, 255, 100]])
+    )
+
+
+@pytest.mark.parametrize(
+    ("image", "transparency", "expected"),
+    [
+        (Image.fromarray(np.array([[7, 9]], np.uint8)), 7, gray([[255, 9]])),
+        (Image.fromarray(gray([[7, 9]])), (7, 7, 7), gray([[255, 9]])),
+        (Image.fromarray(np.array([[7, 257 * 9]], np.uint16)), 7, gray([[255, 9]])),
+    ],
+    ids=["gray", "colour", "gray of 16 bits"],
+)
+def test_a_transparent_colour_becomes_white(
+    image: Image.Image, transparency: object, expected: np.ndarray
+) -> None:
+    data = encoded(image, "PNG", transparency=transparency)
+    np.testing.assert_array_equal(decode(data), expected)
+
+
+@pytest.mark.parametrize(
+    ("cmyk", "rgb"),
+    [
+        ((0, 0, 0, 0), (255, 255, 255)),  # no ink: paper
+        ((255, 0, 0, 0), (0, 255, 255)),
+        ((0, 255, 0, 0), (255, 0, 255)),
+        ((0, 0, 255, 0), (255, 255, 0)),
+        ((0, 0, 0, 255), (0, 0, 0)),
+        ((0, 0, 0, 128), (127, 127, 127)),
+    ],
+)
+@pytest.mark.parametrize("form", ["JPEG", "TIFF"])
+def test_cmyk(form: str, cmyk: tuple[int, ...], rgb: tuple[int, ...]) -> None:
+    options = {"quality": 100} if form == "JPEG" else {}
+    data = encoded(Image.new("CMYK", (8, 8), cmyk), form, **options)
+    assert np.abs(decode(data).astype(int) - rgb).max() <= 2
+
+
+def test_ycck_jpeg_as_photoshop_writes_it() -> None:
+    # Pillow writes the complement of CMYK, with an Adobe marker whose last byte says "no
+    # transform". Saying 2 (YCCK) instead, the decoder takes the four stored channels as
+    # Y Cb Cr K: with R' = Y + 1.402 (Cr - 128) and so on, red is (255 - R') K / 255.
+    luma, cb, cr, black = 100, 128, 178, 255
+    stored = Image.new("CMYK", (8, 8), tuple(255 - value for value in (luma, cb, cr, black)))
+    data = bytearray(encoded(stored, "JPEG", quality=100))
+    marker = data.index(b"Adobe")
+    assert data[marker + 11] == 0
+    data[marker + 11] = 2
+    red, green, blue = luma + 1.402 * 50, luma - 0.714136 * 50, luma
+    expected = [255 - red, 255 - green, 255 - blue]
+    assert np.abs(decode(bytes(data))[0, 0] - np.array(expected)).max() <= 2
+
+
+def test_gray_of_16_bits_is_scaled() -> None:
+    values = np.array([[0, 128, 129, 257 * 100, 65535]], np.uint16)  # 128.5 is half a level
+    expected = gray([[0, 0, 1, 100, 255]])
+    for form in ("PNG", "TIFF"):
+        np.testing.assert_array_equal(decode(encoded(Image.fromarray(values), form)), expected)
+    big_endian = Image.frombytes("I;16B", (5, 1), values.astype(">u2").tobytes())
+    np.testing.assert_array_equal(decode(encoded(big_endian, "TIFF")), expected)
+    portable = b"P5 5 1 65535\n" + values.astype(">u2").tobytes()
+    np.testing.assert_array_equal(decode(portable), expected)
+
+
+def test_colour_of_16_bits() -> None:
+    row = b"\0" + struct.pack(">6H", 0, 257 * 7, 65535, 257 * 200, 257, 0)
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">L", len(body)) + kind + body + struct.pack(">L", zlib.crc32(kind + body))
+        for kind, body in (
+            (b"IHDR", struct.pack(">LLBBBBB", 2, 1, 16, 2, 0, 0, 0)),
+            (b"IDAT", zlib.compress(row)),
+            (b"IEND", b""),
+        )
+    )
+    np.testing.assert_array_equal(decode(data), [[[0, 7, 255], [200, 1, 0]]])
+
+
+def test_integers_of_32_bits() -> None:
+    fits = Image.fromarray(np.array([[0, 257 * 9, 65535]], np.int32))
+    np.testing.assert_array_equal(decode(encoded(fits, "TIFF")), gray([[0, 9, 255]]))
+    wide = Image.fromarray(np.array([[-1_000_000, 0, 1_000_000]], np.int32))
+    np.testing.assert_array_equal(decode(encoded(wide, "TIFF"))[0, :, 0], [0, 127, 255])
+
+
+def test_one_bit() -> None:
+    image = Image.fromarray(np.array([[0, 255]], np.uint8)).convert("1")
+    for form in ("PNG", "TIFF", "BMP"):
+        np.testing.assert_array_equal(decode(encoded(image, form)), gray([[0, 255]]))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.0, 0.2, 1.0], [0, 51, 255]),
+        ([0.0, 100.4, 255.0], [0, 100, 255]),
+        ([-10.0, 0.0, 40.0], [0, 51, 255]),
+        ([float("nan"), 0.2, float("inf")], [0, 51, 0]),
+    ],
+)
+def test_floats(values: list[float], expected: list[int]) -> None:
+    data = encoded(Image.fromarray(np.array([values], np.float32)), "TIFF")
+    np.testing.assert_array_equal(decode(data), gray([expected]))
+
+
+def test_floats_without_a_number_are_refused() -> None:
+    data = encoded(Image.fromarray(np.full((1, 2), np.nan, np.float32)), "TIFF")
+    with pytest.raises(DataError, match=r"^images/1.x: the picture has no finite value$"):
+        decode(data)
+
+
+def test_lab() -> None:
+    # CIE L*a*b* (D50) of black, white and a mid grey, L* 0..100 stored as 0..255.
+    values = np.array([[[0, 0, 0], [255, 0, 0], [128, 0, 0]]], np.uint8)
+    decoded = decode(encoded(Image.frombytes("LAB", (3, 1), values.tobytes()), "TIFF"))
+    # L* = 50.2: Y = ((50.2 + 16) / 116)^3 = 0.186, which sRGB's curve takes to 119.5.
+    assert np.abs(decoded[0].astype(int) - [[0] * 3, [255] * 3, [119] * 3]).max() <= 2
+
+
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG"])
+def test_first_frame_of_an_animation(form: str) -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue", "lime")]
+    options = {"lossless": True} if form == "WEBP" else {}
+    data = encoded(frames[0], form, save_all=True, append_images=frames[1:], **options)
+    assert Image.open(io.BytesIO(data)).n_frames == 3
+    np.testing.assert_array_equal(decode(data), np.full((4, 4, 3), [255, 0, 0]))
+
+
+def png_header(width: int, height: int) -> bytes:
+    body = b"IHDR" + struct.pack(">LLBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + struct.pack(">L", 13)
+        + body
+        + struct.pack(">L", zlib.crc32(body))
+        + struct.pack(">L", 1 << 30)
+        + b"IDAT"
+    )
+
+
+def test_a_size_bomb_is_refused_by_its_header() -> None:
+    limit = Image.MAX_IMAGE_PIXELS
+    with pytest.raises(DataError) as caught:
+        decode(png_header(30_000, 30_000))
+    assert str(caught.value) == (
+        "images/1.x: the picture has 30000 x 30000 = 900,000,000 pixels, and the limit is "
+        "100,000,000: make it smaller, or leave it out"
+    )
+    assert limit == Image.MAX_IMAGE_PIXELS
+
+
+def test_the_limit_is_exact() -> None:
+    data = encoded(Image.new("RGB", (10, 10)), "PNG")
+    assert decode_image(data, name="x", max_pixels=100).shape == (10, 10, 3)
+    with pytest.raises(DataError, match="10 x 10 = 100 pixels, and the limit is 99"):
+        decode_image(data, name="x", max_pixels=99)
+
+
+def noise(height: int = 64, width: int = 64) -> Image.Image:
+    values = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_truncated_files_are_refused_with_their_name(form: str) -> None:
+    data = encoded(noise(), form)
+    for share in (0.5, 0.9):
+        with pytest.raises(DataError, match=r"^images/1\.x: "):
+            decode(data[: int(share * len(data))])
+
+
+def test_every_byte_counts_in_the_message() -> None:
+    data = encoded(noise(), "JPEG")
+    with pytest.raises(DataError, match=r"the JPEG picture is truncated or damaged: .*replace"):
+        decode(data[: len(data) // 2])
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "the file is empty"),
+        (b"hello", "is not a picture"),
+        (b"\0" * 1000, "is not a picture"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
+        (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG drawing"),
+        (b"\n<!DOCTYPE html><html></html>", "web page"),
+        (b"%PDF-1.7", "PDF document"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
+        (b"P6 0 4 255\n", "."),
+        (png_header(0, 5), "."),
+        (b"\xff\xd8\xff", "."),
+    ],
+)
+def test_what_is_no_picture_is_called_by_name(data: bytes, words: str) -> None:
+    with pytest.raises(DataError, match=rf"^images/1\.x: .*{words}"):
+        decode(data)
+
+
+SEEDS = [
+    encoded(noise(9, 7), form) for form in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "ICO")
+]
+
+
+@given(st.sampled_from(SEEDS), st.data())
+def test_damage_gives_pixels_or_a_data_error(seed: bytes, data: st.DataObject) -> None:
+    damaged = bytearray(seed)
+    for _ in range(data.draw(st.integers(1, 8))):
+        damaged[data.draw(st.integers(0, len(seed) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        decoded = decode_image(bytes(damaged), name="x", max_pixels=10_000)
+    except DataError:
+        return
+    assert decoded.dtype == np.uint8 and decoded.ndim == 3 and decoded.shape[2] == 3
+
+
+def test_decoding_and_preprocessing_need_no_torch() -> None:
+    code = (
+        "import sys, plait.data.decode, plait.data.preprocess, plait.data.preprocess_sources;"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
