@@ -1,6 +1,7 @@
 """The exception tree of plait.
 
     PlaitError                 plait is at fault, or cannot say who is          exit code 1
+    ├── Interrupted            stopped by the user; the message tells how to go on     130
     └── UserError              the input is at fault; the message tells the mend exit code 2
         ├── DataError          a file, a row, an image, a text
         ├── RecipeError        a recipe key or value
@@ -22,6 +23,12 @@ class PlaitError(Exception):
     """Base of every exception that plait raises on purpose."""
 
     exit_code = 1
+
+
+class Interrupted(PlaitError):
+    """Stopped by Ctrl-C or by the system, with everything saved that is needed to go on."""
+
+    exit_code = 130
 
 
 class UserError(PlaitError):

@@ -12,6 +12,11 @@ Place = tuple[str | int, ...]
 Fault = tuple[Place, str]
 
 TEMPERATURE = "temperature"
+METRICS = (
+    "mean_recall",
+    *(f"{way}.R@{k}" for way in ("text_to_image", "image_to_text") for k in (1, 5, 10)),
+    "loss",
+)
 
 
 def part_names(recipe: Recipe) -> list[str]:
@@ -26,6 +31,11 @@ PARTS = ("encoder", "projection")
 def faults(recipe: Recipe) -> Iterator[Fault]:
     """Every impossible combination, as its place in the recipe and a message."""
     yield from _model_faults(recipe)
+    metric = recipe.evaluation.metric
+    if metric not in METRICS:
+        known = ", ".join(METRICS)
+        hint = did_you_mean(metric, METRICS)
+        yield ("evaluation", "metric"), f"{metric!r} is not measured{hint} (known: {known})"
     for number, stage in enumerate(recipe.stages):
         for place, message in _stage_faults(recipe, stage):
             yield ("stages", number, *place), message

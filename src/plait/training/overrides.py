@@ -41,6 +41,7 @@ def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> dict[P
 def _assign(content: dict[str, Any], steps: list[str], value: Any, override: str) -> Place:
     here: Any = content
     place: Place = ()
+    key: Any
     while True:
         key, steps = _next_key(here, steps, place, override)
         place = (*place, key)

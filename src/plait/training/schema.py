@@ -19,6 +19,7 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+Step = dict[str, Any]  # one augmentation: {kind: flip}, {kind: crop, scale: [0.5, 1.0]}
 
 
 class Section(BaseModel):
@@ -191,7 +192,7 @@ class Features(Section):
 
     cache: Literal["auto", True, False] = "auto"
     slots: Count = 1
-    augment: str | None = None
+    augment: list[Step] | None = None
     noise: NonNegative = 0.0
     mixup: NonNegative = 0.0
 
@@ -230,14 +231,14 @@ class Stage(Section):
     clip: Positive | None = 1.0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     features: Features = Features()
-    augment: str | None = None
+    augment: list[Step] | None = None
     texts: Literal["one", "all", "first"] | None = None
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
 
     def part(self, name: str) -> Part:
         """How the part ``name`` trains in this stage."""
-        default = "frozen" if name.endswith(".encoder") else "full"
-        return self.train.get(name, Part(mode=default))
+        default = Part(mode="frozen") if name.endswith(".encoder") else Part(mode="full")
+        return self.train.get(name, default)
 
 
 class Evaluation(Section):

@@ -1,0 +1,70 @@
+"""``report.md``: a run in words and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from plait.core.files import write_text
+from plait.training.health import Finding
+from plait.training.schema import Recipe
+
+WAYS = {"text_to_image": "text to image", "image_to_text": "image to text"}
+
+
+def write_markdown(
+    folder: Path, recipe: Recipe, result: Mapping[str, Any], health: Sequence[Finding]
+) -> None:
+    """Writes ``report.md``."""
+    write_text(folder / "report.md", "\n".join(_lines(recipe, result, health)) + "\n")
+
+
+def _lines(recipe: Recipe, result: Mapping[str, Any], health: Sequence[Finding]) -> Iterator[str]:
+    yield f"# {recipe.name}"
+    yield ""
+    yield f"Trained on `{recipe.data.source}` with seed {recipe.seed}."
+    if result.get("retrieval"):
+        yield from _retrieval(result)
+    yield ""
+    yield "## Seconds"
+    yield ""
+    yield "| step | seconds |"
+    yield "|---|---|"
+    for name, seconds in result["seconds"].items():
+        yield f"| {name} | {seconds:.1f} |"
+    yield ""
+    yield "## Training health"
+    yield ""
+    if not health:
+        yield "Nothing alarming was seen."
+    for finding in health:
+        yield f"- **{finding.kind}** ({finding.stage}): {finding.message} {finding.advice}"
+    if result["skipped"] or result["notes"]:
+        yield ""
+        yield "## Data"
+        yield ""
+        if result["skipped"]:
+            yield f"- {result['skipped']} bad rows were left out; `data.json` names each."
+        for note in result["notes"]:
+            yield f"- {note}"
+
+
+def _retrieval(result: Mapping[str, Any]) -> Iterator[str]:
+    figures = result["retrieval"]
+    yield ""
+    yield f"## Retrieval on the {result['split']} split, in percent"
+    yield ""
+    yield "| direction | R@1 | R@5 | R@10 | median rank |"
+    yield "|---|---|---|---|---|"
+    for way, words in WAYS.items():
+        row = figures[way]
+        cells = [
+            f"{row[f'R@{k}']:.1f} ({row[f'R@{k}_low']:.1f} to {row[f'R@{k}_high']:.1f})"
+            if f"R@{k}_low" in row
+            else f"{row[f'R@{k}']:.1f}"
+            for k in (1, 5, 10)
+        ]
+        yield f"| {words} | {' | '.join(cells)} | {row['median_rank']:g} |"
+    yield ""
+    yield "In parentheses: 95% bootstrap intervals over images."

@@ -1,0 +1,101 @@
+"""Which rows make up which batch: a pure function of seed, epoch and position.
+
+So a resumed run finds its place without replaying anything, and every process of a distributed
+run takes its share of the same global batch.
+
+Legend: n samples, m texts, B rows of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Int
+
+from plait.data.random import permutation, uniform
+
+Texts = Literal["one", "all", "first"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one batch.
+
+    Attributes:
+        sample: (B,) positions in the data set.
+        text: (B,) positions among all texts, counted through the data set.
+        slot: (B,) which augmented version of the sample's cached features.
+        epoch: the pass they belong to.
+    """
+
+    sample: Int[np.ndarray, " B"]
+    text: Int[np.ndarray, " B"]
+    slot: Int[np.ndarray, " B"]
+    epoch: int
+
+    def share(self, rank: int, world: int) -> Rows:
+        """The part of one of ``world`` processes: consecutive rows, equally many each."""
+        size = len(self.sample) // world
+        part = slice(rank * size, (rank + 1) * size)
+        return Rows(self.sample[part], self.text[part], self.slot[part], self.epoch)
+
+
+class RowPlan:
+    """The order of rows, epoch by epoch.
+
+    The last rows of an epoch that don't fill a batch are left out (other ones each epoch). A data
+    set smaller than one batch is one batch.
+
+    Args:
+        text_counts: (n,) how many texts each sample has, each at least 1.
+        texts: ``one`` text of a sample an epoch, each in its turn, ``all`` (a row each), or the ``first``.
+        batch_size: rows of a global batch.
+        seed: of order, texts and slots.
+        slots: versions of each sample to draw from.
+        world: processes; a batch is cut to a multiple of it.
+    """
+
+    def __init__(
+        self,
+        text_counts: Sequence[int] | Int[np.ndarray, " n"],
+        *,
+        texts: Texts,
+        batch_size: int,
+        seed: int,
+        slots: int = 1,
+        world: int = 1,
+    ) -> None:
+        self.counts = np.asarray(text_counts, dtype=np.int64)
+        assert len(self.counts) and self.counts.min() >= 1, "every sample needs a text"
+        self.first = np.concatenate([[0], np.cumsum(self.counts)[:-1]])
+        self.texts, self.seed, self.slots = texts, seed, slots
+        drawn = uniform(len(self.counts), seed, "text") * self.counts
+        self.start = drawn.astype(np.int64)  # each text of a sample in its turn
+        self.rows = int(self.counts.sum()) if texts == "all" else len(self.counts)
+        size = min(batch_size, self.rows)
+        self.batch_size = size - size % world
+        assert self.batch_size, "fewer rows than processes"
+        self.steps = self.rows // self.batch_size
+        self._epoch = lru_cache(maxsize=2)(self._shuffled)
+
+    def batch(self, epoch: int, number: int) -> Rows:
+        """Batch ``number`` (from 0) of an epoch."""
+        whole = self._epoch(epoch)
+        part = slice(number * self.batch_size, (number + 1) * self.batch_size)
+        return Rows(whole.sample[part], whole.text[part], whole.slot[part], epoch)
+
+    def _shuffled(self, epoch: int) -> Rows:
+        order = permutation(self.rows, self.seed, "order", epoch)
+        if self.texts == "all":
+            owner = np.repeat(np.arange(len(self.counts)), self.counts)
+            sample, text = owner[order], order
+        else:
+            sample, text = order, self.first[order]
+            if self.texts == "one":
+                text = text + ((self.start + epoch) % self.counts)[order]
+        slot = (uniform(self.rows, self.seed, "slot", epoch) * self.slots).astype(np.int64)
+        return Rows(sample, text, slot, epoch)

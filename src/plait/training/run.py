@@ -1,0 +1,198 @@
+"""One run from recipe to run folder: data, features of frozen towers, stages, test, report.
+
+train(load_recipe("align", data="pairs/"), out=Path("runs/mine"))
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from plait.core.errors import DataError, Interrupted, PlaitError
+from plait.core.files import read_json, write_json
+from plait.data import open_dataset
+from plait.data.dataset import PairDataset
+from plait.models.alignment import AlignmentModel
+from plait.models.storage import save_model
+from plait.training.checked import usable
+from plait.training.health import Finding, examine
+from plait.training.report import write_markdown
+from plait.training.run_folder import REPORT, RunFolder
+from plait.training.schema import Recipe
+from plait.training.stages import Clock, StageRunner
+
+Evaluate = Callable[[AlignmentModel, PairDataset], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run came to.
+
+    Attributes:
+        run: its folder.
+        split: of the figures.
+        metrics: what ``evaluate`` gave for that split, or empty.
+        seconds: of each step of the way.
+        skipped: bad rows that were left out.
+        health: alarms of training.
+        notes: what else to know.
+        is_main: False in the helper processes of a distributed run.
+    """
+
+    run: Path
+    split: str | None
+    metrics: Mapping[str, Any]
+    seconds: Mapping[str, float]
+    skipped: int = 0
+    health: Sequence[Finding] = ()
+    notes: Sequence[str] = ()
+    is_main: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``report.json`` and the command line."""
+        return {
+            "run": str(self.run),
+            "split": self.split,
+            **self.metrics,
+            "seconds": {name: round(value, 2) for name, value in self.seconds.items()},
+            "skipped": self.skipped,
+            "health": [finding.line() for finding in self.health],
+            "notes": list(self.notes),
+        }
+
+
+def train(
+    recipe: Recipe,
+    *,
+    data: str | Path | None = None,
+    out: str | Path,
+    resume: bool = False,
+    evaluate: Evaluate | None = None,
+    accelerator: Any = None,
+) -> RunResult:
+    """Trains a recipe into a run folder.
+
+    Args:
+        recipe: see `plait.training.recipe.load_recipe`.
+        data: replaces the data of the recipe.
+        out: the run folder.
+        resume: go on with the run in ``out``.
+        evaluate: (model, data set) to metrics of the test split; None for
+            `plait.evaluation.evaluate_alignment`.
+        accelerator: of ``accelerate``; None makes one.
+
+    Raises:
+        UserError: anything wrong with recipe, data, folder or weights.
+        Interrupted: stopped by the user; ``resume`` goes on.
+    """
+    from accelerate import Accelerator
+
+    accelerator = accelerator or Accelerator()
+    if data is not None:
+        recipe = recipe.model_copy(
+            update={"data": recipe.data.model_copy(update={"source": str(data)})}
+        )
+    clock, folder = Clock(), RunFolder(Path(out))
+    start = time.perf_counter()
+    dataset = _open(recipe)
+    described = describe(dataset, recipe)
+    clock.measure("data", start)
+    _begin(folder, recipe, described, resume=resume, accelerator=accelerator)
+    try:
+        runner = StageRunner(recipe, dataset, folder, clock, accelerator)
+        model = runner.run()
+        if not accelerator.is_main_process:
+            return RunResult(folder.path, None, {}, clock.seconds, is_main=False)
+        start = time.perf_counter()
+        split, metrics = _test(recipe, model, dataset, evaluate)
+        clock.measure("evaluate", start)
+        result = RunResult(
+            folder.path,
+            split,
+            metrics,
+            clock.seconds,
+            skipped=len(dataset.skipped),
+            health=examine(list(folder.records())),
+            notes=[*runner.notes, *dataset.notes],
+        )
+        _finish(folder, recipe, model, result)
+        return result
+    except (Interrupted, KeyboardInterrupt) as stop:
+        told = f"{stop}; everything is saved" if str(stop) else "stopped"
+        raise Interrupted(f"{told}: go on with --out {folder.path} --resume") from None
+    finally:
+        folder.close()
+
+
+def _open(recipe: Recipe) -> PairDataset:
+    if recipe.data.source is None:
+        raise DataError(f"the recipe {recipe.name!r} names no data: give --data PATH")
+    dataset = open_dataset(
+        recipe.data.source, columns=recipe.data.columns, on_bad_row=recipe.data.on_bad_row
+    )
+    return usable(dataset) if recipe.data.on_bad_row == "skip" else dataset
+
+
+def describe(dataset: PairDataset, recipe: Recipe) -> dict[str, Any]:
+    """What ``data.json`` says of the data."""
+    source = str(recipe.data.source)
+    return {
+        "source": str(Path(source).resolve()) if Path(source).exists() else source,
+        "format": dataset.format,
+        "samples": len(dataset),
+        "texts": dataset.texts,
+        "splits": dict(dataset.split_counts),
+        "skipped": [{"where": row.where, "problem": row.problem} for row in dataset.skipped],
+        "fingerprint": dataset.fingerprint,
+    }
+
+
+def _begin(
+    folder: RunFolder, recipe: Recipe, data: Mapping[str, Any], *, resume: bool, accelerator: Any
+) -> None:
+    """Lets the main process begin, and tells the others how that went."""
+    problem: PlaitError | None = None
+    if accelerator.is_main_process:
+        try:
+            folder.begin(recipe, data, resume=resume)
+        except PlaitError as error:
+            problem = error
+    if accelerator.num_processes > 1:
+        from accelerate.utils import broadcast_object_list
+
+        problem = broadcast_object_list([problem])[0]
+    if problem is not None:
+        raise problem
+
+
+def _test(
+    recipe: Recipe, model: AlignmentModel, dataset: PairDataset, evaluate: Evaluate | None
+) -> tuple[str | None, Mapping[str, Any]]:
+    """The figures of the test split; of the validation split where there is no test split."""
+    split = recipe.evaluation.test
+    if split is None:
+        return None, {}
+    if not len(dataset.split(split)):
+        return None, {}
+    if evaluate is None:
+        from plait.evaluation import evaluate_alignment
+
+        return split, evaluate_alignment(model, dataset.split(split))
+    return split, evaluate(model, dataset.split(split))
+
+
+def _finish(folder: RunFolder, recipe: Recipe, model: AlignmentModel, result: RunResult) -> None:
+    """Writes the model and the reports; the status last, so that a kill before it is resumable."""
+    save_model(model, folder.path)
+    write_json(folder.path / REPORT, result.to_json())
+    write_markdown(folder.path, recipe, result.to_json(), result.health)
+    folder.set_status("finished")
+
+
+def read_result(run: str | Path) -> dict[str, Any]:
+    """The figures of a finished run."""
+    found: dict[str, Any] = read_json(Path(run) / REPORT)
+    return found

@@ -1,0 +1,212 @@
+"""The run folder: everything needed to go on with a run or to use its result, movable as one."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from plait.core.errors import DataError, RecipeError
+from plait.core.files import read_json, write_json, write_text
+from plait.training.recipe import RUN_RECIPE, resolved_yaml
+from plait.training.schema import Recipe
+
+LOG = "metrics.jsonl"
+DATA = "data.json"
+VERSIONS = "versions.json"
+STATUS = "status.json"
+REPORT = "report.json"
+EVENTS = "events"
+LIBRARIES = (
+    "plait",
+    "torch",
+    "torchvision",
+    "timm",
+    "transformers",
+    "accelerate",
+    "numpy",
+    "openvino",
+)
+
+
+class RunFolder:
+    """Writes one run.
+
+    Args:
+        path: the folder; made when it is not there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self._log: Any = None
+        self._events: Any = None
+
+    def begin(self, recipe: Recipe, data: Mapping[str, Any], *, resume: bool) -> None:
+        """Starts a run, or checks that it may go on.
+
+        Raises:
+            RecipeError: the folder holds a finished run, or an unfinished one and ``resume`` is
+                off, or one with another recipe.
+            DataError: the data of an unfinished run have changed.
+        """
+        status = self.status()
+        if status == "finished":
+            if resume:
+                raise RecipeError(f"the run {self.path} is finished: there is nothing to resume")
+            raise RecipeError(
+                f"{self.path} holds a finished run, which is not overwritten: take another --out"
+            )
+        if status is not None and not resume:
+            raise RecipeError(
+                f"{self.path} holds a run that was stopped: add --resume to go on with it, or take "
+                "another --out"
+            )
+        if status is None and resume:
+            raise RecipeError(f"there is no run in {self.path} to resume: leave --resume out")
+        if status is None and self.path.is_dir() and any(self.path.iterdir()):
+            raise RecipeError(f"{self.path} is a folder with other content: take another --out")
+        self.path.mkdir(parents=True, exist_ok=True)
+        if status is None:
+            write_text(self.path / RUN_RECIPE, resolved_yaml(recipe))
+            write_json(self.path / DATA, dict(data))
+            write_json(self.path / VERSIONS, versions())
+            self.set_status("running")
+        else:
+            self._check_unchanged(recipe, data)
+
+    def _check_unchanged(self, recipe: Recipe, data: Mapping[str, Any]) -> None:
+        from plait.training.recipe import read_run_recipe
+
+        old, new = flat(read_run_recipe(self.path)), flat(recipe)
+        changed = [k for k in {**old, **new} if old.get(k) != new.get(k) and not _may_change(k)]
+        if changed:
+            told = "; ".join(f"{k} was {old.get(k)!r} and is {new.get(k)!r}" for k in changed[:5])
+            raise RecipeError(f"{self.path} was started with another recipe: {told}")
+        before = read_json(self.path / DATA)
+        if before["fingerprint"] != data["fingerprint"]:
+            raise DataError(
+                f"the data have changed since the run {self.path} was started ({before['samples']} "
+                f"samples then, {data['samples']} now): bring them back, or start a new run",
+                path=str(data["source"]),
+            )
+
+    def status(self) -> str | None:
+        """``running``, ``finished``, or None where no run was begun."""
+        path = self.path / STATUS
+        return read_json(path)["status"] if path.is_file() else None
+
+    def set_status(self, status: str) -> None:
+        """Notes how far the run is."""
+        write_json(self.path / STATUS, {"status": status})
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Appends one record to ``metrics.jsonl`` and to TensorBoard."""
+        if self._log is None:
+            self._log = (self.path / LOG).open("a", encoding="utf-8")
+        self._log.write(json.dumps(_plain(record), ensure_ascii=False) + "\n")
+        self._tensorboard(record)
+
+    def log_size(self) -> int:
+        """Bytes in ``metrics.jsonl`` by now, all of them on their way to the disk."""
+        if self._log is None:
+            path = self.path / LOG
+            return path.stat().st_size if path.exists() else 0
+        self._log.flush()
+        return self._log.tell()
+
+    def cut_log(self, size: int) -> None:
+        """Drops records written after a checkpoint that held ``size`` bytes."""
+        path = self.path / LOG
+        if path.exists():
+            with path.open("r+b") as file:
+                file.truncate(size)
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The records of ``metrics.jsonl``."""
+        self.log_size()
+        path = self.path / LOG
+        if path.exists():
+            with path.open(encoding="utf-8") as file:
+                yield from (json.loads(line) for line in file)
+
+    def _tensorboard(self, record: Mapping[str, Any]) -> None:
+        if self._events is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._events = SummaryWriter(str(self.path / EVENTS), purge_step=record["run_step"])
+        for name, value in _scalars(record):
+            self._events.add_scalar(f"{record['kind']}/{name}", value, record["run_step"])
+
+    def close(self) -> None:
+        """Flushes and closes the log and the events."""
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
+
+_NOT_DRAWN = ("kind", "stage", "step", "run_step", "epoch", "rows", "max_scale")
+
+
+def _scalars(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            yield from _scalars(value, f"{prefix}{key}/")
+        elif isinstance(value, int | float) and not (prefix == "" and key in _NOT_DRAWN):
+            yield f"{prefix}{key}", float(value)
+
+
+def _plain(value: Any) -> Any:
+    """Floats to seven digits: what float32 holds, at half the bytes."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return float(f"{value:.7g}") if isinstance(value, float) else value
+
+
+def _may_change(key: str) -> bool:
+    """Keys that do not change what is learnt."""
+    return key.startswith(("checkpoints.", "evaluation.test"))
+
+
+def flat(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as ``stages.0.epochs`` to value."""
+    found: dict[str, Any] = {}
+
+    def walk(value: Any, prefix: str) -> None:
+        if isinstance(value, dict) and value:
+            for key, inner in value.items():
+                walk(inner, f"{prefix}{key}.")
+        elif isinstance(value, list) and value:
+            for number, inner in enumerate(value):
+                walk(inner, f"{prefix}{number}.")
+        else:
+            found[prefix[:-1]] = value
+
+    walk(recipe.model_dump(mode="json"), "")
+    return found
+
+
+def versions() -> dict[str, Any]:
+    """What the run was made with: libraries, python, machine, threads, time."""
+    import torch
+
+    found: dict[str, Any] = {}
+    for library in LIBRARIES:
+        try:
+            found[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            found[library] = None
+    return {
+        **found,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "threads": torch.get_num_threads(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }

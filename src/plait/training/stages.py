@@ -1,0 +1,323 @@
+"""The stages of a run, one after the other, and going on in the middle of one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from plait.core.errors import DataError, ModelError
+from plait.core.progress import bar
+from plait.data.dataset import PairDataset
+from plait.models.alignment import AlignmentModel
+from plait.models.storage import weights_fingerprint
+from plait.training import build
+from plait.training.average import WeightAverage
+from plait.training.checkpoint import Checkpoint, latest_checkpoint, write_checkpoint
+from plait.training.features import augmentation, feature_change, frozen_features
+from plait.training.loop import LoopPlan, Position, StageLoop, trained_tensors
+from plait.training.material import Material, cached_towers, material_of, sources_of
+from plait.training.optimise import (
+    build_optimiser,
+    optimiser_tensors,
+    parameter_groups,
+    restore_optimiser,
+)
+from plait.training.precision import channels_last, resolve
+from plait.training.rows import RowPlan
+from plait.training.run_folder import RunFolder
+from plait.training.schema import Recipe, Stage
+from plait.training.signals import StopRequest, stop_on_signals
+from plait.training.supply import FeatureSource, Source, Supply
+from plait.training.update import Updater
+from plait.training.validation import Validator
+from plait.training.watch import Recorder
+
+TOKENS_AT_ONCE = 64  # rows that an evaluation encodes at a time
+FEATURES_AT_ONCE = 4096  # rows of cached features that it projects at a time
+
+
+@dataclass
+class Clock:
+    """Seconds by step of the way; a resumed run goes on counting."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Counts ``seconds`` under ``name``."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
+    def measure(self, name: str, since: float) -> None:
+        """Counts the seconds since ``since`` (`time.perf_counter`) under ``name``."""
+        self.add(name, time.perf_counter() - since)
+
+
+class StageRunner:
+    """Runs the stages of a recipe.
+
+    Args:
+        recipe: what to do.
+        dataset: all pairs.
+        folder: where records and checkpoints go.
+        clock: counts seconds by step.
+        accelerator: device and processes (`accelerate.Accelerator`).
+
+    Raises:
+        DataError: no pair to train on.
+        ModelError: an encoder cannot be built.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        dataset: PairDataset,
+        folder: RunFolder,
+        clock: Clock,
+        accelerator: Any,
+    ) -> None:
+        self.recipe, self.folder, self.clock, self.accelerator = recipe, folder, clock, accelerator
+        self.main = bool(accelerator.is_main_process)
+        self.notes: list[str] = []
+        self.training = self._material(dataset, "train")
+        self.validation = self._material(dataset, recipe.evaluation.split)
+        if not len(self.training):
+            raise DataError("no pair to train on in the train split", path=recipe.data.source)
+        if not len(self.validation):
+            self.notes.append(
+                f"The {recipe.evaluation.split} split is empty: the last weights are kept, and "
+                "nothing stops early."
+            )
+        self.model = build.build_model(recipe)
+        self.started_from = weights_fingerprint(self.model)
+        self.model.to(accelerator.device)
+        self.saved_at = time.monotonic()
+
+    def _material(self, dataset: PairDataset, split: str) -> Material:
+        material = material_of(dataset.split(split), self.recipe.data.languages)
+        if material.left_out:
+            self.notes.append(
+                f"{material.left_out} samples of the {split} split lack a picture or a text and "
+                "take no part."
+            )
+        return material
+
+    def run(self) -> AlignmentModel:
+        """The trained model, in evaluation mode on the CPU.
+
+        Raises:
+            Interrupted: the user asked to stop.
+        """
+        checkpoint = self._find_checkpoint()
+        at = Position() if checkpoint is None else Position(**checkpoint.state["position"])
+        stages = len(self.recipe.stages)
+        while at.stage < stages:
+            build.prepare_stage(self.model, self.recipe, at.stage)
+            loop = self._loop(at.stage)
+            if checkpoint is not None:
+                self._restore(loop, checkpoint, at)
+                checkpoint = None
+            else:
+                loop.position.stage, loop.position.run_step = at.stage, at.run_step
+            self._run_loop(loop)
+            build.finish_stage(self.model)
+            at = Position(stage=at.stage + 1, run_step=loop.position.run_step)
+            self._write(at, self._model_tensors({}, at.stage), {})
+        if checkpoint is not None:  # it was stopped after its last stage
+            self._load_model(checkpoint)
+        return self.model.to("cpu").eval()
+
+    def _loop(self, number: int) -> StageLoop:
+        """Everything of one stage, at its beginning."""
+        recipe, stage, device = self.recipe, self.recipe.stages[number], self.accelerator.device
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        trains_encoder = any(
+            stage.part(f"{t}.encoder").mode != "frozen" for t in self.model.modalities
+        )
+        dtype = resolve(stage.precision, device, trains_encoder=trains_encoder)
+        if trains_encoder:
+            channels_last(self.model)
+        sources = self._sources(self.training, stage, training=True)
+        plan = RowPlan(
+            self.training.counts,
+            texts=stage.texts or recipe.data.texts,
+            batch_size=stage.batch_size,
+            seed=recipe.seed + 7919 * number,
+            slots=stage.features.slots if isinstance(sources.get("image"), FeatureSource) else 1,
+            world=world,
+        )
+        supply = Supply(
+            plan,
+            sources,
+            self.training.groups,
+            self.training.ids,
+            rank=rank,
+            world=world,
+            change=feature_change(stage.features, recipe.seed, number, rank),
+        )
+        group = distributed.group.WORLD if world > 1 else None
+        updater = Updater(
+            self.model,
+            build.build_task(self.model, stage, group),
+            build_optimiser(parameter_groups(self.model, stage), stage.optimiser),
+            self.accelerator,
+            dtype=dtype,
+            clip=stage.clip,
+            chunk=stage.chunk,
+        )
+        return StageLoop(
+            self.model,
+            updater,
+            supply,
+            self._plan(stage, supply.steps),
+            watcher=Recorder(self.folder if self.main else None, stage.name, self.model, updater),
+            evaluate=self._validator(stage, dtype) if len(self.validation) else None,
+            save=self._save,
+            save_due=self._save_due,
+            average=None if stage.ema is None else WeightAverage(self.model, stage.ema),
+            timer=self.clock.add,
+            rank=rank,
+        )
+
+    def _plan(self, stage: Stage, steps_an_epoch: int) -> LoopPlan:
+        evaluation = self.recipe.evaluation
+        return LoopPlan(
+            steps=stage.steps or (stage.epochs or 0) * steps_an_epoch,
+            schedule=stage.schedule,
+            every=evaluation.every,
+            patience=evaluation.patience,
+            keep_best=evaluation.best,
+            seed=self.recipe.seed,
+        )
+
+    def _sources(self, material: Material, stage: Stage, *, training: bool) -> dict[str, Source]:
+        features = {}
+        for modality in cached_towers(self.model, stage):
+            start = time.perf_counter()
+            with self.accelerator.main_process_first():  # the others then find them in the cache
+                features[modality] = frozen_features(
+                    self.model,
+                    modality,
+                    material,
+                    stage.features,
+                    self.recipe.seed,
+                    training=training,
+                )
+            self.clock.measure(f"{modality} features", start)
+        augment = augmentation(stage.augment, self.recipe.seed) if training else None
+        return sources_of(material, self.model, features, augment=augment)
+
+    def _validator(self, stage: Stage, dtype: torch.dtype) -> Validator:
+        sources = self._sources(self.validation, stage, training=False)
+        cached = all(isinstance(source, FeatureSource) for source in sources.values())
+        return Validator(
+            self.model,
+            build.build_task(self.model, stage),
+            sources,
+            self.validation.counts,
+            self.validation.groups,
+            metric=self.recipe.evaluation.metric,
+            device=self.accelerator.device,
+            dtype=dtype,
+            chunk=FEATURES_AT_ONCE if cached else TOKENS_AT_ONCE,
+        )
+
+    def _run_loop(self, loop: StageLoop) -> None:
+        stage = self.recipe.stages[loop.position.stage]
+        with (
+            stop_on_signals() as request,
+            bar(f"Training {stage.name}", loop.plan.steps) as running,
+        ):
+            loop.stop_asked = self._agreed(request)
+            running.advance(loop.position.step)
+            loop.run(running)
+
+    def _agreed(self, request: StopRequest) -> Callable[[], bool]:
+        """Whether any process was asked to stop, the same answer in all of them."""
+        if self.accelerator.num_processes == 1:
+            return request
+
+        def any_asked() -> bool:
+            asked = torch.tensor([float(request.asked)], device=self.accelerator.device)
+            return bool(self.accelerator.reduce(asked, reduction="sum").item() > 0)
+
+        return any_asked
+
+    def _save_due(self, step: int) -> bool:
+        settings = self.recipe.checkpoints
+        if not self.main:
+            return False
+        by_steps = settings.steps is not None and step % settings.steps == 0
+        return by_steps or time.monotonic() - self.saved_at >= settings.seconds
+
+    def _save(self, loop: StageLoop) -> None:
+        tensors = self._model_tensors(trained_tensors(self.model), loop.position.stage)
+        optimiser = optimiser_tensors(loop.updater.optimiser)
+        tensors |= {f"optimiser/{name}": value for name, value in optimiser.items()}
+        tensors |= {f"best/{name}": value for name, value in (loop.best or {}).items()}
+        state: dict[str, Any] = {}
+        if loop.average is not None:
+            tensors |= {f"ema/{name}": value for name, value in loop.average.values.items()}
+            state["ema_updates"] = loop.average.updates
+        recorder = loop.watcher
+        if isinstance(recorder, Recorder):
+            state["losses"] = recorder.losses
+        self._write(loop.position, tensors, state)
+
+    def _model_tensors(self, trained: dict[str, Tensor], stage: int) -> dict[str, Tensor]:
+        before = build.changed_before(self.recipe, stage)
+        changed = build.changed_tensors(self.model, trained, before)
+        return {f"model/{name}": value for name, value in changed.items()}
+
+    def _write(self, at: Position, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        if not self.main:
+            return
+        state = {
+            **state,
+            "position": at.to_json(),
+            "log_bytes": self.folder.log_size(),
+            "seconds": dict(self.clock.seconds),
+            "started_from": self.started_from,
+        }
+        keep = self.recipe.checkpoints.keep
+        write_checkpoint(self.folder.path, Checkpoint(at.run_step, tensors, state), keep=keep)
+        self.saved_at = time.monotonic()
+
+    def _find_checkpoint(self) -> Checkpoint | None:
+        """Where to go on, the same for all processes; the log is cut to that moment."""
+        with self.accelerator.main_process_first():
+            checkpoint = latest_checkpoint(self.folder.path)
+        if checkpoint is None:
+            if self.main:
+                self.folder.cut_log(0)
+            return None
+        if checkpoint.state["started_from"] != self.started_from:
+            raise ModelError(
+                f"the pretrained weights have changed since the run {self.folder.path} was started: "
+                "bring them back, or start a new run"
+            )
+        if self.main:
+            self.folder.cut_log(checkpoint.state["log_bytes"])
+        for name, seconds in checkpoint.state["seconds"].items():
+            if name != "data":
+                self.clock.add(name, seconds)
+        return checkpoint
+
+    def _load_model(self, checkpoint: Checkpoint) -> None:
+        unknown = self.model.load_state_dict(
+            checkpoint.under("model"), strict=False
+        ).unexpected_keys
+        assert not unknown, unknown
+
+    def _restore(self, loop: StageLoop, checkpoint: Checkpoint, at: Position) -> None:
+        self._load_model(checkpoint)
+        restore_optimiser(loop.updater.optimiser, checkpoint.under("optimiser"))
+        loop.position = at
+        loop.best = checkpoint.under("best") or None
+        if loop.average is not None and "ema_updates" in checkpoint.state:
+            loop.average.restore(checkpoint.under("ema"), checkpoint.state["ema_updates"])
+        if isinstance(loop.watcher, Recorder):
+            loop.watcher.losses = list(checkpoint.state.get("losses", []))

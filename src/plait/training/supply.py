@@ -1,0 +1,178 @@
+"""Batches from rows: each modality from cached features, from texts, or from picture files.
+
+Legend: n samples, m texts, S augmented versions, B rows of a batch, D features.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Int
+
+from plait.core.batch import Batch, ModalityInput
+from plait.data.preprocess import TextPreprocess
+from plait.training.rows import RowPlan, Rows
+
+
+class Source(Protocol):
+    """Gives one modality's inputs of some rows."""
+
+    def __call__(self, rows: Rows) -> ModalityInput:
+        """(B, ...) inputs in the order of ``rows``."""
+
+
+class FeatureSource:
+    """Outputs of a frozen tower, kept in memory.
+
+    Args:
+        features: (n, S, D) for samples in S augmented versions, or (m, D) for texts.
+        by: whether rows are looked up by ``sample`` (and slot) or by ``text``.
+    """
+
+    def __init__(self, features: np.ndarray, by: str) -> None:
+        self.features, self.by = torch.from_numpy(np.ascontiguousarray(features)), by
+
+    def __call__(self, rows: Rows) -> ModalityInput:
+        """``features`` (B, D)."""
+        if self.by == "text":
+            found = self.features[torch.from_numpy(rows.text)]
+        else:
+            found = self.features[torch.from_numpy(rows.sample), torch.from_numpy(rows.slot)]
+        return ModalityInput.of(features=found)
+
+
+class TokenSource:
+    """Texts, tokenised as they are needed and padded to the longest of their batch."""
+
+    def __init__(self, texts: Sequence[str], preprocess: TextPreprocess) -> None:
+        self.texts, self.preprocess = texts, preprocess
+
+    def __call__(self, rows: Rows) -> ModalityInput:
+        """``ids`` (B, N) and their mask."""
+        ids, mask = self.preprocess([self.texts[i] for i in rows.text])
+        return ModalityInput.of(mask=torch.from_numpy(mask), ids=torch.from_numpy(ids))
+
+
+class PixelSource:
+    """Pictures, decoded as they are needed.
+
+    Args:
+        load: (positions of samples) to uint8 (B, 3, H, W).
+        augment: (pixels, positions, epoch) to pixels; None for none.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[Sequence[int]], Any],
+        augment: Callable[[torch.Tensor, Sequence[int], int], torch.Tensor] | None = None,
+    ) -> None:
+        self.load, self.augment = load, augment
+
+    def __call__(self, rows: Rows) -> ModalityInput:
+        """``pixels`` (B, 3, H, W)."""
+        positions = [int(i) for i in rows.sample]
+        pixels = torch.as_tensor(self.load(positions))
+        if self.augment is not None:
+            pixels = self.augment(pixels, positions, rows.epoch)
+        return ModalityInput.of(pixels=pixels)
+
+
+Change = Callable[[Batch, int, int], Batch]
+"""(batch, epoch, position in the epoch) to a batch."""
+
+
+class Supply:
+    """The batches of a stage.
+
+    Args:
+        plan: which rows make up which batch.
+        sources: by modality.
+        groups: (n,) equal where samples show the same thing.
+        ids: (n,) names of samples.
+        rank, world: this process among how many.
+        change: made to every batch at last (noise on features).
+        ahead: batches to prepare in the background while the last one trains; 0 for none.
+    """
+
+    def __init__(
+        self,
+        plan: RowPlan,
+        sources: Mapping[str, Source],
+        groups: Int[np.ndarray, " n"],
+        ids: Sequence[str],
+        *,
+        rank: int = 0,
+        world: int = 1,
+        change: Change | None = None,
+        ahead: int = 2,
+    ) -> None:
+        self.plan, self.sources, self.ids = plan, dict(sources), ids
+        self.groups = torch.from_numpy(np.asarray(groups, dtype=np.int64))
+        self.rank, self.world, self.change = rank, world, change
+        in_memory = all(isinstance(source, FeatureSource) for source in self.sources.values())
+        self.ahead = 0 if in_memory else ahead
+
+    @property
+    def steps(self) -> int:
+        """Batches of one epoch."""
+        return self.plan.steps
+
+    def batch(self, epoch: int, number: int) -> Batch:
+        """The share of this process in batch ``number`` (from 0) of an epoch."""
+        rows = self.plan.batch(epoch, number).share(self.rank, self.world)
+        batch = Batch(
+            ids=[self.ids[i] for i in rows.sample],
+            groups=self.groups[torch.from_numpy(rows.sample)],
+            modalities={name: source(rows) for name, source in self.sources.items()},
+        )
+        return batch if self.change is None else self.change(batch, epoch, number)
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from position ``start`` on."""
+        makers = (lambda k=k: self.batch(number, k) for k in range(start, self.steps))
+        if self.ahead == 0:
+            return (make() for make in makers)
+        return _ahead(makers, self.ahead)
+
+
+def _ahead(makers: Iterator[Callable[[], Batch]], depth: int) -> Iterator[Batch]:
+    """Runs ``makers`` in a thread, at most ``depth`` results ahead; errors come out in their place."""
+    ready: queue.Queue[tuple[Batch | None, BaseException | None]] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def put(batch: Batch | None, error: BaseException | None) -> bool:
+        while not stopped.is_set():
+            try:
+                ready.put((batch, error), timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            for make in makers:
+                if not put(make(), None):
+                    return
+            put(None, None)
+        except BaseException as error:
+            put(None, error)
+
+    thread = threading.Thread(target=work, name="plait-batches", daemon=True)
+    thread.start()
+    try:
+        while True:
+            batch, error = ready.get()
+            if error is not None:
+                raise error
+            if batch is None:
+                return
+            yield batch
+    finally:
+        stopped.set()
+        thread.join()

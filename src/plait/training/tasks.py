@@ -1,0 +1,154 @@
+"""What training asks of a model: a task turns a batch into a loss with named parts.
+
+The loop knows tasks and nothing of models. A contrastive task also splits into `embed` and
+`loss_of_embeddings`, so that gradient caching and accumulation work for all of them alike.
+
+Shape legend: B rows, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, distributed
+
+from plait.core.batch import Batch
+from plait.objectives import info_nce, sigmoid_loss
+
+Scalar = Float[Tensor, ""]
+Embeddings = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class TaskLoss:
+    """A loss to minimise, and what it is made of (detached, for the record)."""
+
+    total: Scalar
+    parts: Mapping[str, Scalar]
+
+
+@runtime_checkable
+class Task(Protocol):
+    """A model, an objective, and the fields of the batch that they need."""
+
+    def loss(self, batch: Batch) -> TaskLoss:
+        """The loss of a batch, with its graph."""
+
+
+@runtime_checkable
+class EmbeddingTask(Task, Protocol):
+    """A task whose loss needs one vector a row, and nothing else of the graph."""
+
+    def embed(self, batch: Batch) -> dict[str, Tensor]:
+        """Named (B, D) rows; every row depends on its own row of the batch alone."""
+
+    def loss_of_embeddings(self, embeddings: Embeddings, batch: Batch) -> TaskLoss:
+        """The loss, given all rows that `embed` made of ``batch``."""
+
+
+@runtime_checkable
+class Aligner(Protocol):
+    """The model of a contrastive task (see `plait.models.alignment.AlignmentModel`)."""
+
+    @property
+    def scale(self) -> Any:
+        """What multiplies a cosine to give a logit."""
+
+    @property
+    def bias(self) -> Any:
+        """Of the sigmoid loss, or None."""
+
+    def encode(self, batch: Batch) -> dict[str, Tensor]:
+        """(B, D) unit rows by modality."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One objective between two modalities.
+
+    Attributes:
+        objective: ``info_nce`` or ``sigmoid``.
+        left: the modality whose rows ask under direction ``left``.
+        right: the other one.
+        direction: of InfoNCE, see `plait.objectives.info_nce`.
+        weight: share in the sum.
+    """
+
+    objective: Literal["info_nce", "sigmoid"] = "info_nce"
+    left: str = "image"
+    right: str = "text"
+    direction: Literal["both", "left"] = "both"
+    weight: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """For records: ``info_nce image-text``."""
+        return f"{self.objective} {self.left}-{self.right}"
+
+
+class ContrastiveTask:
+    """Contrastive objectives, added up by weight, over one pass of the towers.
+
+    Rows that show the same thing (equal ``batch.groups``) are positives of one another. A row that
+    lacks a modality takes no part on that side.
+
+    Args:
+        model: gives unit rows, ``scale`` and (for the sigmoid) ``bias``.
+        contrasts: the objectives.
+        group: the processes whose rows make up one batch; None for one process alone.
+    """
+
+    def __init__(
+        self,
+        model: Aligner,
+        contrasts: Sequence[Contrast] = (Contrast(),),
+        group: distributed.ProcessGroup | None = None,
+    ) -> None:
+        self.model, self.contrasts, self.group = model, tuple(contrasts), group
+
+    def embed(self, batch: Batch) -> dict[str, Tensor]:
+        """Unit rows of every modality that an objective reads, in float32 or better."""
+        rows = self.model.encode(batch)
+        names = dict.fromkeys(name for c in self.contrasts for name in (c.left, c.right))
+        return {
+            name: rows[name].to(torch.promote_types(rows[name].dtype, torch.float32))
+            for name in names
+        }
+
+    def loss_of_embeddings(self, embeddings: Embeddings, batch: Batch) -> TaskLoss:
+        """The weighted sum of the objectives."""
+        sides = {name: self._side(rows, batch, name) for name, rows in embeddings.items()}
+        total: Tensor | None = None
+        parts: dict[str, Tensor] = {}
+        for contrast in self.contrasts:
+            loss = self._loss(contrast, sides[contrast.left], sides[contrast.right])
+            parts[contrast.name] = loss.detach()
+            weighted = contrast.weight * loss
+            total = weighted if total is None else total + weighted
+        assert total is not None
+        return TaskLoss(total, parts)
+
+    def loss(self, batch: Batch) -> TaskLoss:
+        """The loss of a batch, with its graph."""
+        return self.loss_of_embeddings(self.embed(batch), batch)
+
+    def _side(self, rows: Tensor, batch: Batch, name: str) -> tuple[Tensor, Tensor]:
+        """The rows that have this modality, and their group numbers."""
+        present = batch.modalities[name].present
+        if bool(present.all()):
+            return rows, batch.groups
+        return rows[present], batch.groups[present]
+
+    def _loss(
+        self, contrast: Contrast, left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        scale, ids = self.model.scale, (left[1], right[1])
+        if contrast.objective == "sigmoid":
+            return sigmoid_loss(left[0], right[0], scale, self.model.bias, *ids, group=self.group)
+        return info_nce(
+            left[0], right[0], scale, *ids, direction=contrast.direction, group=self.group
+        )

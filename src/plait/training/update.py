@@ -1,0 +1,151 @@
+"""One update of the weights: loss, gradients, clipping, optimiser."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from plait.core.batch import Batch
+from plait.objectives.gradient_caching import cached_step
+from plait.training.optimise import part_of, set_rate
+from plait.training.precision import autocast
+from plait.training.tasks import EmbeddingTask, Task, TaskLoss
+
+
+@dataclass(frozen=True)
+class UpdateRecord:
+    """What one update was like.
+
+    Attributes:
+        loss: the total.
+        parts: named parts of it.
+        grad_norm: of all gradients, before clipping.
+        part_norms: of the gradients of each part (``image.projection``).
+        rows: size of the global batch.
+    """
+
+    loss: float
+    parts: Mapping[str, float]
+    grad_norm: float
+    part_norms: Mapping[str, float]
+    rows: int
+
+    @property
+    def finite(self) -> bool:
+        """Whether loss and gradients are numbers."""
+        return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
+
+
+class Updater:
+    """Makes updates.
+
+    Args:
+        model: its trainable parameters change.
+        task: gives the loss.
+        optimiser: over the trainable parameters.
+        accelerator: device and processes (`accelerate.Accelerator`).
+        dtype: of the computation.
+        clip: largest gradient norm; None for no clipping.
+        chunk: rows encoded at a time (gradient caching); None for the whole batch.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        optimiser: torch.optim.Optimizer,
+        accelerator: Any,
+        *,
+        dtype: torch.dtype = torch.float32,
+        clip: float | None = None,
+        chunk: int | None = None,
+    ) -> None:
+        self.task, self.optimiser, self.accelerator = task, optimiser, accelerator
+        self.dtype, self.clip, self.chunk = dtype, clip, chunk
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        self.parameters = [parameter for _, parameter in named]
+        self.parts = [part_of(name) for name, _ in named]
+
+    def __call__(self, batch: Batch, factor: float) -> UpdateRecord:
+        """One update at ``factor`` of the learning rate; none where the gradient is no number."""
+        set_rate(self.optimiser, factor)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = self.backward(batch)
+        self._reduce()
+        grads = [p.grad for p in self.parameters if p.grad is not None]
+        record = self._record(loss, batch)
+        if record.finite:
+            if self.clip is not None and record.grad_norm > self.clip:
+                torch._foreach_mul_(grads, self.clip / record.grad_norm)
+            self.optimiser.step()
+        return record
+
+    def backward(self, batch: Batch) -> TaskLoss:
+        """Gradients of this process's rows."""
+        if self.chunk is not None and self.chunk < len(batch):
+            assert isinstance(self.task, EmbeddingTask)
+            return self._cached_backward(self.task, batch, self.chunk)
+        with autocast(self.accelerator.device, self.dtype):
+            loss = self.task.loss(batch)
+        loss.total.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    def _cached_backward(self, task: EmbeddingTask, batch: Batch, chunk: int) -> TaskLoss:
+        """The same gradients in the memory of one chunk (`plait.objectives.gradient_caching`)."""
+        device, losses = self.accelerator.device, []
+
+        def embed(part: Batch) -> Mapping[str, Tensor]:
+            with autocast(device, self.dtype):
+                return task.embed(part)
+
+        def loss_of_embeddings(embeddings: Mapping[str, Tensor]) -> Tensor:
+            losses.append(task.loss_of_embeddings(embeddings, batch))
+            return losses[0].total
+
+        parts = [batch.rows(k, k + chunk) for k in range(0, len(batch), chunk)]
+        cached_step(embed, parts, loss_of_embeddings)
+        return losses[0]
+
+    def _reduce(self) -> None:
+        """Averages gradients over the processes, in one exchange.
+
+        Not by DistributedDataParallel: its hooks expect one backward pass an update, and gradient
+        caching makes one a chunk.
+        """
+        if self.accelerator.num_processes == 1:
+            return
+        with torch.no_grad():
+            for parameter in self.parameters:
+                if parameter.grad is None:  # a process whose rows lack a modality
+                    parameter.grad = torch.zeros_like(parameter)
+            grads = [p.grad for p in self.parameters if p.grad is not None]
+            flat = torch.cat([grad.reshape(-1) for grad in grads])
+            flat = self.accelerator.reduce(flat, reduction="mean")
+            for grad, piece in zip(grads, _split(flat, grads), strict=True):
+                grad.copy_(piece)
+
+    def _record(self, loss: TaskLoss, batch: Batch) -> UpdateRecord:
+        squares: dict[str, float] = dict.fromkeys(self.parts, 0.0)
+        having = [
+            (part, p.grad) for part, p in zip(self.parts, self.parameters) if p.grad is not None
+        ]
+        norms = torch._foreach_norm([grad for _, grad in having])
+        for (part, _), norm in zip(having, torch.stack(norms).tolist()):
+            squares[part] += norm * norm
+        return UpdateRecord(
+            loss=float(loss.total.detach()),
+            parts={name: float(value) for name, value in loss.parts.items()},
+            grad_norm=math.sqrt(sum(squares.values())),
+            part_norms={part: math.sqrt(square) for part, square in squares.items()},
+            rows=len(batch) * self.accelerator.num_processes,
+        )
+
+
+def _split(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    pieces = flat.split([tensor.numel() for tensor in like])
+    return [piece.view_as(tensor) for piece, tensor in zip(pieces, like, strict=True)]
