@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import UInt8
@@ -40,6 +40,12 @@ _RESAMPLING = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
+_CHOICES = {
+    "resize": get_args(Resize),
+    "interpolation": get_args(Interpolation),
+    "crop_rounding": get_args(CropRounding),
+}
+
 
 @dataclass(frozen=True)
 class ImagePreprocess:
@@ -50,7 +56,8 @@ class ImagePreprocess:
         resize: ``"shortest"`` keeps the aspect ratio, brings the shorter edge to
             ``floor(size / crop_fraction)`` and crops the centre; ``"squash"`` ignores the aspect
             ratio; ``"pad"`` keeps it and the whole picture, and fills the rest with ``fill``.
-        crop_fraction: the share of the resized picture that the crop keeps (timm's ``crop_pct``).
+        crop_fraction: the share of the resized picture that the crop keeps (timm's ``crop_pct``);
+            above 1, a border surrounds the picture.
         interpolation: Pillow's filter of that name.
         mean, std: per channel, for values in 0..1; applied by the encoder, not here.
         fill: the colour beyond the picture with ``"pad"``. White, as alpha is composited on white.
@@ -151,6 +158,8 @@ class ImagePreprocess:
                 raise RecipeError(
                     f"image preprocessing has no setting {key!r}{did_you_mean(key, known)}"
                 )
+            if key in _CHOICES:
+                _check_choice(key, value[key])
         return cls(**{key: _tuple(entry) for key, entry in value.items()})
 
     @property
@@ -170,25 +179,25 @@ def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
+def _check_choice(name: str, value: Any) -> None:
+    known = _CHOICES[name]
+    if value not in known:
+        raise RecipeError(
+            f"{name} of image preprocessing is {value!r}; "
+            f"it can be {', '.join(known)}{did_you_mean(str(value), known)}"
+        )
+
+
 def _check(settings: ImagePreprocess) -> None:
     """Raises RecipeError where a setting is impossible."""
-    for name, kinds in (
-        ("resize", ("shortest", "squash", "pad")),
-        ("interpolation", tuple(_RESAMPLING)),
-        ("crop_rounding", ("even", "down")),
-    ):
-        value = getattr(settings, name)
-        if value not in kinds:
-            raise RecipeError(
-                f"{name} of image preprocessing is {value!r}; "
-                f"it can be {', '.join(kinds)}{did_you_mean(str(value), kinds)}"
-            )
+    for name in _CHOICES:
+        _check_choice(name, getattr(settings, name))
     if len(settings.size_2d) != 2 or min(settings.size_2d) < 1:
         raise RecipeError(f"size of image preprocessing is {settings.size}; give (height, width)")
-    if not 0 < settings.crop_fraction <= 1:
+    if not 0 < settings.crop_fraction <= 2:
         raise RecipeError(
             f"crop_fraction of image preprocessing is {settings.crop_fraction}; "
-            "it must be above 0 and at most 1"
+            "it must be above 0 and at most 2"
         )
     for name in ("mean", "std", "fill"):
         if len(getattr(settings, name)) != 3:
