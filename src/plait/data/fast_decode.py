@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from plait.data.sample import MediaRef
 OnError = Callable[[int, DataError], None]
 
 
+@runtime_checkable
 class PixelStore(Protocol):
     """Where finished pixels are kept (see `plait.data.pixel_cache`)."""
 
