@@ -43,7 +43,7 @@ def open_dataset(
 
         if source in CATALOG:
             return CATALOG[source].open()
-    found = _mapped(find(source), columns)
+    found = mapped(find(source), columns)
     samples, bad = assemble(rows(found), fail=on_bad_row == "fail")
     if not samples:
         first = f"; the first bad row: {bad[0].error()}" if bad else ""
@@ -53,8 +53,8 @@ def open_dataset(
     )
 
 
-def _mapped(found: Found, columns: Mapping[str, str] | None) -> Found:
-    """With the user's columns, where the format has columns."""
+def mapped(found: Found, columns: Mapping[str, str] | None) -> Found:
+    """With the user's columns. Raises `DataError` where the format has none."""
     found.columns = dict(columns or {})
     if not columns:
         return found
@@ -105,7 +105,7 @@ def stream(
     Raises:
         DataError: as `open_dataset`, when the bad row is reached.
     """
-    found = _mapped(find(source), columns)
+    found = mapped(find(source), columns)
     found.streaming = True
     for row in rows(found):
         samples, _ = assemble(iter([row]), fail=on_bad_row == "fail")

@@ -20,9 +20,9 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from plait.data.readers.files import stem
 from plait.data.readers.rows import Row, Rows
@@ -34,10 +34,12 @@ class _Growing:
     """A sample while its rows come in."""
 
     first: Row
+    rows: list[tuple[str, int | str | None, int]]  # file, row, number of texts
     texts: list[str]
     languages: list[str | None]
     labels: dict[str, Any] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
+    conflicts: list[str] = field(default_factory=list)
 
 
 def assemble(rows: Rows, *, fail: bool) -> tuple[list[Sample], list[BadRow]]:
@@ -46,6 +48,31 @@ def assemble(rows: Rows, *, fail: bool) -> tuple[list[Sample], list[BadRow]]:
     Raises:
         DataError: the first bad row, when ``fail``.
     """
+    traced = assemble_traced(rows, fail=fail)
+    return traced.samples, traced.bad
+
+
+Place: TypeAlias = tuple[str, int | str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """Samples with what merging loses.
+
+    Attributes:
+        places: of each sample, for each text the file and row that states it; a sample without
+            texts has the place of its first row.
+        conflicts: of each sample, the labels that its rows state differently.
+    """
+
+    samples: list[Sample]
+    bad: list[BadRow]
+    places: list[list[Place]]
+    conflicts: list[list[str]]
+
+
+def assemble_traced(rows: Rows, *, fail: bool = False) -> Traced:
+    """`assemble`, with the places of texts and the labels in conflict."""
     growing: dict[Hashable, _Growing] = {}
     bad: list[BadRow] = []
     for row in rows:
@@ -56,7 +83,11 @@ def assemble(rows: Rows, *, fail: bool) -> tuple[list[Sample], list[BadRow]]:
             bad.append(result)
     merged = list(growing.values())
     ids = make_ids([one.first for one in merged])
-    return [_finish(one, id) for one, id in zip(merged, ids, strict=True)], bad
+    samples = [_finish(one, id) for one, id in zip(merged, ids, strict=True)]
+    places = [
+        [(path, row) for path, row, n in one.rows for _ in range(max(n, 1))] for one in merged
+    ]
+    return Traced(samples, bad, places, [one.conflicts for one in merged])
 
 
 def _add(growing: dict[Hashable, _Growing], row: Row) -> BadRow | None:
@@ -66,7 +97,10 @@ def _add(growing: dict[Hashable, _Growing], row: Row) -> BadRow | None:
     one = growing.get(key)
     if one is None:
         languages = list(row.languages) or [None] * len(row.texts)
-        growing[key] = _Growing(row, list(row.texts), languages, dict(row.labels), dict(row.meta))
+        place = (row.path, row.row, len(row.texts))
+        growing[key] = _Growing(
+            row, [place], list(row.texts), languages, dict(row.labels), dict(row.meta)
+        )
         return None
     first = one.first
     if row.key != first.key:
@@ -80,23 +114,31 @@ def _add(growing: dict[Hashable, _Growing], row: Row) -> BadRow | None:
         )
     if row.group != first.group:
         return row.bad("group-clash", f"group {row.group!r} here, {first.group!r} at {first.where}")
+    one.rows.append((row.path, row.row, len(row.texts)))
     one.texts += row.texts
     one.languages += list(row.languages) or [None] * len(row.texts)
-    _merge(one.labels, row.labels)
+    one.conflicts += _merge(one.labels, row.labels)
     for name, value in row.meta.items():
         one.meta.setdefault(name, value)
     return None
 
 
-def _merge(labels: dict[str, Any], more: Any) -> None:
-    """Adds labels; a label that differs between the rows of a picture becomes a list of them."""
+def _merge(labels: dict[str, Any], more: Mapping[str, Any]) -> list[str]:
+    """Adds labels; one that differs between the rows of a picture becomes a list of them.
+
+    Returns the names of those that differ and are no lists from the start.
+    """
+    conflicts = []
     for name, value in more.items():
         if name not in labels:
             labels[name] = value
         elif labels[name] != value:
             known = labels[name] if isinstance(labels[name], list) else [labels[name]]
             new = value if isinstance(value, list) else [value]
+            if not isinstance(value, list):
+                conflicts.append(name)
             labels[name] = [*known, *(item for item in new if item not in known)]
+    return conflicts
 
 
 def _finish(one: _Growing, id: str) -> Sample:

@@ -63,11 +63,16 @@ class Finder:
         self._wide_from = list(dict.fromkeys(wide))
         self._wide: list[Path] | None = None
         self._listings: dict[Path, dict[str, str]] = {}
+        self._known: dict[str, FileRef] = {}
         self.used: dict[Path, int] = {}
 
     def find(self, name: str) -> FileRef:
         """The file. Raises `Bad` when it is missing, empty, remote or in several places."""
-        name = name.strip()
+        if name not in self._known:  # a picture has a row for each of its captions
+            self._known[name] = self._find(name.strip())
+        return self._known[name]
+
+    def _find(self, name: str) -> FileRef:
         if name.startswith(("http://", "https://")):
             raise Bad("remote-file", f"{name} is on the web: download it and name the file")
         if name.startswith("file://"):

@@ -48,7 +48,9 @@ def _fill(row: Row, record: Mapping[str, Any], plan: Plan, finder: Finder) -> No
         if record.get(column) not in (None, "")
     }
     row.media = {name: medium.ref for name, medium in media.items()}
-    pictures = [_medium(record.get(plan.image), plan.image, finder)] if plan.image else []
+    empty = plan.image is None or record.get(plan.image) in (None, "")
+    without = empty and (media or plan.image is None)  # audio with text needs no picture
+    pictures = [] if without else [_medium(record.get(str(plan.image)), plan.image, finder)]
     if pictures:
         row.image = pictures[0].ref
     named = [*pictures, *media.values()]

@@ -102,6 +102,10 @@ def clean_texts(values: list[Any]) -> tuple[str, ...]:
         text = value.strip()
         if not text:
             raise Bad("empty-text", "the text is empty: fill it in or remove the row")
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # half a character, as JSON can spell it: "\\ud83d"
+            raise Bad("bad-encoding", "the text holds a lone surrogate: write it again") from None
         texts.append(text)
     if not texts:
         raise Bad("empty-text", "there is no text: fill it in or remove the row")

@@ -16,7 +16,6 @@ import glob
 import itertools
 import json
 import re
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import Any
 
 from plait.core.errors import DataError
 from plait.core.modality import AUDIO, SENSOR, VIDEO
-from plait.data.readers import files
+from plait.data.readers import files, tar
 from plait.data.readers.columns import Plan, plan, text_columns
 from plait.data.readers.files import Finder, check_text, decoded
 from plait.data.readers.records import Embedded, row_of
@@ -121,24 +120,19 @@ def _tell_apart(row: Row, seen: dict[tuple[Path, str], TarRef]) -> None:
 def _groups(path: Path) -> Iterator[_Group | BadRow]:
     group: _Group | None = None
     try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                if not member.isfile():
-                    continue
-                folder, slash, base = member.name.rpartition("/")
-                if base.startswith(".") or "." not in base:
-                    continue  # as webdataset does; macOS adds ._ twins
-                start, _, name = base.partition(".")
-                key = folder + slash + start
-                ref = TarRef(path, member.name, member.offset_data, member.size)
-                if group is None or group.key != key or name in group.fields:
-                    if group is not None:
-                        yield from _divided(group)
-                    group = _Group(key, {})
-                group.fields[name] = ref
-                tar.members.clear()  # type: ignore[attr-defined]  # it keeps all it has seen
-    except (tarfile.TarError, OSError) as error:
-        problem = f"cannot be read to its end ({error}): write or fetch the shard again"
+        for member, offset, size in tar.members(path):
+            folder, slash, base = member.rpartition("/")
+            if base.startswith(".") or "." not in base:
+                continue  # as webdataset does; macOS adds ._ twins
+            start, _, name = base.partition(".")
+            key = folder + slash + start
+            if group is None or group.key != key or name in group.fields:
+                if group is not None:
+                    yield from _divided(group)
+                group = _Group(key, {})
+            group.fields[name] = TarRef(path, member, offset, size)
+    except (tar.TarError, OSError) as error:
+        problem = f"the shard cannot be read to its end ({error}): write or fetch it again"
         yield BadRow(str(path), None, problem, "bad-tar")
         return  # the group at hand may be incomplete
     if group is not None:
