@@ -1,1 +1,24 @@
-"""TBD."""
+"""Find pictures by words or by a picture: an index on disk, filters, contact sheets."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from plait.retrieval.index import Added, Index, build_index, open_index
+
+_LAZY = {
+    "Added": "plait.retrieval.index",
+    "Index": "plait.retrieval.index",
+    "build_index": "plait.retrieval.index",
+    "open_index": "plait.retrieval.index",
+}
+
+__all__ = ["Added", "Index", "build_index", "open_index"]
+
+
+def __getattr__(name: str) -> Any:  # plait.retrieval.filters and the like stay free of torch
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -66,6 +66,10 @@ class LanceStore:
         check_rows(rows, self.dim)
         if not rows:
             return
+        if not len(self):  # nothing to replace: plain appending is several times faster
+            self._table.add(_to_arrow(rows, self.dim))
+            self._keep_index()
+            return
         merge = self._table.merge_insert("key").when_matched_update_all()
         merge = merge.when_not_matched_insert_all()
         ids = sorted({row.id for row in rows})

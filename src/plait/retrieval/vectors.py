@@ -11,11 +11,10 @@ from plait.core.errors import UserError
 from plait.core.files import replacing
 
 if TYPE_CHECKING:
-    from plait.data import PairDataset
     from plait.engines.features import Embeddings
 
 
-def write_vectors(embeddings: Embeddings, dataset: PairDataset, out: Path) -> dict[str, Any]:
+def write_vectors(embeddings: Embeddings, out: Path) -> dict[str, Any]:
     """Writes image and text vectors with their ids; the format follows the file's ending.
 
     ``.npz``: arrays ``image`` (n, D), ``text`` (m, D), ``ids`` (n,), ``texts`` (m,) and
@@ -25,11 +24,8 @@ def write_vectors(embeddings: Embeddings, dataset: PairDataset, out: Path) -> di
     Raises:
         UserError: the file exists, or has another ending.
     """
-    if out.exists():
-        raise UserError(f"{out} exists; plait does not overwrite it: name another file")
-    if out.suffix not in _WRITERS:
-        raise UserError(f"{out}: the ending must be {' or '.join(_WRITERS)}, not {out.suffix!r}")
-    texts = [text for sample in dataset for text in sample.texts]
+    check_target(out)
+    texts = list(embeddings.texts)
     with replacing(out) as temporary:
         _WRITERS[out.suffix](embeddings, texts, temporary)
     return {
@@ -40,6 +36,14 @@ def write_vectors(embeddings: Embeddings, dataset: PairDataset, out: Path) -> di
             embeddings.image.shape[1] if len(embeddings.image) else embeddings.text.shape[1]
         ),
     }
+
+
+def check_target(out: Path) -> None:
+    """Refuses a file that exists or has another ending (`UserError`); ask before the long work."""
+    if out.exists():
+        raise UserError(f"{out} exists; plait does not overwrite it: name another file")
+    if out.suffix not in _WRITERS:
+        raise UserError(f"{out}: the ending must be {' or '.join(_WRITERS)}, not {out.suffix!r}")
 
 
 def _write_npz(embeddings: Embeddings, texts: list[str], path: Path) -> None:

@@ -1,0 +1,330 @@
+"""An index on disk: build it from pairs or pictures, search it by words, a picture or a vector."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from plait.core.errors import DataError, SearchIndexError, UserError
+from plait.core.modality import IMAGE, TEXT
+from plait.core.progress import bar
+from plait.data.dataset import PairDataset
+from plait.data.sample import BadRow, MediaRef
+from plait.models.alignment import AlignmentModel
+from plait.retrieval.filters import All, Compare, Filter, Where, parse_where
+from plait.retrieval.lance import LanceStore
+from plait.retrieval.manifest import (
+    Manifest,
+    check_same_model,
+    model_fingerprint,
+    new_manifest,
+    read_manifest,
+    run_folder,
+    united,
+)
+from plait.retrieval.memory import MemoryStore
+from plait.retrieval.rows import image_row, remove_thumbnails, result, text_rows
+from plait.retrieval.store import Row, VectorStore, columns_of
+
+COMMIT = 5000  # rows written at once
+
+Query = str | Path | np.ndarray | Image.Image | MediaRef
+
+
+@dataclass(frozen=True)
+class Added:
+    """What `build_index` and `Index.add` did.
+
+    Attributes:
+        rows: that went in.
+        skipped: samples that did not, with the reason.
+    """
+
+    rows: int
+    skipped: Sequence[BadRow] = field(default=())
+
+
+class Index:
+    """Rows on disk, the model that made them, and search. Made by `build_index`, `open_index`.
+
+    Args:
+        folder: of the index.
+        manifest: what it was made with.
+        store: the rows.
+        model: to embed queries; None loads it from the run folder when the first query needs it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        store: VectorStore,
+        model: AlignmentModel | None = None,
+    ) -> None:
+        self.folder, self.manifest, self.store = folder, manifest, store
+        self._model = model
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def run_folder(self) -> Path:
+        """Where the model that made the index is. Raises SearchIndexError when it is gone."""
+        return run_folder(self.manifest, self.folder)
+
+    def check_model(self, model: AlignmentModel) -> None:
+        """Raises SearchIndexError, with both fingerprints, for another model than the index's."""
+        check_same_model(self.manifest, model_fingerprint(model), self.folder)
+
+    @property
+    def model(self) -> AlignmentModel:
+        """The model that made the index."""
+        if self._model is None:
+            from plait.models.published import load_published
+            from plait.models.storage import CONFIG_FILE, load_model
+
+            place = self.run_folder()
+            own = (place / CONFIG_FILE).is_file()
+            loaded = load_model(place) if own else load_published(place)
+            self.check_model(loaded)
+            self._model = loaded
+        return self._model
+
+    def search(
+        self,
+        query: Query,
+        *,
+        k: int = 10,
+        where: Where = None,
+        find: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """The ``k`` nearest rows, best first.
+
+        Args:
+            query: words; a picture (path, PIL image, uint8 array (H, W, 3), media reference); or a
+                unit vector (D,).
+            k: how many; fewer come back when fewer pass.
+            where: a filter (see `plait.retrieval.filters`).
+            find: ``image``, ``text`` or ``any``; None: pictures where there are any, else texts.
+
+        Returns:
+            ``[{rank, id, score, path, text, texts, modality, language, metadata}]``.
+
+        Raises:
+            UserError: an empty query, a picture that cannot be read, an unfit filter or vector.
+        """
+        part = self._filter(where, find)
+        hits = self.store.search(self._vector(query), k, part)
+        return [
+            result(hit.row, hit.score, rank, self.folder) for rank, hit in enumerate(hits, start=1)
+        ]
+
+    def _vector(self, query: Query) -> np.ndarray:
+        if isinstance(query, np.ndarray) and query.ndim != 3:
+            return query
+        if isinstance(query, str):
+            if not query.strip():
+                raise UserError("the query is empty")
+            return self.model.embed(texts=[query])[TEXT][0]
+        return self.model.embed(images=[query])[IMAGE][0]
+
+    def _filter(self, where: Where, find: str | None) -> Filter | None:
+        if find not in (None, IMAGE, TEXT, "any"):
+            raise SearchIndexError(f"find is 'image', 'text' or 'any', not {find!r}")
+        if find is None:
+            find = IMAGE if IMAGE in self.manifest.modalities else "any"
+        part = parse_where(where, self.manifest.columns)
+        if find == "any" or self.manifest.modalities == (find,):
+            return part
+        kind = Compare("modality", "=", find)
+        return kind if part is None else All((kind, part))
+
+    def add(
+        self,
+        model: AlignmentModel,
+        dataset: PairDataset,
+        *,
+        texts: bool = False,
+        **embedding: Any,
+    ) -> Added:
+        """Adds the samples of a data set; rows that the index has by their ids are replaced.
+
+        Args:
+            model: the model that made the index.
+            dataset: pictures, with texts or without.
+            texts: also a row for every text, so that words can be found too.
+            embedding: as for `plait.engines.features.embed_dataset` (``on_bad_row``, engine, ...).
+
+        Raises:
+            SearchIndexError: another model.
+            DataError: no pictures (and ``texts`` is off), or one that cannot be used.
+        """
+        self.check_model(model)
+        rows, skipped = _rows(model, dataset, self.folder, texts, embedding)
+        self._expect(rows)
+        with bar("writing the index", len(rows)) as running:
+            for block in _blocks(rows):
+                self.store.upsert(block)
+                running.advance(len(block))
+        return Added(len(rows), tuple(skipped))
+
+    def _expect(self, rows: Sequence[Row]) -> None:
+        """Notes new columns before their rows go in: a filter may then name them."""
+        columns = united(self.manifest.columns, columns_of(rows))
+        modalities = united(self.manifest.modalities, [row.modality for row in rows])
+        if (columns, modalities) != (self.manifest.columns, self.manifest.modalities):
+            self.manifest = replace(self.manifest, columns=columns, modalities=modalities)
+            self.manifest.save(self.folder)
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Takes out all rows with these ids; returns how many of the ids there were."""
+        gone = self.store.rows(ids)
+        count = self.store.delete(ids)
+        remove_thumbnails(gone, self.folder)
+        return count
+
+    def optimize(self) -> None:
+        """Gives back the space of what was replaced and deleted."""
+        self.store.optimize()
+
+
+def _rows(
+    model: AlignmentModel,
+    dataset: PairDataset,
+    folder: Path,
+    texts: bool,
+    embedding: dict[str, Any],
+) -> tuple[list[Row], list[BadRow]]:
+    """Rows of all samples that can be embedded, and the samples that cannot."""
+    from plait.engines.features import embed_dataset
+
+    by_id = {sample.id: sample for sample in dataset}
+    splits = dict(zip(dataset.ids, dataset.splits, strict=True))
+    found = embed_dataset(model, dataset if texts else _without_texts(dataset), **embedding)
+    skipped = list(found.skipped)
+    starts = np.searchsorted(found.text_owner, np.arange(len(found.ids) + 1))
+    rows: list[Row] = []
+    for place, name in enumerate(found.ids):
+        sample, path = by_id[name], None
+        if sample.image is not None:
+            rows.append(image_row(sample, splits[name], found.image[place], folder))
+            path = rows[-1].path
+        elif not texts:
+            problem = "has no picture; texts alone are indexed with texts=True (--texts)"
+            skipped.append(BadRow(sample.where, None, problem, "no-picture"))
+        if texts:
+            vectors = list(found.text[starts[place] : starts[place + 1]])
+            rows.extend(text_rows(sample, splits[name], vectors, path))
+    if not rows:
+        reason = f" ({skipped[0].where}: {skipped[0].problem})" if skipped else ""
+        raise DataError(f"there is nothing to index{reason}")
+    return rows, skipped
+
+
+def _without_texts(dataset: PairDataset) -> PairDataset:
+    """The same samples, so that no time goes into texts that nobody will look for."""
+    bare = [replace(sample, texts=(), languages=()) for sample in dataset]
+    return PairDataset(bare, dataset.format, dataset.root, assigned=dataset.splits)
+
+
+def _blocks(rows: Sequence[Row]) -> list[Sequence[Row]]:
+    """Rows to be written at once; those of one id stay together, since upsert replaces by id."""
+    blocks: list[list[Row]] = [[]]
+    for row in rows:
+        if len(blocks[-1]) >= COMMIT and row.id != blocks[-1][-1].id:
+            blocks.append([])
+        blocks[-1].append(row)
+    return [block for block in blocks if block]
+
+
+def build_index(
+    model: AlignmentModel,
+    dataset: PairDataset,
+    out: str | Path,
+    *,
+    run: str | Path | None = None,
+    add: bool = False,
+    overwrite: bool = False,
+    texts: bool = False,
+    **embedding: Any,
+) -> Added:
+    """Makes an index of a data set's pictures in ``out``, or adds to the one there.
+
+    A new index appears in one step when it is complete; a failure leaves nothing behind.
+
+    Args:
+        model: what embeds pictures and, later, queries.
+        dataset: pictures, with texts or without.
+        out: the folder of the index.
+        run: the folder the model was loaded from, which a search loads again.
+        add: add to an index that is there; rows that it has by their ids are replaced.
+        overwrite: an index that is there gives way.
+        texts: also a row for every text, so that words can be found too (``find="text"``).
+        embedding: as for `plait.engines.features.embed_dataset` (``on_bad_row``, engine, ...).
+
+    Raises:
+        SearchIndexError: ``out`` holds something already, or (with ``add``) another model's index.
+        DataError: nothing to index, or a picture that cannot be used.
+    """
+    out = Path(out)
+    if add:
+        return open_index(out).add(model, dataset, texts=texts, **embedding)
+    _check_free(out, overwrite)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    building.chmod(0o755)
+    try:
+        manifest = new_manifest(model, out, None if run is None else Path(run))
+        index = Index(building, manifest, LanceStore(building, model.dim, create=True), model)
+        added = index.add(model, dataset, texts=texts, **embedding)
+        if out.exists():
+            shutil.rmtree(out)
+        building.rename(out)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return added
+
+
+def _check_free(out: Path, overwrite: bool) -> None:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not out.is_dir() or not (out / "manifest.json").is_file():
+        raise SearchIndexError(f"{out} exists and is no index: name another folder (--out)")
+    read_manifest(out)
+    if not overwrite:
+        raise SearchIndexError(
+            f"{out} holds an index already: add to it (--add), or name another folder (--out)"
+        )
+
+
+def open_index(
+    path: str | Path, *, model: AlignmentModel | None = None, in_memory: bool = False
+) -> Index:
+    """An index that `build_index` made.
+
+    Args:
+        path: its folder.
+        model: the model that made it, if it is loaded already.
+        in_memory: read all rows now and search them in memory, exactly; changes stay there.
+
+    Raises:
+        SearchIndexError: no index, a damaged one, or one of another model.
+    """
+    folder = Path(path)
+    manifest = read_manifest(folder)
+    store: VectorStore = LanceStore(folder, manifest.dim)
+    if in_memory:
+        memory = MemoryStore(manifest.dim)
+        memory.upsert(store.rows())
+        store = memory
+    index = Index(folder, manifest, store)
+    if model is not None:
+        index.check_model(model)
+        index = Index(folder, manifest, store, model)
+    return index

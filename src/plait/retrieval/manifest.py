@@ -1,0 +1,128 @@
+"""``manifest.json`` of an index: which model made it, and what it holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import plait
+from plait.core.errors import SearchIndexError
+from plait.core.files import digest, read_json, write_json
+from plait.models.alignment import AlignmentModel
+from plait.models.storage import weights_fingerprint
+
+NAME = "manifest.json"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an index was made with.
+
+    Attributes:
+        dim: features of a vector.
+        model: fingerprint of the model (see `model_fingerprint`).
+        run: the model's folder, absolute; None when it was never saved.
+        run_relative: the same seen from the index, so that both may move together.
+        columns: metadata keys that a filter may name.
+        modalities: of the rows.
+        created_by: the version of plait.
+        created: when, in UTC.
+    """
+
+    dim: int
+    model: str
+    run: str | None = None
+    run_relative: str | None = None
+    columns: tuple[str, ...] = ()
+    modalities: tuple[str, ...] = ()
+    created_by: str = f"plait {plait.__version__}"
+    created: str = ""
+
+    def save(self, folder: Path) -> None:
+        """Writes the manifest of the index in ``folder``, in one step."""
+        write_json(folder / NAME, {"format": "plait-index", "version": VERSION, **asdict(self)})
+
+
+def new_manifest(model: AlignmentModel, folder: Path, run: Path | None) -> Manifest:
+    """The manifest of an empty index that is to stand in ``folder``."""
+    absolute = None if run is None else run.resolve()
+    return Manifest(
+        dim=model.dim,
+        model=model_fingerprint(model),
+        run=None if absolute is None else str(absolute),
+        run_relative=None if absolute is None else os.path.relpath(absolute, folder.resolve()),
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    )
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of an index.
+
+    Raises:
+        SearchIndexError: there is no index, a damaged one, or one of a newer plait.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        raise SearchIndexError(f"{folder} is no index of plait: it has no {NAME} (plait index)")
+    try:
+        stored = read_json(path)
+        kind, version = stored.pop("format"), stored.pop("version")
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise SearchIndexError(f"{path} is damaged: index the data again") from error
+    if kind != "plait-index":
+        raise SearchIndexError(f"{path} is of the kind {kind!r}, not an index of plait")
+    if version > VERSION:
+        raise SearchIndexError(f"{folder} was made by a newer plait ({stored.get('created_by')})")
+    try:
+        stored |= {name: tuple(stored[name]) for name in ("columns", "modalities")}
+        return Manifest(**stored)
+    except (KeyError, TypeError) as error:
+        raise SearchIndexError(f"{path} is damaged: index the data again") from error
+
+
+def run_folder(manifest: Manifest, folder: Path) -> Path:
+    """Where the model of an index is, also after both moved together.
+
+    Raises:
+        SearchIndexError: it is nowhere.
+    """
+    if manifest.run is None or manifest.run_relative is None:
+        raise SearchIndexError(
+            f"{folder} was made by a model that was not saved: name the model's folder (--run RUN)"
+        )
+    for place in (folder / manifest.run_relative, Path(manifest.run)):
+        if place.is_dir():
+            return place
+    raise SearchIndexError(
+        f"the model of {folder} is no longer in {manifest.run}: name its folder (--run RUN)"
+    )
+
+
+def model_fingerprint(model: AlignmentModel) -> str:
+    """16 hex digits of all weights and of the towers' preprocessing."""
+    parts = [model.tower(name).encoder.preprocess.fingerprint for name in sorted(model.modalities)]
+    return digest(weights_fingerprint(model), *parts)
+
+
+def check_same_model(manifest: Manifest, fingerprint: str, folder: Path) -> None:
+    """Refuses a model that did not make the index: its vectors mean something else.
+
+    Raises:
+        SearchIndexError: naming both fingerprints.
+    """
+    if fingerprint != manifest.model:
+        raise SearchIndexError(
+            f"{folder} was made by the model with the fingerprint {manifest.model}, but this model "
+            f"has the fingerprint {fingerprint}: use the model that made the index"
+            f"{f' ({manifest.run})' if manifest.run else ''}, or index the data anew"
+        )
+
+
+def united(old: Sequence[str], new: Sequence[str]) -> tuple[str, ...]:
+    """Names of both, sorted, each once."""
+    return tuple(sorted({*old, *new}))

@@ -1,0 +1,115 @@
+"""From samples and their vectors to the rows of an index."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from plait.core.files import digest, replacing
+from plait.core.modality import IMAGE, TEXT
+from plait.data.decode import decode_image
+from plait.data.sample import MediaRef, Sample
+from plait.retrieval.store import Row
+
+THUMBNAILS = "thumbnails"
+_SIDE = 256  # pixels of a stored thumbnail's longer side
+
+
+def image_row(sample: Sample, split: str, vector: Float[np.ndarray, " D"], folder: Path) -> Row:
+    """The row of a picture.
+
+    A picture without a file of its own (in a shard, a table, memory) leaves a thumbnail in the
+    index, so that results can be looked at later.
+    """
+    assert sample.image is not None
+    metadata = _metadata(sample, split)
+    path = sample.image.path
+    if path is None:
+        metadata["source"] = sample.image.name
+        shown = _thumbnail(sample.image, sample.id, folder)
+    else:
+        shown = str(path.resolve())
+    return Row(sample.id, vector, IMAGE, sample.texts, shown, None, metadata)
+
+
+def text_rows(
+    sample: Sample, split: str, vectors: Sequence[Float[np.ndarray, " D"]], path: str | None
+) -> Iterator[Row]:
+    """The rows of a sample's texts; ``path`` shows its picture."""
+    for number, (text, vector) in enumerate(zip(sample.texts, vectors, strict=True)):
+        language = sample.languages[number] if sample.languages else None
+        metadata = _metadata(sample, split)
+        yield Row(sample.id, vector, TEXT, (text,), path, language, metadata, number)
+
+
+def _metadata(sample: Sample, split: str) -> dict[str, Any]:
+    """The sample's own columns, with its split and group where they don't stand there already."""
+    found: dict[str, Any] = {"split": split}
+    if sample.group is not None:
+        found["group"] = sample.group
+    found |= {str(key): _plain(value) for key, value in {**sample.labels, **sample.meta}.items()}
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """JSON; what JSON has no word for becomes text, and NaN becomes null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return str(value)
+
+
+def _thumbnail(ref: MediaRef, name: str, folder: Path) -> str:
+    """Writes a small JPEG and returns its path seen from the index."""
+    code = digest(name)
+    relative = Path(THUMBNAILS) / code[:2] / f"{code}.jpg"
+    picture = Image.fromarray(decode_image(ref.read(), name=ref.name))
+    picture.thumbnail((_SIDE, _SIDE))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=88)
+    with replacing(folder / relative) as temporary:
+        temporary.write_bytes(buffer.getvalue())
+    return relative.as_posix()
+
+
+def remove_thumbnails(rows: Sequence[Row], folder: Path) -> None:
+    """Deletes the thumbnails that only these rows show."""
+    for row in rows:
+        if row.path is not None and row.path.startswith(f"{THUMBNAILS}/"):
+            (folder / row.path).unlink(missing_ok=True)
+
+
+def result(row: Row, score: float, rank: int, folder: Path) -> dict[str, Any]:
+    """A hit as JSON: ``{rank, id, score, path, text, texts, modality, language, metadata}``.
+
+    ``text`` is the first text, None without any; ``path`` can be opened from anywhere.
+    """
+    path = row.path
+    if path is not None and not Path(path).is_absolute():
+        path = str((folder / path).resolve())
+    return {
+        "rank": rank,
+        "id": row.id,
+        "score": round(score, 6),
+        "path": path,
+        "text": row.texts[0] if row.texts else None,
+        "texts": list(row.texts),
+        "modality": row.modality,
+        "language": row.language,
+        "metadata": json.loads(json.dumps(dict(row.metadata))),
+    }
