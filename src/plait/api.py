@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from plait.core.errors import DataError, UserError
 
@@ -87,7 +87,8 @@ def evaluate(
     from plait.evaluation import evaluate_alignment
 
     dataset = _open_split(data if data is not None else _data_of(run), split, on_bad_row)
-    return {"run": str(run), "split": split, **evaluate_alignment(load(run), dataset)}
+    metrics = evaluate_alignment(load(run), dataset, on_bad_row=_checked(on_bad_row))
+    return {"run": str(run), "split": split, **metrics}
 
 
 def _data_of(run: Source) -> str:
@@ -99,13 +100,19 @@ def _data_of(run: Source) -> str:
 def _open_split(source: Source, split: str, on_bad_row: str) -> PairDataset:
     from plait.data import open_dataset
 
-    if on_bad_row not in ("fail", "skip"):
-        raise UserError(f"--on-bad-row is 'fail' or 'skip', not {on_bad_row!r}")
-    dataset = open_dataset(source, on_bad_row=on_bad_row)  # type: ignore[arg-type]
+    dataset = open_dataset(source, on_bad_row=_checked(on_bad_row))
     part = dataset.split(split)
     if not len(part):
         raise DataError(f"no samples in the split {split!r}", path=str(source))
     return part
+
+
+def _checked(on_bad_row: str) -> Literal["fail", "skip"]:
+    if on_bad_row == "fail":
+        return "fail"
+    if on_bad_row == "skip":
+        return "skip"
+    raise UserError(f"--on-bad-row is 'fail' or 'skip', not {on_bad_row!r}")
 
 
 def embed(
@@ -113,11 +120,12 @@ def embed(
 ) -> dict[str, Any]:
     """Writes unit vectors of ``data`` to ``out`` (.npz or .parquet); refuses to overwrite."""
     from plait.engines.features import embed_dataset
-    from plait.retrieval.vectors import write_vectors
+    from plait.retrieval.vectors import check_target, write_vectors
 
     dataset = _open_split(data, split, on_bad_row)
-    embeddings = embed_dataset(load(run), dataset)
-    return write_vectors(embeddings, dataset, Path(out))
+    check_target(Path(out))
+    embeddings = embed_dataset(load(run), dataset, on_bad_row=_checked(on_bad_row))
+    return write_vectors(embeddings, Path(out))
 
 
 def index(
@@ -137,11 +145,20 @@ def index(
     if data is None and not delete:
         raise UserError("nothing to do: give data to index, or --delete ID")
     deleted = open_index(out).delete(list(delete)) if delete else 0
-    added = 0
+    added, skipped = 0, 0
     if data is not None:
         dataset = _open_split(data, split, on_bad_row)
-        added = build_index(load(run), dataset, out, run=Path(run), add=add)
-    return {"out": str(out), "added": added, "deleted": deleted, "rows": len(open_index(out))}
+        done = build_index(
+            load(run), dataset, out, run=Path(run), add=add, on_bad_row=on_bad_row
+        )
+        added, skipped = done.rows, len(done.skipped) + len(dataset.skipped)
+    return {
+        "out": str(out),
+        "rows": len(open_index(out)),
+        "added": added,
+        "deleted": deleted,
+        "skipped": skipped,
+    }
 
 
 def search(
@@ -159,18 +176,11 @@ def search(
 
     if (query is None) == (image is None):
         raise UserError("give words to look for, or --image FILE, one of the two")
-    if query is not None and not query.strip():
-        raise UserError("the query is empty")
-    store = open_index(Path(index))
-    model = load(run if run is not None else store.run_folder())
-    store.check_model(model)
-    if query is not None:
-        vector = model.embed(texts=[query])["text"][0]
-    else:
-        vector = model.embed(images=[Path(str(image))])["image"][0]
-    hits = store.search(vector, k=k, where=where)
+    opened = open_index(index, model=None if run is None else load(run))
+    wanted = query if query is not None else Path(str(image))
+    hits = opened.search(wanted, k=k, where=where)
     if sheet is not None:
-        contact_sheet([(query if query is not None else str(image), hits)], Path(sheet))
+        contact_sheet([(str(wanted), hits)], Path(sheet))
     return hits
 
 
@@ -206,9 +216,7 @@ def convert(source: Source, out: Source, to: str, *, on_bad_row: str = "fail") -
     """Writes pairs in another format; refuses to overwrite."""
     from plait.data.convert import convert as convert_data
 
-    dataset = _open_split(source, "all", on_bad_row)
-    convert_data(dataset, Path(out), to=to)
-    return {"samples": len(dataset), "out": str(out), "format": to}
+    return convert_data(source, out, to, on_bad_row=_checked(on_bad_row)).to_json()
 
 
 def audit(path: Source, *, model: Source | None = None) -> AuditReport:

@@ -42,11 +42,11 @@ def get(
 
 
 @app.command("inspect")
-def inspect(path: Source, on_bad_row: OnBadRow = "fail", as_json: JsonOption = False) -> None:
+def inspect(path: Source, as_json: JsonOption = False) -> None:
     """Say what a path holds: format, samples, texts, splits, examples."""
     from plait.data import inspect as inspect_data
 
-    result = inspect_data(path, on_bad_row=on_bad_row)
+    result = inspect_data(path)
 
     def page() -> None:
         plain = [(key, _short(value)) for key, value in result.items() if key != "examples"]
@@ -99,7 +99,10 @@ def convert(
     from plait import api
 
     result = api.convert(path, out, to, on_bad_row=on_bad_row)
-    line = "{samples} samples -> {out} ({format})".format(**result)
+    line = "{samples} samples -> {path} ({format})".format(**result)
+    if result["lost"]:
+        lost = ", ".join(f"{name} of {count}" for name, count in result["lost"].items())
+        line += f"; this format cannot say: {lost}"
     emit(result, as_json, lambda: typer.echo(line))
 
 

@@ -33,5 +33,5 @@ def index(
     result = api.index(
         run, data, out, add=add, delete=delete or (), split=split, on_bad_row=on_bad_row
     )
-    line = "{rows} rows in {out} ({added} added, {deleted} deleted)".format(**result)
+    line = "{rows} rows in {out} ({added} added, {deleted} deleted, {skipped} skipped)".format(**result)
     emit(result, as_json, lambda: typer.echo(line))
