@@ -72,6 +72,8 @@ def preprocess_fast(
     if size == array.shape[:2] or not _resizes_natively(preprocess.interpolation):
         return preprocess(array)
     # Channels last, as decoded: the kernel is written for it, and needs no copy.
+    if not array.flags.writeable:
+        array = array.copy()  # torch warns of memory that it may not write to
     source = torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)[None]
     resized = functional.interpolate(
         source, size=size, mode=preprocess.interpolation, antialias=True, align_corners=False

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from plait.core.errors import DataError
 
@@ -30,9 +30,11 @@ class MediaRef(Protocol):
     @property
     def path(self) -> Path | None: ...
 
-    @property
-    def size(self) -> int:
-        """Bytes. Raises `DataError` when the file is gone."""
+    if TYPE_CHECKING:  # isinstance asks for every member, and this one touches the disk
+
+        @property
+        def size(self) -> int:
+            """Bytes. Raises `DataError` when the file is gone."""
 
     def read(self) -> bytes:
         """The encoded bytes. Raises `DataError` when they are missing or unreadable."""
