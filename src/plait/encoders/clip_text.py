@@ -112,7 +112,7 @@ class ClipText(Encoder):
             where = (ids == self.config.eos_id).int().argmax(dim=1)
         else:
             where = ids.argmax(dim=1)
-        return tokens[torch.arange(len(tokens), device=tokens.device), where]
+        return tokens[torch.arange(tokens.shape[0], device=tokens.device), where]
 
     def spec(self) -> dict[str, Any]:
         """See `Encoder.spec`."""

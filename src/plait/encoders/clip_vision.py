@@ -99,7 +99,7 @@ class ClipVision(Encoder):
             )
         x = self.patch(pixels).flatten(2).transpose(1, 2)
         if self.config.clip_stem:
-            x = torch.cat([self.class_token.expand(len(x), 1, -1), x], dim=1)
+            x = torch.cat([self.class_token.expand(x.shape[0], 1, -1), x], dim=1)
         x = x + self.position
         if self.config.clip_stem:
             x = self.pre_norm(x)

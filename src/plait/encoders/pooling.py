@@ -43,7 +43,7 @@ def last_pool(tokens: Tokens, mask: Mask) -> Float[Tensor, "B D"]:
     """The last real position (decoder-only language models)."""
     positions = torch.arange(mask.shape[1], device=mask.device)
     last = (mask * positions).amax(1)
-    return tokens[torch.arange(len(tokens), device=tokens.device), last]
+    return tokens[torch.arange(tokens.shape[0], device=tokens.device), last]
 
 
 POOLS = {

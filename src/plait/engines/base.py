@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -37,6 +37,7 @@ class EngineWarning(UserWarning):
     """An engine was passed over; the message says why."""
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Runs one tower."""
 
@@ -94,36 +95,27 @@ def open_first(
     from plait.engines.torch_engine import TorchEngine
 
     sample = {name: array[:PROBE_ROWS] for name, array in sample.items()}
-    if len(next(iter(sample.values()))) < 2:  # conversion needs two rows
-        sample = {name: np.repeat(array, 2, axis=0) for name, array in sample.items()}
+    if len(next(iter(sample.values()))) < 4:  # see `openvino_engine.convert`
+        sample = {name: np.resize(array, (4, *array.shape[1:])) for name, array in sample.items()}
     exact = TorchEngine(encoder)
+    opener = _Opener(encoder, sample, threads)
+    if len(wanted) == 1:
+        return opener.open(wanted[0]), []
     expected: np.ndarray | None = None
-    converted = None
     rejected: list[Choice] = []
     for choice in wanted:
         if choice == Choice("torch", "float32"):
-            return exact, rejected
-        engine: Engine
-        if choice.name == "torch":
-            engine = TorchEngine(encoder, choice.precision)
-        else:
-            from plait.engines.openvino_engine import OpenVinoEngine, convert
-
-            try:
-                converted = converted or convert(encoder, sample)
-                engine = OpenVinoEngine(converted, choice.precision, threads=threads)
-            except (RuntimeError, TypeError, ValueError) as error:  # unsupported operations
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                if len(wanted) == 1:
-                    raise ModelError(f"OpenVINO cannot run this encoder: {reason}") from error
-                _warn(f"OpenVINO cannot run this {encoder.modality} encoder ({reason})")
-                rejected.append(choice)
-                continue
-        if len(wanted) == 1:
-            return engine, rejected
-        if expected is None:
-            expected = exact.run(sample)
-        least, mean = least_cosine(engine.run(sample), expected)
+            break
+        expected = exact.run(sample) if expected is None else expected
+        try:
+            engine = opener.open(choice)
+            found = engine.run(sample)
+        except (ModelError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            _warn(f"{choice} is passed over for the {encoder.modality} encoder: {reason}")
+            rejected.append(choice)
+            continue
+        least, mean = least_cosine(found, expected)
         if mean >= LEAST_MEAN_COSINE and least >= LEAST_COSINE:
             return engine, rejected
         _warn(
@@ -133,6 +125,32 @@ def open_first(
         )
         rejected.append(choice)
     return exact, rejected
+
+
+class _Opener:
+    """Opens engines of one encoder; what OpenVINO converted serves every precision."""
+
+    def __init__(self, encoder: Encoder, sample: Inputs, threads: int | None) -> None:
+        self.encoder, self.sample, self.threads = encoder, sample, threads
+        self._converted: Any = None
+        self._failure: ModelError | None = None
+
+    def open(self, choice: Choice) -> Engine:
+        if choice.name == "torch":
+            from plait.engines.torch_engine import TorchEngine
+
+            return TorchEngine(self.encoder, choice.precision)
+        from plait.engines.openvino_engine import OpenVinoEngine, convert
+
+        if self._failure is not None:
+            raise self._failure
+        if self._converted is None:
+            try:
+                self._converted = convert(self.encoder, self.sample)
+            except ModelError as error:
+                self._failure = error
+                raise
+        return OpenVinoEngine(self._converted, choice.precision, threads=self.threads)
 
 
 def probe_inputs(encoder: Encoder) -> dict[str, np.ndarray]:
@@ -152,4 +170,4 @@ def probe_inputs(encoder: Encoder) -> dict[str, np.ndarray]:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, EngineWarning, stacklevel=4)
+    warnings.warn(message, EngineWarning, stacklevel=3)

@@ -7,6 +7,7 @@ dynamic. The engine keeps the weights of the moment it was made.
 
 from __future__ import annotations
 
+import copy
 import threading
 import warnings
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from plait.core.errors import MissingExtra
+from plait.core.errors import MissingExtra, ModelError
 from plait.encoders.base import Encoder
 from plait.engines.tower import PooledTower, evaluating
 
@@ -32,16 +33,22 @@ def convert(encoder: Encoder, sample: Mapping[str, np.ndarray]) -> Any:
 
     Raises:
         MissingExtra: openvino is not installed.
+        ModelError: the encoder has an operation that OpenVINO does not.
     """
     openvino = _openvino()
-    inputs = tuple(torch.as_tensor(array[:3]) for array in sample.values())
-    tower = PooledTower(encoder, list(sample))
+    # A copy, because OpenVINO shares the memory of weights, and these may be trained later.
+    own = copy.deepcopy(encoder, {id(encoder.preprocess): encoder.preprocess})
+    inputs = tuple(torch.as_tensor(_example(array)) for array in sample.values())
+    tower = PooledTower(own, list(sample))
     with evaluating(tower), torch.inference_mode(), warnings.catch_warnings():
         # Tracing is what OpenVINO converts best, and deprecated in torch; tracer warnings speak of
         # shape checks in model code, whose outcome does not change between batches.
         warnings.simplefilter("ignore")
-        traced = torch.jit.trace(tower, inputs, check_trace=False, strict=False)
-        model = openvino.convert_model(traced, example_input=inputs)
+        try:
+            traced = torch.jit.trace(tower, inputs, check_trace=False, strict=False)
+            model = openvino.convert_model(traced, example_input=inputs)
+        except Exception as error:  # the library raises many kinds
+            raise ModelError(f"OpenVINO cannot convert this encoder: {_reason(error)}") from error
     shapes = {}
     for port, (name, array) in zip(model.inputs, sample.items(), strict=True):
         port.get_tensor().set_names({name})
@@ -49,6 +56,20 @@ def convert(encoder: Encoder, sample: Mapping[str, np.ndarray]) -> Any:
         shapes[port] = [-1, *(array.shape[1:] if array.ndim > 2 else [-1] * (array.ndim - 1))]
     model.reshape(shapes)
     return model
+
+
+def _example(array: np.ndarray) -> np.ndarray:
+    """What to trace with: other sizes than the sample's, so that comparing them tells whether a
+    size became a constant.
+    """
+    array = array[:3] if len(array) > 3 else array[:2]
+    return array[:, : max(2, array.shape[1] - 1)] if array.ndim == 2 else array
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if line.startswith("No conversion rule")]
+    return (telling or lines or [type(error).__name__])[0]
 
 
 class OpenVinoEngine:
