@@ -1,0 +1,1 @@
+"""One file per built-in data set; `plait.data.catalog` lists them."""
