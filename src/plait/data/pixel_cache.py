@@ -11,10 +11,10 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import weakref
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import UInt8
@@ -60,6 +60,26 @@ class _Segment:
     checked: set[int] = field(default_factory=set)
 
 
+class _Files:
+    """The open files of a segment that is being written; closed with the last reference."""
+
+    def __init__(self, pixels: Path, records: Path) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        self.pixels, self.records = os.open(pixels, flags, 0o666), os.open(records, flags, 0o666)
+        self.close = weakref.finalize(self, _close, self.pixels, self.records)
+
+    def append(self, pixels: memoryview, record: bytes) -> None:
+        """Writes the pixels, then the record that tells of them."""
+        for file, content in ((self.pixels, pixels), (self.records, memoryview(record))):
+            while content:
+                content = content[os.write(file, content) :]
+
+
+def _close(*files: int) -> None:
+    for file in files:
+        os.close(file)
+
+
 class PixelCache:
     """A store of uint8 pixels (3, h, w) by picture, for one preprocessing.
 
@@ -78,7 +98,7 @@ class PixelCache:
         self._where: dict[bytes, tuple[_Segment, int]] = {}
         self._segments: dict[str, _Segment] = {}
         self._own: _Segment | None = None
-        self._files: tuple[BinaryIO, BinaryIO] | None = None
+        self._files: _Files | None = None
         self._lock = threading.Lock()
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "preprocess.json").exists():  # for people who look in here
@@ -125,8 +145,6 @@ class PixelCache:
                 return None
             segment, slot = found
             if segment.mapped is None or len(segment.mapped) <= slot:
-                if segment is self._own and self._files is not None:
-                    self._files[0].flush()
                 segment.mapped = self._map(segment)
                 if segment.mapped is None:
                     return None
@@ -170,30 +188,27 @@ class PixelCache:
 
     def _append(self, content: np.ndarray, record: bytes) -> None:
         assert self._files is not None
-        data, records = self._files
         try:
-            data.write(content.data.cast("B"))
-            data.flush()
-            records.write(record)
-            records.flush()
+            self._files.append(content.data.cast("B"), record)
         except OSError as error:  # a full disk, most likely; what comes after it would be shifted
+            self._files.close()
             self._own, self._files = None, None
             raise UserError(
                 f"{self.folder}: pixels cannot be kept: {error.strerror}; make room, or switch "
                 "the pixel cache off"
             ) from error
 
-    def _start_segment(self) -> tuple[_Segment, tuple[BinaryIO, BinaryIO]]:
+    def _start_segment(self) -> tuple[_Segment, _Files]:
         name = f"{os.getpid():x}-{os.urandom(6).hex()}"
         segment = _Segment(self.folder / f"{name}.pixels", self.folder / f"{name}.records")
         self._segments[name] = segment
-        return segment, (segment.pixels.open("xb"), segment.records.open("xb"))
+        return segment, _Files(segment.pixels, segment.records)
 
     def close(self) -> None:
         """Ends this writer's segment. The cache can be used further, and starts another then."""
         with self._lock:
-            for file in self._files or ():
-                file.close()
+            if self._files is not None:
+                self._files.close()
             self._own, self._files = None, None
 
     def __enter__(self) -> PixelCache:
