@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from tests.engines.towers import save_pictures
 
 from plait.data.dataset import PairDataset
-from plait.data.sample import FileRef, Sample
+from plait.data.sample import Sample
 from plait.encoders.base import Encoder
 from plait.encoders.registry import build_encoder
-from plait.engines.torch_engine import TorchEngine
 from plait.models.alignment import AlignmentModel, Tower
 from plait.models.projection import build_projection
-
-
-class CountingEngine:
-    """Torch, and a record of how many rows each call had."""
-
-    name, precision = "torch", "float32"
-
-    def __init__(self, encoder: Encoder) -> None:
-        self.inner, self.calls = TorchEngine(encoder), []
-
-    def run(self, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
-        self.calls.append({name: array.shape for name, array in tensors.items()})
-        return self.inner.run(tensors)
-
-    @property
-    def rows(self) -> int:
-        return sum(next(iter(call.values()))[0] for call in self.calls)
 
 
 @pytest.fixture(autouse=True)
@@ -62,18 +42,6 @@ def model(image_encoder: Encoder, text_encoder: Encoder) -> AlignmentModel:
         for encoder in (image_encoder, text_encoder)
     }
     return AlignmentModel(towers)
-
-
-def save_pictures(folder: Path, numbers: Sequence[int]) -> list[FileRef]:
-    """Pictures of random blotches, a different one for each number."""
-    folder.mkdir(exist_ok=True)
-    refs = []
-    for number in numbers:
-        blotches = np.random.default_rng(number).integers(0, 256, (3, 4, 3), dtype=np.uint8)
-        path = folder / f"{number}.jpg"
-        Image.fromarray(blotches).resize((48, 40)).save(path)
-        refs.append(FileRef(path))
-    return refs
 
 
 @pytest.fixture

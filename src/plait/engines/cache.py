@@ -11,6 +11,7 @@ mapped, and their checksum is part of their name.
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import warnings
@@ -91,10 +92,14 @@ class RowStore:
             self._remember(self._write(part))
 
     def _write(self, part: np.ndarray) -> Path:
-        checksum = zlib.crc32(part.view(np.uint8).data)
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(part))
+        body = part.view(np.uint8).data
+        checksum = zlib.crc32(body, zlib.crc32(header.getvalue()))
         path = self.folder / f"{os.urandom(6).hex()}-{checksum:08x}.npy"
         with replacing(path) as temporary, temporary.open("wb") as file:
-            np.save(file, part, allow_pickle=False)
+            file.write(header.getvalue())
+            file.write(body)
         return path
 
     def _merge(self, part: np.ndarray) -> None:
@@ -107,22 +112,22 @@ class RowStore:
 
     def _open(self, path: Path) -> None:
         try:
-            part = np.load(path, mmap_mode="r", allow_pickle=False)
-            checksum = zlib.crc32(part.view(np.uint8).data)
-            sound = path.stem.endswith(f"-{checksum:08x}") and part.dtype.names == ("key", "row")
+            sound = path.stem.endswith(
+                f"-{zlib.crc32(np.memmap(path, np.uint8, mode='r').data):08x}"
+            )
         except FileNotFoundError:  # merged away by another process
             return
-        except (OSError, ValueError, EOFError):
+        except (OSError, ValueError):  # unreadable, or empty
             sound = False
-        if not sound:
-            warnings.warn(
-                f"{path} is damaged; it is removed, and what it held is computed again",
-                CacheWarning,
-                stacklevel=4,
-            )
-            path.unlink(missing_ok=True)
+        if sound:
+            self._remember(path)
             return
-        self._remember(path)
+        warnings.warn(
+            f"{path} is damaged; it is removed, and what it held is computed again",
+            CacheWarning,
+            stacklevel=4,
+        )
+        path.unlink(missing_ok=True)
 
     def _remember(self, path: Path) -> None:
         part = np.load(path, mmap_mode="r", allow_pickle=False)

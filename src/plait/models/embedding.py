@@ -14,7 +14,8 @@ from PIL import Image
 from plait.core.batch import ModalityInput
 from plait.core.errors import DataError, ModelError
 from plait.core.modality import IMAGE, TEXT
-from plait.data.decode import decode_image, to_rgb
+from plait.data.decode import to_rgb
+from plait.data.fast_decode import decode_fast, preprocess_fast
 from plait.data.preprocess import ImagePreprocess, TextPreprocess
 from plait.data.sample import FileRef, MediaRef
 
@@ -43,7 +44,7 @@ def to_array(picture: Any, number: int) -> np.ndarray:
     if isinstance(picture, str | Path):
         picture = FileRef(Path(picture))
     if isinstance(picture, MediaRef):
-        return decode_image(picture.read(), name=picture.name)
+        return decode_fast(picture.read(), name=picture.name)
     if isinstance(picture, Image.Image):
         return np.ascontiguousarray(to_rgb(picture))
     if isinstance(picture, np.ndarray):
@@ -60,8 +61,9 @@ def to_array(picture: Any, number: int) -> np.ndarray:
 
 
 def image_input(pictures: Sequence[Any], preprocess: ImagePreprocess, start: int) -> ModalityInput:
-    """A batch of pictures for an image encoder."""
-    pixels = [preprocess(to_array(item, start + i)) for i, item in enumerate(pictures)]
+    """A batch of pictures for an image encoder, by the path that training takes."""
+    arrays = (to_array(item, start + i) for i, item in enumerate(pictures))
+    pixels = [preprocess_fast(array, preprocess) for array in arrays]
     return ModalityInput.of(pixels=torch.from_numpy(np.stack(pixels)))
 
 
