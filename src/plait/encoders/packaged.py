@@ -19,7 +19,7 @@ from plait.core.errors import ModelError, did_you_mean
 from plait.core.modality import IMAGE, TEXT
 from plait.data.preprocess import ImagePreprocess
 from plait.encoders import hf_text, timm_image
-from plait.encoders.base import Encoder, Example, Family, check_modality, check_options
+from plait.encoders.base import Encoder, Family, check_modality, check_options
 
 
 @dataclass(frozen=True)
@@ -163,8 +163,4 @@ FAMILY = Family(
     build=build,
     rebuild=rebuild,
     help="weights installed as packages: " + ", ".join(PACKAGES),
-    examples=(
-        Example("pkg/efficientnet-lite0", IMAGE, {"size": 64}),
-        Example("pkg/minilm-l6", TEXT),
-    ),
 )

@@ -103,16 +103,17 @@ class NgramEncoder(Encoder):
         # Fixed pseudo-random multipliers (Knuth's constant), the same on every machine.
         steps = torch.arange(1, (len(orders) + 1) * length + 1) * 2654435761 % buckets
         self.register_buffer("coefficients", steps.view(len(orders) + 1, length), persistent=False)
-        # One more row, all zero, for what isn't a feature.
-        self.table = nn.Embedding(buckets + 1, width, padding_idx=buckets)
-        nn.init.normal_(self.table.weight[:buckets])
+        self.table = nn.Embedding(buckets, width)
         self.norm = nn.LayerNorm(width)
         self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
         nn.init.zeros_(self.down.weight)
         nn.init.zeros_(self.down.bias)
 
     def features(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """(B, N) bytes to the buckets (B, N, orders + 1) of what starts or ends at each."""
+        """(B, N) bytes to the buckets (B, N, orders + 1) of what starts or ends at each.
+
+        The number of buckets itself stands for nothing.
+        """
         byte = (ids - FIRST_BYTE).clamp(min=0) * mask
         real = mask & (ids >= FIRST_BYTE)
         begins = real & ((byte < 128) | (byte >= 192))  # not a UTF-8 continuation
@@ -152,12 +153,17 @@ class NgramEncoder(Encoder):
         ids = inputs.tensors["ids"]
         mask = token_mask(ids, inputs.mask)
         buckets = self.features(ids, mask)
-        found = buckets < self.buckets
-        rows = self.table(buckets)
-        count = found.sum(dim=(1, 2)).clamp(min=1)[:, None].to(rows.dtype)
-        pooled = self.norm(rows.sum(dim=(1, 2)) / count.sqrt())
+        found = (buckets < self.buckets).to(self.table.weight.dtype)
+        tokens = F.embedding_bag(
+            buckets.clamp(max=self.buckets - 1).flatten(0, 1),
+            self.table.weight,
+            mode="sum",
+            per_sample_weights=found.flatten(0, 1),
+        ).unflatten(0, ids.shape)
+        count = found.sum(dim=(1, 2)).clamp(min=1)[:, None]
+        pooled = self.norm(tokens.sum(dim=1) / count.sqrt())
         pooled = pooled + self.down(F.gelu(self.up(pooled)))
-        return Encoded(rows.sum(dim=2), mask, pooled)
+        return Encoded(tokens, mask, pooled)
 
     def spec(self) -> dict[str, Any]:
         """See `Encoder.spec`."""

@@ -171,5 +171,5 @@ FAMILY = Family(
     build=build,
     rebuild=rebuild,
     help="a classifier of torchvision",
-    examples=(Example("torchvision/resnet18", IMAGE, {"size": 64}),),
+    examples=(Example("torchvision/resnet18", IMAGE, {"size": 32}),),
 )

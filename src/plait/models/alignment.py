@@ -190,6 +190,6 @@ class AlignmentModel(nn.Module):
         """
         classes = embedding.embed_labels(self, labels, templates)
         rows = self.embed(images=images)[IMAGE]
-        logits = rows @ classes.T * float(self.scale)
+        logits = rows @ classes.T * self.scale.item()
         exp = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(exp / exp.sum(axis=1, keepdims=True), dtype=np.float32)

@@ -99,6 +99,9 @@ def _read_spec(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{path} is damaged: {problem}") from problem
     if not isinstance(spec, dict) or spec.get("format") != "plait-model":
         raise ModelError(f"{path} doesn't describe a plait model")
+    lacking = [key for key in ("version", "kind", "towers", "max_scale", "bias") if key not in spec]
+    if lacking:
+        raise ModelError(f"{path} lacks {lacking[0]!r}")
     if spec["version"] > VERSION:
         raise ModelError(
             f"{path} has version {spec['version']}, this plait reads up to {VERSION}: update plait"

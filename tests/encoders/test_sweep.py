@@ -1,0 +1,198 @@
+"""Every registered encoder goes through the same checks."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from plait.core.batch import Encoded, ModalityInput
+from plait.data.preprocess import ImagePreprocess, TextPreprocess
+from plait.encoders.adapt import merged_state_dict, set_trainable
+from plait.encoders.base import Encoder, Example
+from plait.encoders.registry import FAMILIES, build_encoder, encoder_from_spec
+
+EXAMPLES = {
+    f"{number} {example.source}": example
+    for family in FAMILIES.values()
+    for number, example in enumerate(family.examples)
+}
+LOCAL = ("hf/bert", "hf/vit", "hf/resnet", "clip/image", "clip/text")
+TEXTS = ("a cat", "a very long dog, lying on a mat of straw", "猫和狗")
+
+
+@pytest.fixture(params=[*EXAMPLES, *LOCAL])
+def encoder(request: pytest.FixtureRequest, local_models: Callable[[str], Example]) -> Encoder:
+    """A fresh copy of each encoder."""
+    name = request.param
+    if name not in _built:
+        _built[name] = _build(EXAMPLES.get(name) or local_models(name))
+    return copy.deepcopy(_built[name])
+
+
+_built: dict[str, Encoder] = {}
+
+
+def _build(example: Example) -> Encoder:
+    torch.manual_seed(0)
+    built = build_encoder(
+        example.source, modality=example.modality, pretrained=False, **example.options
+    )
+    with torch.no_grad():
+        for parameter in built.parameters():  # zero-initialised parts would hide mistakes
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    return built
+
+
+def inputs_of(encoder: Encoder, rows: int = 3) -> ModalityInput:
+    if isinstance(encoder.preprocess, ImagePreprocess):
+        return ModalityInput.of(pixels=_pixels(rows, encoder.preprocess.size_2d))
+    ids, mask = encoder.preprocess(TEXTS[:rows])
+    return ModalityInput.of(mask=torch.from_numpy(mask), ids=torch.from_numpy(ids))
+
+
+@cache
+def _pixels(rows: int, size: tuple[int, int]) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (rows, 3, *size), generator=generator, dtype=torch.uint8)
+
+
+def test_shapes_dtypes_and_declared_widths(encoder: Encoder) -> None:
+    assert not encoder.training
+    inputs = inputs_of(encoder)
+    out = encoder(inputs)
+    assert isinstance(out, Encoded)
+    assert out.tokens.shape == (3, out.mask.shape[1], encoder.token_width)
+    assert out.pooled.shape == (3, encoder.width)
+    assert out.pooled.dtype == torch.float32
+    assert torch.isfinite(out.tokens).all() and torch.isfinite(out.pooled).all()
+    in_double = encoder.double()(inputs)
+    assert in_double.pooled.dtype == torch.float64
+    scale = in_double.pooled.abs().max()
+    assert (in_double.pooled - out.pooled).abs().max() < 1e-4 * scale
+
+
+def test_every_parameter_that_pooling_uses_gets_a_gradient(encoder: Encoder) -> None:
+    set_trainable(encoder, "full")
+    out = encoder(inputs_of(encoder))
+    generator = torch.Generator().manual_seed(2)
+    loss = (out.pooled * torch.randn(out.pooled.shape, generator=generator)).sum()
+    loss = loss + (out.tokens * torch.randn(out.tokens.shape, generator=generator)).sum()
+    loss.backward()
+    silent = [name for name, p in encoder.named_parameters() if p.grad is None]
+    assert not silent
+
+
+def test_alone_equals_co_batched(encoder: Encoder) -> None:
+    inputs = inputs_of(encoder)
+    with torch.no_grad():
+        together = encoder(inputs).pooled
+        for row in range(3):
+            one = inputs.map(lambda tensor, row=row: tensor[row : row + 1])
+            alone = encoder(one).pooled
+            scale = together.abs().max()
+            assert (alone[0] - together[row]).abs().max() <= 1e-5 * scale
+
+
+def test_padding_changes_nothing(encoder: Encoder) -> None:
+    preprocess = encoder.preprocess
+    if not isinstance(preprocess, TextPreprocess):
+        pytest.skip("no padding in images")
+    encoder.double()
+    for text in TEXTS:
+        ids, mask = (torch.from_numpy(x) for x in preprocess([text]))
+        room = preprocess.max_length - ids.shape[1]
+        extra = min(3, room)
+        other = (ids.max() // 2).item()  # what stands at padded places must not matter
+        longer = torch.nn.functional.pad(ids, (0, extra), value=other)
+        wider = torch.nn.functional.pad(mask, (0, extra), value=False)
+        if preprocess.padding == "full":
+            assert room == 0
+            continue
+        short = encoder(ModalityInput.of(mask=mask, ids=ids)).pooled
+        padded = encoder(ModalityInput.of(mask=wider, ids=longer)).pooled
+        torch.testing.assert_close(padded, short, rtol=0, atol=1e-10)
+
+
+def test_a_row_without_any_token_stays_finite(encoder: Encoder) -> None:
+    if not isinstance(encoder.preprocess, TextPreprocess):
+        pytest.skip("only texts have masks")
+    set_trainable(encoder, "full")
+    inputs = inputs_of(encoder)
+    assert inputs.mask is not None
+    inputs.mask[1] = False
+    with torch.no_grad():
+        kept = encoder(inputs_of(encoder)).pooled[[0, 2]]
+    pooled = encoder(inputs).pooled
+    torch.testing.assert_close(pooled[[0, 2]], kept)
+    pooled.sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in encoder.parameters() if p.grad is not None)
+
+
+def test_spec_rebuilds_it_without_weights(encoder: Encoder, tmp_path: Path) -> None:
+    encoder.save_files(tmp_path)
+    spec = json.loads(json.dumps(encoder.spec()))
+    again = encoder_from_spec(spec, tmp_path)
+    assert again.preprocess.fingerprint == encoder.preprocess.fingerprint
+    again.load_state_dict(encoder.state_dict())
+    inputs = inputs_of(encoder)
+    assert torch.equal(again(inputs).pooled, encoder(inputs).pooled)
+    assert again.spec() == encoder.spec()
+
+
+def test_frozen_trains_nothing_and_stays_in_evaluation_mode(encoder: Encoder) -> None:
+    inputs = inputs_of(encoder)
+    set_trainable(encoder, "frozen")
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    encoder.train()
+    assert not any(module.training for module in encoder.modules())
+    assert not encoder(inputs).pooled.requires_grad
+    assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
+
+
+def test_lora_starts_as_identity_trains_little_and_merges(encoder: Encoder) -> None:
+    inputs = inputs_of(encoder)
+    if type(encoder).__name__ == "NgramEncoder":
+        pytest.skip("a table and two layers: nothing repeated to adapt")
+    with torch.no_grad():
+        before = encoder(inputs).pooled
+    original = {name: value.clone() for name, value in encoder.state_dict().items()}
+    total = sum(p.numel() for p in encoder.parameters())
+    set_trainable(encoder, "lora", rank=2)
+    trained = {name for name, p in encoder.named_parameters() if p.requires_grad}
+    assert trained and all("lora_" in name for name in trained)
+    assert sum(p.numel() for p in encoder.parameters() if p.requires_grad) < total
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(inputs).pooled, before)
+        for name, parameter in encoder.named_parameters():
+            if name in trained:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        adapted = encoder(inputs).pooled
+    assert (adapted - before).abs().max() > 1e-4 * before.abs().max()
+    merged = merged_state_dict(encoder)
+    assert merged.keys() == original.keys()
+    encoder.train()
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            assert not module.training
+
+
+def test_pixels_may_be_bytes_or_fractions(encoder: Encoder) -> None:
+    if not isinstance(encoder.preprocess, ImagePreprocess):
+        pytest.skip("images only")
+    encoder.double()
+    pixels = _pixels(2, encoder.preprocess.size_2d)
+    from_bytes = encoder(ModalityInput.of(pixels=pixels)).pooled
+    from_fractions = encoder(ModalityInput.of(pixels=pixels.double() / 255)).pooled
+    torch.testing.assert_close(from_bytes, from_fractions, rtol=1e-10, atol=1e-10)
+    encoder.float().to(memory_format=torch.channels_last)
+    in_channels_last = encoder(
+        ModalityInput.of(pixels=pixels.contiguous(memory_format=torch.channels_last))
+    ).pooled
+    torch.testing.assert_close(in_channels_last.double(), from_bytes, rtol=1e-3, atol=1e-3)
