@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -30,6 +30,7 @@ _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 _WORDS = re.compile(rf"[{_CJK}]\s*|[^\s{_CJK}]+\s*")
 
 
+@runtime_checkable
 class ImageStep(Protocol):
     """One change of one picture."""
 
@@ -40,6 +41,7 @@ class ImageStep(Protocol):
         """A picture uint8 (3, H, W) changed as ``draws`` numbers in [0, 1) say."""
 
 
+@runtime_checkable
 class TextStep(Protocol):
     """One change of one text."""
 

@@ -33,6 +33,7 @@ OnError = Callable[[int, DataError], None]
 
 
 @runtime_checkable
+@runtime_checkable
 class PixelStore(Protocol):
     """Where finished pixels are kept (see `plait.data.pixel_cache`)."""
 
