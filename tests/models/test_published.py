@@ -11,9 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from plait.core.batch import ModalityInput
 from plait.core.errors import ModelError
 from plait.encoders.byte_tokenizer import byte_preprocess
 from plait.encoders.registry import build_encoder
+from plait.models.alignment import AlignmentModel
 from plait.models.published import load_published
 from plait.models.storage import load_model, save_model, weights_fingerprint
 
@@ -57,6 +59,15 @@ def write_clip(folder: Path, kind: str = "clip") -> Any:
     return model
 
 
+def slow_rows(model: AlignmentModel, pictures: list[np.ndarray]) -> np.ndarray:
+    """Embeddings of pixels from Pillow, which `embed` may differ from by one grey level."""
+    preprocess = model.tower("image").encoder.preprocess
+    pixels = np.stack([preprocess(picture) for picture in pictures])  # type: ignore[arg-type]
+    with torch.no_grad():
+        inputs = ModalityInput.of(pixels=torch.from_numpy(pixels))
+        return model.encode_one("image", inputs).numpy()
+
+
 @pytest.mark.parametrize("kind", ["clip", "legacy", "siglip"])
 def test_transformers_folder_from_pictures_and_words(
     kind: str, pictures: list[np.ndarray], tmp_path: Path
@@ -75,9 +86,10 @@ def test_transformers_folder_from_pictures_and_words(
     extra = {} if kind == "siglip" else {"attention_mask": mask.long()}
     with torch.no_grad():
         out = theirs(input_ids=ids, pixel_values=pixels, **extra)
-    assert np.abs(rows["image"] - out.image_embeds.numpy()).max() < 1e-5
+    assert np.abs(slow_rows(model, pictures) - out.image_embeds.numpy()).max() < 1e-5
+    assert np.abs(rows["image"] - out.image_embeds.numpy()).max() < 0.02  # a grey level at most
     assert np.abs(rows["text"] - out.text_embeds.numpy()).max() < 1e-5
-    logits = model.scale.item() * rows["image"] @ rows["text"].T
+    logits = model.scale.item() * slow_rows(model, pictures) @ rows["text"].T
     if model.bias is not None:
         logits = logits + model.bias.item()
     np.testing.assert_allclose(logits, out.logits_per_image.numpy(), rtol=1e-4, atol=1e-3)
@@ -150,7 +162,8 @@ def test_open_clip_folder(weights_name: str, tmp_path: Path, pictures: list[np.n
         image = theirs.encode_image(pixels, normalize=True).numpy()
         text = theirs.encode_text(full, normalize=True).numpy()
     rows = model.embed(pictures, TEXTS)
-    assert np.abs(rows["image"] - image).max() < 1e-5
+    assert np.abs(slow_rows(model, pictures) - image).max() < 1e-5
+    assert np.abs(rows["image"] - image).max() < 0.02
     assert np.abs(rows["text"] - text).max() < 1e-5
 
 

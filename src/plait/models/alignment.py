@@ -107,11 +107,20 @@ class AlignmentModel(nn.Module):
     @property
     def scale(self) -> Float[Tensor, ""]:
         """What multiplies a cosine to give a logit."""
-        return self.log_scale.clamp(0.0, self._max_log_scale).exp()
+        log_scale, limit = self.log_scale, self._max_log_scale
+        # Not `clamp`, whose gradient is zero at the bound too.
+        log_scale = torch.where(log_scale < 0, torch.zeros_like(log_scale), log_scale)
+        if limit is not None:
+            log_scale = torch.where(log_scale > limit, torch.full_like(log_scale, limit), log_scale)
+        return log_scale.exp()
 
     @property
     def _max_log_scale(self) -> float | None:
-        return None if self.max_scale is None else math.log(self.max_scale)
+        if self.max_scale is None:
+            return None
+        # Rounded as the parameter is: a clamped parameter that lay a rounding error beyond the
+        # bound would have no gradient any more.
+        return torch.tensor(math.log(self.max_scale), dtype=self.log_scale.dtype).item()
 
     @torch.no_grad()
     def clamp_scale(self) -> None:
