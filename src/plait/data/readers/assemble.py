@@ -4,8 +4,8 @@
 every format. Where several pictures of a set share a stem, each takes the shortest tail of its
 path that no other has: ``cats/1.jpg`` and ``dogs/1.jpg`` are ``cats/1`` and ``dogs/1``, wherever
 the data set starts its paths. Pictures that differ in the ending alone keep it (``1.jpg``,
-``1.png``); pictures with the very same name (in tables that embed bytes) add eight digits of
-their content. A picture without any name has the first sixteen digits of its SHA-256.
+``1.png``); pictures with the very same name add the shard they are in, or (in tables that embed
+bytes) eight digits of their content. A picture without any name has the first sixteen digits of its SHA-256.
 
 Numbers that a format counts its entries by (COCO's ``id``, Karpathy's ``imgid``, an ``id`` column)
 are not ids here, because the same photographs would have others in another format; they are kept
@@ -168,8 +168,13 @@ def make_ids(rows: Sequence[Row]) -> list[str]:
     for id, numbers in taken.items():
         if len(numbers) > 1 or not id:
             for number in numbers:
-                if rows[number].id is None:
-                    content = content_digest(rows[number])
+                row = rows[number]
+                if row.id is not None:
+                    continue
+                if row.origin and id:
+                    ids[number] = f"{row.origin}/{id}"
+                else:
+                    content = content_digest(row)
                     ids[number] = f"{id}~{content[:8]}" if id else content[:16]
     return _unique(ids)
 
@@ -197,6 +202,8 @@ def short_ids(names: Sequence[str]) -> list[str]:
     """
     plain = [unicodedata.normalize("NFC", name.replace("\\", "/")) for name in names]
     parts = [[part for part in stem(name).split("/") if part not in ("", ".")] for name in plain]
+    shared = _shared_folders(parts)  # so that it does not matter where the source starts its paths
+    parts = [part[shared:] for part in parts]
     ids = [""] * len(names)
     pending = list(range(len(names)))
     depth = 1
@@ -213,12 +220,20 @@ def short_ids(names: Sequence[str]) -> list[str]:
             elif longer:
                 pending += members
             else:  # the same path but for the ending, or the very same
-                endings = {plain[number] for number in members}
-                for number in members:
-                    ids[number] = tail if len(endings) == 1 else _with_ending(plain[number], depth)
+                endings = [plain[number].removeprefix(stem(plain[number])) for number in members]
+                different = len(set(endings)) > 1
+                for number, ending in zip(members, endings, strict=True):
+                    ids[number] = tail + ending if different else tail
         depth += 1
     return ids
 
 
-def _with_ending(name: str, depth: int) -> str:
-    return "/".join([part for part in name.split("/") if part not in ("", ".")][-depth:])
+def _shared_folders(parts: Sequence[list[str]]) -> int:
+    folders = [part[:-1] for part in parts if part]
+    if not folders:
+        return 0
+    first, last = min(folders), max(folders)
+    count = 0
+    while count < min(len(first), len(last)) and first[count] == last[count]:
+        count += 1
+    return count

@@ -127,7 +127,7 @@ def _json_kind(path: Path, text: str) -> str | None:
 def _large_kind(path: Path) -> str | None:
     with path.open("rb") as file:
         text = file.read(_HEAD)
-        file.seek(-_HEAD, 2)
+        file.seek(max(0, path.stat().st_size - _HEAD))
         text += file.read()
     for key, kind in (
         (b'"conversations"', "llava"),

@@ -22,6 +22,7 @@ class Embedded:
     ref: MediaRef
     name: str
     key: Hashable
+    origin: str = ""
 
 
 def row_of(
@@ -56,7 +57,7 @@ def _fill(row: Row, record: Mapping[str, Any], plan: Plan, finder: Finder) -> No
     named = [*pictures, *media.values()]
     if not named:
         raise Bad("missing-file", "the row names no file")
-    row.key = named[0].key
+    row.key, row.origin = named[0].key, named[0].origin
     row.name = named[0].name or next(
         (str(record[name]) for name in plan.naming if record.get(name) not in (None, "")), ""
     )

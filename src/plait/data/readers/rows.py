@@ -26,6 +26,7 @@ class Row:
     Attributes:
         path, row: the file that states it, and where in that file.
         name: the stated name of the picture (or of the first other medium): ids come from it.
+        origin: what tells rows of the same name apart: the shard.
         key: tells pictures apart: the file, shard member or content; None: merges with nobody.
         id: an id that the source states for plait (``sample_id`` or a mapped column), else None.
     """
@@ -33,6 +34,7 @@ class Row:
     path: str
     row: int | str | None
     name: str = ""
+    origin: str = ""
     key: Hashable | None = None
     id: str | None = None
     image: MediaRef | None = None

@@ -245,8 +245,8 @@ def _media(group: _Group) -> dict[str, Embedded]:
 
 
 def _embedded(group: _Group, ref: TarRef) -> Embedded:
-    # the shard stands before the key, for shards that all start to count at zero
-    return Embedded(ref, f"{ref.tar.stem}/{group.key}", (str(ref.tar), group.key))
+    # the shard tells keys apart where all shards start to count at zero
+    return Embedded(ref, group.key, (str(ref.tar), group.key), ref.tar.stem)
 
 
 def _ending(name: str) -> str:
