@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from plait.retrieval.index import Added, Index, build_index, open_index
+    from plait.retrieval.sheet import contact_sheet
 
 _LAZY = {
     "Added": "plait.retrieval.index",
     "Index": "plait.retrieval.index",
     "build_index": "plait.retrieval.index",
+    "contact_sheet": "plait.retrieval.sheet",
     "open_index": "plait.retrieval.index",
 }
 
-__all__ = ["Added", "Index", "build_index", "open_index"]
+__all__ = ["Added", "Index", "build_index", "contact_sheet", "open_index"]
 
 
 def __getattr__(name: str) -> Any:  # plait.retrieval.filters and the like stay free of torch
