@@ -123,11 +123,13 @@ class PairLoader:
         return [rows[start : start + self.batch_size] for start in starts]
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of epoch ``number`` from position ``start`` on.
+        """The batches of epoch ``number`` from position ``start`` on: always ``len(self) - start``.
+
+        A batch of which every row was skipped has no rows, and so has this process's part of a
+        last batch with fewer rows than processes: pass over it.
 
         Raises:
-            DataError: a picture cannot be used, with its file and row; with
-                ``on_bad_row="skip"`` only when nothing is left of a batch.
+            DataError: a picture cannot be used, with its file and row.
         """
         plan = self.plan(number)[start:]
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="batches")
@@ -205,10 +207,6 @@ class PairLoader:
         kept = [
             row for row, index in enumerate(pending.rows[:, 0].tolist()) if index not in problems
         ]
-        if problems and not kept:
-            raise DataError(
-                f"no picture of a whole batch can be used; the first: {next(iter(problems.values()))}"
-            )
         modalities = {}
         if pending.pixels is not None:
             modalities[IMAGE] = self._images(pending, kept)
