@@ -64,8 +64,8 @@ def _model_faults(recipe: Recipe) -> Iterator[Fault]:
 
 def _stage_faults(recipe: Recipe, stage: Stage) -> Iterator[Fault]:
     if (stage.epochs is None) == (stage.steps is None):
-        got = "neither" if stage.epochs is None else "both"
-        yield (), f"a stage needs either epochs or steps, {got} given"
+        key, got = ("epochs", "neither") if stage.epochs is None else ("steps", "both")
+        yield (key,), f"a stage needs either epochs or steps, {got} given"
     if stage.chunk is not None and stage.chunk > stage.batch_size:
         yield ("chunk",), f"a chunk of {stage.chunk} rows is larger than the batch_size"
     warmup = stage.schedule.warmup

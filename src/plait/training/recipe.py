@@ -101,11 +101,14 @@ def _tell(
 ) -> str:
     """``align.yaml, line 12: stages.0.epochs: -1: should be greater than 0``."""
     key = ".".join(map(str, place))
-    for length in range(len(place), -1, -1):
+    for length in range(len(place), 0, -1):
         if place[:length] in changed:
             return f"--set {changed[place[:length]]}: {key}: {message}"
-        if length and place[:length] in lines:
+        if place[:length] in lines:
             return f"{where}, line {lines[place[:length]]}: {key}: {message}"
+        for longer, override in changed.items():  # the override made all that lies above it
+            if longer[:length] == place[:length]:
+                return f"--set {override}: {key}: {message}"
     return f"{where}: {key}: {message}" if key else f"{where}: {message}"
 
 

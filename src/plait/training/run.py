@@ -24,6 +24,8 @@ from plait.training.run_folder import REPORT, RunFolder
 from plait.training.schema import Recipe
 from plait.training.stages import Clock, StageRunner
 
+WORTH_CONVERTING = 500  # samples
+
 Evaluate = Callable[[AlignmentModel, PairDataset], Mapping[str, Any]]
 
 
@@ -180,8 +182,24 @@ def _test(
     if evaluate is None:
         from plait.evaluation import evaluate_alignment
 
-        return split, evaluate_alignment(model, dataset.split(split))
+        part = dataset.split(split)
+        return split, evaluate_alignment(model, part, engine=_engines(recipe, len(part)))
     return split, evaluate(model, dataset.split(split))
+
+
+def _engines(recipe: Recipe, samples: int) -> dict[str, str]:
+    """By modality the engine of the test.
+
+    A tower that stayed frozen goes through the engine that its features for training came from. One
+    that trained is new to every engine: for few samples the conversion takes longer than torch.
+    """
+    return {
+        name: "auto"
+        if samples >= WORTH_CONVERTING
+        or all(stage.part(f"{name}.encoder").mode == "frozen" for stage in recipe.stages)
+        else "torch"
+        for name in recipe.model.towers
+    }
 
 
 def _finish(folder: RunFolder, recipe: Recipe, model: AlignmentModel, result: RunResult) -> None:

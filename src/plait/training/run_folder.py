@@ -65,10 +65,10 @@ class RunFolder:
                 f"{self.path} holds a run that was stopped: add --resume to go on with it, or take "
                 "another --out"
             )
-        if status is None and resume:
-            raise RecipeError(f"there is no run in {self.path} to resume: leave --resume out")
-        if status is None and self.path.is_dir() and any(self.path.iterdir()):
+        if status is None and not self._empty():
             raise RecipeError(f"{self.path} is a folder with other content: take another --out")
+        if status is None and resume and not self.path.is_dir():
+            raise RecipeError(f"there is no run in {self.path} to resume: leave --resume out")
         self.path.mkdir(parents=True, exist_ok=True)
         if status is None:
             write_text(self.path / RUN_RECIPE, resolved_yaml(recipe))
@@ -77,6 +77,14 @@ class RunFolder:
             self.set_status("running")
         else:
             self._check_unchanged(recipe, data)
+
+    def _empty(self) -> bool:
+        """Whether nothing is there but what a run writes in its first moment."""
+        if not self.path.is_dir():
+            return not self.path.exists()
+        started = (RUN_RECIPE, DATA, VERSIONS, STATUS)
+        names = [entry.name for entry in self.path.iterdir()]
+        return all(n in started or n.startswith(tuple(f".{s}." for s in started)) for n in names)
 
     def _check_unchanged(self, recipe: Recipe, data: Mapping[str, Any]) -> None:
         from plait.training.recipe import read_run_recipe

@@ -167,6 +167,7 @@ class StageRunner:
             dtype=dtype,
             clip=stage.clip,
             chunk=stage.chunk,
+            after=self.model.clamp_scale,
         )
         return StageLoop(
             self.model,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,7 @@ class Updater:
         dtype: of the computation.
         clip: largest gradient norm; None for no clipping.
         chunk: rows encoded at a time (gradient caching); None for the whole batch.
+        after: called after every update, e.g. to bring the temperature back into its range.
     """
 
     def __init__(
@@ -64,7 +65,9 @@ class Updater:
         dtype: torch.dtype = torch.float32,
         clip: float | None = None,
         chunk: int | None = None,
+        after: Callable[[], None] = lambda: None,
     ) -> None:
+        self.after = after
         self.task, self.optimiser, self.accelerator = task, optimiser, accelerator
         self.dtype, self.clip, self.chunk = dtype, clip, chunk
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -83,6 +86,7 @@ class Updater:
             if self.clip is not None and record.grad_norm > self.clip:
                 torch._foreach_mul_(grads, self.clip / record.grad_norm)
             self.optimiser.step()
+            self.after()
         return record
 
     def backward(self, batch: Batch) -> TaskLoss:
