@@ -12,6 +12,7 @@ from plait.data.dataset import PairDataset
 from plait.data.sample import Sample
 from plait.encoders.base import Encoder
 from plait.encoders.registry import build_encoder
+from plait.engines import runner
 from plait.models.alignment import AlignmentModel, Tower
 from plait.models.projection import build_projection
 
@@ -19,6 +20,7 @@ from plait.models.projection import build_projection
 @pytest.fixture(autouse=True)
 def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PLAIT_CACHE", str(tmp_path / "cache"))
+    runner._open.clear()  # engines that other tests left open
     return tmp_path / "cache"
 
 

@@ -194,6 +194,29 @@ def test_engines_passed_over_are_remembered(
     np.testing.assert_allclose(first, exact, atol=1e-6)
 
 
+def test_an_engine_stays_open_for_the_same_weights(
+    image_encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    from plait.engines import openvino_engine
+
+    refs = save_pictures(tmp_path / "p", range(4))
+    conversions = []
+    convert = openvino_engine.convert
+    monkeypatch.setattr(
+        openvino_engine, "convert", lambda *args: conversions.append(1) or convert(*args)
+    )
+    image_features(image_encoder, refs[:2])
+    image_features(image_encoder, refs)
+    assert len(conversions) == 1
+    with torch.no_grad():
+        next(image_encoder.parameters()).mul_(1.25)
+    changed = image_features(image_encoder, refs)
+    assert len(conversions) == 2
+    exact = image_features(image_encoder, refs, engine="torch", precision="float32")
+    np.testing.assert_allclose(changed, exact, atol=0.05 * np.abs(exact).max())
+
+
 def test_embed_dataset_gives_what_the_model_gives(
     model: AlignmentModel, dataset: PairDataset
 ) -> None:

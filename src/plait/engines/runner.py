@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Final
@@ -21,6 +23,10 @@ Batches = Callable[[Sequence[int]], Iterator[tuple[list[int], Inputs]]]
 """Positions that are wanted to batches of (positions, inputs); unusable ones are left out."""
 
 SAVE_SECONDS: Final = 20.0  # what a crash or Ctrl-C may cost
+
+_KEPT_OPEN: Final = 4
+_open: OrderedDict[tuple[str, Choice], Engine] = OrderedDict()
+_opening = threading.Lock()
 
 
 class TowerRunner:
@@ -49,7 +55,7 @@ class TowerRunner:
             self._wanted = choices(engine, precision, cuda=is_cuda(encoder))
         else:
             self._engine = engine
-            self._wanted = [Choice(engine.name, engine.precision)]
+            self._wanted = [_choice(engine)]
         self._fingerprint = "" if cache is None else fingerprint(encoder)
         if cache is not None:
             *first, last = self._wanted
@@ -108,9 +114,25 @@ class TowerRunner:
         return True
 
     def _open(self, inputs: Inputs) -> bool:
-        """Opens the engine on real inputs; False when it is not the one first wanted."""
-        self._engine, rejected = open_first(self.encoder, self._wanted, inputs)
-        self._wanted = [Choice(self._engine.name, self._engine.precision)]
+        """Opens the engine on real inputs; False when it is not the one first wanted.
+
+        Conversion takes seconds, so the engines of towers that are cached stay open for the next
+        call. Torch engines do not: they follow their encoder, whose weights may change.
+        """
+        key = (self._fingerprint, self._wanted[0])
+        rejected: list[Choice] = []
+        with _opening:
+            known = _open.get(key) if self._fingerprint else None
+            if known is not None:
+                _open.move_to_end(key)
+                self._engine = known
+            else:
+                self._engine, rejected = open_first(self.encoder, self._wanted, inputs)
+                if self._fingerprint and self._engine.name != "torch":
+                    _open[self._fingerprint, _choice(self._engine)] = self._engine
+                    while len(_open) > _KEPT_OPEN:
+                        _open.popitem(last=False)
+        self._wanted = [_choice(self._engine)]
         if self.cache is not None:
             for choice in rejected:
                 self.cache.pass_over(self._fingerprint, choice.name, choice.precision)
@@ -123,6 +145,10 @@ class TowerRunner:
 
     def _is_passed_over(self, cache: FeatureCache, choice: Choice) -> bool:
         return cache.is_passed_over(self._fingerprint, choice.name, choice.precision)
+
+
+def _choice(engine: Engine) -> Choice:
+    return Choice(engine.name, engine.precision)
 
 
 class _Nowhere:
