@@ -180,7 +180,7 @@ def search(
     wanted = query if query is not None else Path(str(image))
     hits = opened.search(wanted, k=k, where=where)
     if sheet is not None:
-        contact_sheet([(str(wanted), hits)], Path(sheet))
+        contact_sheet([(wanted, hits)], Path(sheet))
     return hits
 
 
