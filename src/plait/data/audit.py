@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from plait.core.errors import DataError
 from plait.data.audit_images import MAX_PIXELS, image_findings
@@ -39,6 +39,7 @@ from plait.data.sample import BadRow
 _ORDER = {"error": 0, "warning": 1, "note": 2}
 
 
+@runtime_checkable
 class TextLengths(Protocol):
     """The part of `plait.data.tokenize.TextPreprocess` that is needed here."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -14,6 +14,7 @@ NEIGHBOURS = 5
 OUTLIER = 3.5
 
 
+@runtime_checkable
 class Vectors(Protocol):
     """What `plait.engines.features.embed_dataset` returns: n samples, m texts, D features.
 

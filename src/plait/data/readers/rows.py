@@ -11,7 +11,7 @@ from plait.data import splits
 from plait.data.sample import BadRow, MediaRef
 
 
-class Bad(Exception):  # noqa: N818  it is caught in this folder and becomes a BadRow
+class Bad(Exception):
     """Raised while one row is read; the reader turns it into a `BadRow`."""
 
     def __init__(self, kind: str, problem: str) -> None:

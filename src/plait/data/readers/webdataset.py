@@ -134,7 +134,6 @@ def _groups(path: Path) -> Iterator[_Group | BadRow]:
     except (tar.TarError, OSError) as error:
         problem = f"the shard cannot be read to its end ({error}): write or fetch it again"
         yield BadRow(str(path), None, problem, "bad-tar")
-        return  # the group at hand may be incomplete
     if group is not None:
         yield from _divided(group)
 
