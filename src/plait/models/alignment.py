@@ -107,7 +107,8 @@ class AlignmentModel(nn.Module):
     @property
     def scale(self) -> Float[Tensor, ""]:
         """What multiplies a cosine to give a logit."""
-        log_scale, limit = self.log_scale, self._max_log_scale
+        log_scale: Tensor = self.log_scale
+        limit = self._max_log_scale
         # Not `clamp`, whose gradient is zero at the bound too.
         log_scale = torch.where(log_scale < 0, torch.zeros_like(log_scale), log_scale)
         if limit is not None:
