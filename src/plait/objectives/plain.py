@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from plait.objectives.positives import find_positives
+from plait.objectives.positives import Positives, find_positives
 
 Scalar = float | Float[Tensor, ""]
 Direction = Literal["both", "left"]
@@ -31,8 +31,9 @@ def info_nce_plain(
     direction: Direction = "both",
 ) -> Float[Tensor, ""]:
     """InfoNCE by its formula; arguments, value and errors as `plait.objectives.info_nce`."""
-    find_positives(left, right, left_ids, right_ids).require()
-    positive = _positive(left, right, left_ids, right_ids)
+    positives = find_positives(left, right, left_ids, right_ids)
+    positives.require()
+    positive = _matrix(positives, len(left))
     logits = scale * left @ right.T
     loss = _cross_entropy(logits, positive)
     if direction == "left":
@@ -49,17 +50,14 @@ def sigmoid_loss_plain(
     right_ids: Int64[Tensor, " C"] | None = None,
 ) -> Float[Tensor, ""]:
     """Pairwise sigmoid loss by its formula; as `plait.objectives.sigmoid_loss`."""
-    positive = _positive(left, right, left_ids, right_ids)
+    positive = _matrix(find_positives(left, right, left_ids, right_ids), len(left))
     logits = scale * left @ right.T + bias
     return -F.logsigmoid(torch.where(positive, logits, -logits)).sum() / len(left)
 
 
-def _positive(
-    left: Tensor, right: Tensor, left_ids: Tensor | None, right_ids: Tensor | None
-) -> Bool[Tensor, "B C"]:
-    positives = find_positives(left, right, left_ids, right_ids)
+def _matrix(positives: Positives, rows: int) -> Bool[Tensor, "B C"]:
     if positives.left_group is None or positives.right_group is None:
-        return torch.eye(len(left), dtype=torch.bool, device=left.device)
+        return torch.eye(rows, dtype=torch.bool, device=positives.left_count.device)
     return positives.left_group[:, None] == positives.right_group[None, :]
 
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 TileShape = tuple[int, int]
 
-# Chosen by benchmarks/contrastive_loss.py --tiles: large enough that the matrix products run at
-# their full speed, small enough that a tile stays in the cache between them.
-_CPU_TILE = (512, 1024)
+# Chosen with benchmarks/contrastive_loss.py --tiles: large enough that the matrix products run at
+# full speed, also when other programs use the same cores; a tile of logits is then 16 MiB.
+_CPU_TILE = (1024, 4096)
 _GPU_TILE = (4096, 4096)
 
 
