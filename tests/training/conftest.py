@@ -15,7 +15,12 @@ from PIL import Image
 from plait.training.recipe import load_recipe
 from plait.training.schema import Recipe
 
-COLOURS = {"red": (220, 30, 30), "green": (30, 180, 30), "blue": (30, 30, 220), "grey": (90, 90, 90)}
+COLOURS = {
+    "red": (220, 30, 30),
+    "green": (30, 180, 30),
+    "blue": (30, 30, 220),
+    "grey": (90, 90, 90),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +57,10 @@ TINY: dict[str, Any] = {
                 "options": {"size": 16, "widths": [4, 8]},
                 "projection": {"kind": "linear", "dropout": 0.1},
             },
-            "text": {"encoder": "scratch/ngram", "options": {"width": 8, "buckets": 257}},
+            "text": {
+                "encoder": "scratch/transformer",
+                "options": {"width": 8, "layers": 1, "heads": 2, "max_length": 40},
+            },
         },
     },
     "stages": [
@@ -62,6 +70,7 @@ TINY: dict[str, Any] = {
             "epochs": 2,
             "batch_size": 16,
             "precision": "float32",
+            "features": {"engine": "torch", "precision": "float32"},
         }
     ],
     "evaluation": {"test": None},

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-
 import pytest
 import torch
 from torch import nn
@@ -104,14 +103,18 @@ def test_a_restored_optimiser_goes_on_to_the_bit(channels_last: bool) -> None:
         model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(3, 2))
         if channels_last:
             model[0].to(memory_format=torch.channels_last)
-        groups = [{"params": list(model.parameters()), "names": [n for n, _ in model.named_parameters()]}]
+        groups = [
+            {"params": list(model.parameters()), "names": [n for n, _ in model.named_parameters()]}
+        ]
         return model, build_optimiser(groups, Optimiser(weight_decay=0.1))
 
     whole, optimiser = fresh()
     steps(whole, optimiser, range(4))
     first, optimiser = fresh()
     steps(first, optimiser, range(2))
-    saved = {name: value.contiguous().clone() for name, value in optimiser_tensors(optimiser).items()}
+    saved = {
+        name: value.contiguous().clone() for name, value in optimiser_tensors(optimiser).items()
+    }
     second, optimiser = fresh()
     second.load_state_dict(first.state_dict())
     restore_optimiser(optimiser, saved)

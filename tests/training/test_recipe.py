@@ -86,7 +86,11 @@ def test_every_fault_is_named_with_its_place(setting: str, words: list[str]) -> 
 
 def test_faults_in_a_file_name_their_lines(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    text = recipe_text("align").replace("dim: 256", "dims: 256").replace("batch_size: 512", "batch_size: x")
+    text = (
+        recipe_text("align")
+        .replace("dim: 256", "dims: 256")
+        .replace("batch_size: 512", "batch_size: x")
+    )
     path.write_text(text, encoding="utf-8")
     lines = text.splitlines()
     dims = next(n for n, line in enumerate(lines, 1) if "dims:" in line)

@@ -17,7 +17,7 @@ from plait.training.combinations import PARTS, TEMPERATURE
 from plait.training.optimise import part_of
 from plait.training.tasks import Contrast, ContrastiveTask
 
-LORA_DEFAULTS: Mapping[str, Any] = {"rank": 8, "alpha": 16.0}
+LORA_DEFAULTS: Mapping[str, Any] = {"rank": 8, "alpha": 16}
 
 
 def build_model(recipe: schema.Recipe) -> AlignmentModel:

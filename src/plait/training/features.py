@@ -44,7 +44,9 @@ def frozen_features(
     """
     encoder = model.tower(modality).encoder
     if modality == "text":
-        return text_features(encoder, material.texts)
+        return text_features(
+            encoder, material.texts, engine=settings.engine, precision=settings.precision
+        )
     slots = settings.slots if training else 1
     found = []
     for slot in range(slots):
@@ -63,6 +65,8 @@ def frozen_features(
             image_features(
                 encoder,
                 material.pictures,
+                engine=settings.engine,
+                precision=settings.precision,
                 slot=name,
                 augment=change,
                 on_error=material.failed,

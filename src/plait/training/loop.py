@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,7 @@ class Position:
         return asdict(self)
 
 
+@runtime_checkable
 class BatchSupply(Protocol):
     """Batches by epoch and position, see `plait.training.supply.Supply`."""
 
@@ -87,6 +88,7 @@ class LoopPlan:
     seed: int = 0
 
 
+@runtime_checkable
 class Watcher(Protocol):
     """What the loop tells of its way; a run folder and a health report listen."""
 

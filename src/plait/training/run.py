@@ -17,7 +17,7 @@ from plait.data import open_dataset
 from plait.data.dataset import PairDataset
 from plait.models.alignment import AlignmentModel
 from plait.models.storage import save_model
-from plait.training.checked import usable
+from plait.training.checked import require_usable, usable
 from plait.training.health import Finding, examine
 from plait.training.report import write_markdown
 from plait.training.run_folder import REPORT, RunFolder
@@ -135,7 +135,11 @@ def _open(recipe: Recipe) -> PairDataset:
     dataset = open_dataset(
         recipe.data.source, columns=recipe.data.columns, on_bad_row=recipe.data.on_bad_row
     )
-    return usable(dataset) if recipe.data.on_bad_row == "skip" else dataset
+    if recipe.data.on_bad_row == "skip":
+        return usable(dataset)
+    if recipe.evaluation.test is not None:  # else a broken picture there would show at the very end
+        require_usable(dataset.split(recipe.evaluation.test))
+    return dataset
 
 
 def describe(dataset: PairDataset, recipe: Recipe) -> dict[str, Any]:

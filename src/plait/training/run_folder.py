@@ -178,8 +178,8 @@ def _plain(value: Any) -> Any:
 
 
 def _may_change(key: str) -> bool:
-    """Keys that do not change what is learnt."""
-    return key.startswith(("checkpoints.", "evaluation.test"))
+    """Keys that do not change what is learnt; of the data, the fingerprint is what counts."""
+    return key.startswith(("checkpoints.", "evaluation.test", "data.source"))
 
 
 def flat(recipe: Recipe) -> dict[str, Any]:

@@ -19,6 +19,7 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+Precision = Literal["auto", "float32", "bfloat16"]
 Step = dict[str, Any]  # one augmentation: {kind: flip}, {kind: crop, scale: [0.5, 1.0]}
 
 
@@ -140,7 +141,7 @@ class Part(Section):
     lr: Positive | None = None
     weight_decay: NonNegative | None = None
     rank: Count | None = None
-    alpha: Positive | None = None
+    alpha: Count | None = None
     targets: list[str] | None = None
 
     @model_validator(mode="before")
@@ -185,6 +186,9 @@ class Features(Section):
             its inputs are the same every epoch).
         slots: number of augmented versions of every image in the cache; one is drawn each epoch.
         augment: the augmentation that makes slots 1, 2, ... (slot 0 is the plain image).
+        engine: what runs the frozen encoders: ``openvino``, ``torch``, or ``auto``: the fastest that
+            is faithful.
+        precision: of that engine.
         noise: standard deviation of noise added to cached features in training, in units of each
             row's root mean square.
         mixup: Beta(a, a) mixing of pairs of rows of features (both modalities alike); 0 for none.
@@ -193,6 +197,8 @@ class Features(Section):
     cache: Literal["auto", True, False] = "auto"
     slots: Count = 1
     augment: list[Step] | None = None
+    engine: Literal["auto", "torch", "openvino"] = "auto"
+    precision: Precision = "auto"
     noise: NonNegative = 0.0
     mixup: NonNegative = 0.0
 
@@ -229,7 +235,7 @@ class Stage(Section):
     optimiser: Optimiser = Optimiser()
     schedule: Schedule = Schedule()
     clip: Positive | None = 1.0
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     features: Features = Features()
     augment: list[Step] | None = None
     texts: Literal["one", "all", "first"] | None = None

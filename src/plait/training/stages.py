@@ -116,12 +116,13 @@ class StageRunner:
         stages = len(self.recipe.stages)
         while at.stage < stages:
             build.prepare_stage(self.model, self.recipe, at.stage)
+            if checkpoint is not None:  # before the loop is made: it encodes frozen towers
+                self._load_model(checkpoint)
             loop = self._loop(at.stage)
+            loop.position = at
             if checkpoint is not None:
-                self._restore(loop, checkpoint, at)
+                self._restore(loop, checkpoint)
                 checkpoint = None
-            else:
-                loop.position.stage, loop.position.run_step = at.stage, at.run_step
             self._run_loop(loop)
             build.finish_stage(self.model)
             at = Position(stage=at.stage + 1, run_step=loop.position.run_step)
@@ -313,10 +314,8 @@ class StageRunner:
         ).unexpected_keys
         assert not unknown, unknown
 
-    def _restore(self, loop: StageLoop, checkpoint: Checkpoint, at: Position) -> None:
-        self._load_model(checkpoint)
+    def _restore(self, loop: StageLoop, checkpoint: Checkpoint) -> None:
         restore_optimiser(loop.updater.optimiser, checkpoint.under("optimiser"))
-        loop.position = at
         loop.best = checkpoint.under("best") or None
         if loop.average is not None and "ema_updates" in checkpoint.state:
             loop.average.restore(checkpoint.under("ema"), checkpoint.state["ema_updates"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from plait.data.preprocess import TextPreprocess
 from plait.training.rows import RowPlan, Rows
 
 
+@runtime_checkable
 class Source(Protocol):
     """Gives one modality's inputs of some rows."""
 
