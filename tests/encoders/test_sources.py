@@ -125,6 +125,26 @@ def test_torchvision_and_timm_resnet_agree() -> None:
     torch.testing.assert_close(a.tokens, b.tokens)
 
 
+@pytest.mark.parametrize("name", ["densenet121", "mobilenet_v2", "vit_b_32"])
+def test_torchvision_pools_what_its_classifier_sees(name: str) -> None:
+    from torchvision import models
+
+    model = models.get_model(name).eval()
+    seen: list[torch.Tensor] = []
+    layers = [part for part in model.modules() if isinstance(part, torch.nn.Linear)]
+    layers[-1].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    size = {} if name.startswith("vit") else {"size": 64}
+    encoder = build_encoder(f"torchvision/{name}", modality="image", pretrained=False, **size)
+    state = {key: value for key, value in model.state_dict().items()}
+    own = {key: key.removeprefix("trunk.") for key in encoder.state_dict()}
+    encoder.load_state_dict({key: state[theirs] for key, theirs in own.items()})
+    pixels = torch.randint(0, 256, (1, 3, *encoder.preprocess.size_2d), dtype=torch.uint8)  # type: ignore[union-attr]
+    with torch.no_grad():
+        model(encoder.normalise(pixels))  # type: ignore[operator]
+        pooled = encoder(ModalityInput.of(pixels=pixels)).pooled
+    torch.testing.assert_close(pooled, seen[0])
+
+
 def test_levels_are_the_means_of_the_stages() -> None:
     encoder = build_encoder(
         "timm/test_resnet", modality="image", pretrained=False, size=64, layers=[1, 2]

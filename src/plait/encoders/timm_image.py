@@ -6,6 +6,7 @@ Shape legend: B samples, N positions, D features.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from plait.core.batch import Encoded, ModalityInput
 from plait.core.errors import ModelError, did_you_mean
 from plait.core.modality import IMAGE
 from plait.data.preprocess import ImagePreprocess
+from plait.data.preprocess_sources import preprocess_from_timm
 from plait.encoders.base import (
     Encoder,
     Example,
@@ -171,17 +173,8 @@ def preprocess_of(model: nn.Module, size: int | None = None) -> ImagePreprocess:
     """Timm's evaluation transform as `ImagePreprocess`."""
     from timm.data import resolve_model_data_config
 
-    config = resolve_model_data_config(model)
-    _, height, width = config["input_size"]
-    natural: int | tuple[int, int] = height if height == width else (height, width)
-    return ImagePreprocess(
-        size=size or natural,
-        resize="squash" if config["crop_mode"] == "squash" else "shortest",
-        crop_fraction=float(config["crop_pct"]),
-        interpolation=config["interpolation"],
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-    )
+    preprocess = preprocess_from_timm(resolve_model_data_config(model))
+    return preprocess if size is None else replace(preprocess, size=(size, size))
 
 
 def build(name: str, modality: str, pretrained: bool, options: dict[str, Any]) -> TimmEncoder:

@@ -5,6 +5,7 @@ Shape legend: B samples, N positions, D features.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from plait.core.batch import Encoded, ModalityInput
 from plait.core.errors import ModelError, did_you_mean
 from plait.core.modality import IMAGE
 from plait.data.preprocess import ImagePreprocess
+from plait.data.preprocess_sources import preprocess_from_torchvision
 from plait.encoders.base import (
     Encoder,
     Example,
@@ -102,6 +104,8 @@ def _trunk(model: Any, name: str) -> nn.Module:
         for extra in ("norm", "permute"):  # Swin normalises and permutes after its features
             if hasattr(model, extra):
                 parts.append((extra, getattr(model, extra)))
+        if type(model).__name__ == "DenseNet":
+            parts.append(("relu", nn.ReLU()))  # in its forward, outside its features
         return nn.Sequential(dict_of(parts))
     raise ModelError(f"torchvision/{name} has no trunk that plait can read; try timm/")
 
@@ -124,16 +128,8 @@ def _weights(name: str) -> Any:
 
 def preprocess_of(name: str, size: int | None = None) -> ImagePreprocess:
     """The evaluation transform of the model's default weights."""
-    transform = _weights(name).transforms()
-    crop, resize = transform.crop_size[0], transform.resize_size[0]
-    return ImagePreprocess(
-        size=size or crop,
-        resize="shortest",
-        crop_fraction=crop / resize,
-        interpolation=transform.interpolation.value,
-        mean=tuple(transform.mean),
-        std=tuple(transform.std),
-    )
+    preprocess = preprocess_from_torchvision(_weights(name).transforms())
+    return preprocess if size is None else replace(preprocess, size=(size, size))
 
 
 def _create(name: str, pretrained: bool) -> nn.Module:
