@@ -43,7 +43,8 @@ class Item:
         name: of its picture's file, without folder, with ending; empty without a picture.
         media: the file name of each further medium.
         id: the sample's id where its file name does not give it, else None.
-        split: the split it is in, as far as the source states splits.
+        split: the split it is in when the source states splits, else None.
+        assigned: the split it is in.
         number: counted from 0.
     """
 
@@ -156,8 +157,7 @@ def _items(dataset: PairDataset, *, needs_picture: bool) -> Iterator[Item]:
             name=name if sample.image is not None else "",
             media=media,
             id=None if derived[number] == sample.id and name else sample.id,
-            # a part of a data set keeps the splits of the whole
-            split=sample.split or (assigned if stated else None),
+            split=assigned if stated else None,
             assigned=assigned,
             number=number,
         )

@@ -15,11 +15,12 @@ from pathlib import Path
 
 from plait.core.errors import DataError
 from plait.data.readers import documents
-from plait.data.readers.files import IMAGE_SUFFIXES, Finder, check_text, decoded, is_image
+from plait.data.readers.files import IMAGE_SUFFIXES, check_text, decoded, is_image
 from plait.data.readers.records import file_key, listed
 from plait.data.readers.rows import Bad, Found, Row, Rows, clean_texts
 from plait.data.splits import split_in_name
 
+_FOLDERS = ("Images", "images", "Flicker8k_Dataset", "Flickr8k_Dataset")  # the first is no slip
 _ENDINGS = "|".join(sorted(IMAGE_SUFFIXES, key=len, reverse=True))
 _CSV = re.compile(rf'^(?:"(?P<quoted>(?:[^"]|"")+)"|(?P<bare>.+?\.(?:{_ENDINGS})))\s*,', re.I)
 _TOKEN = re.compile(r"^(?P<name>[^\t]+)#\d+\s*\t(?P<text>.*)$", re.DOTALL)
@@ -31,6 +32,8 @@ def read(found: Found) -> Rows:
     for path in set(found.files) - set(paths):
         found.notes.append(f"{path.name}: lemmatised twin, not read")
     finder = documents.finder_of(paths[0], found)
+    bases = dict.fromkeys([paths[0].parent, found.folder, paths[0].parent.parent])
+    finder.roots += [base / name for base in bases for name in _FOLDERS if (base / name).is_dir()]
     in_split = _split_lists(paths[0], found)
     for path in paths:
         for number, name, text in _pairs(path):
@@ -46,12 +49,8 @@ def read(found: Found) -> Rows:
                 yield row.bad(bad.kind, bad.problem)
                 continue
             yield row
-    _note_roots(finder, found)
-
-
-def _note_roots(finder: Finder, found: Found) -> None:
     for root in finder.used:
-        if root not in finder.roots:
+        if root not in bases:
             found.notes.append(f"pictures found in {root}")
 
 
