@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from plait.evaluation.evaluate import evaluate_alignment, evaluate_gallery
 from plait.evaluation.gallery import Gallery, gallery_of
+from plait.evaluation.report import write_report
 from plait.evaluation.retrieval_metrics import mean_recall, retrieval, retrieval_by_language
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "mean_recall",
     "retrieval",
     "retrieval_by_language",
+    "write_report",
 ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -14,20 +14,13 @@ from plait.evaluation.classification import class_vectors, zero_shot
 from plait.evaluation.gallery import Gallery, gallery_of
 from plait.evaluation.geometry import geometry
 from plait.evaluation.retrieval_metrics import mean_recall, retrieval, retrieval_by_language
+from plait.models.alignment import AlignmentModel
 
 EmbedTexts = Callable[[list[str]], Float[np.ndarray, "T D"]]
 
 
-@runtime_checkable
-class Embedder(Protocol):
-    """What is needed of a model here; `plait.models.alignment.AlignmentModel` fulfils it."""
-
-    def embed(self, *, texts: Sequence[str]) -> Mapping[str, np.ndarray]:
-        """``{"text": unit rows}``."""
-
-
 def evaluate_alignment(
-    model: Embedder,
+    model: AlignmentModel,
     dataset: PairDataset,
     *,
     split: str = "all",

@@ -50,7 +50,7 @@ class Search:
     picture: MediaRef | None = None
 
 
-def text_searches(gallery: Gallery, *, count: int = 8, k: int = 6, seed: int = 0) -> list[Search]:
+def text_searches(gallery: Gallery, *, count: int = 8, k: int = 5, seed: int = 0) -> list[Search]:
     """Texts drawn at random, from different pictures and all languages in turn."""
     random = np.random.default_rng(seed)
     by_language: dict[str, list[int]] = {}
@@ -71,7 +71,7 @@ def text_searches(gallery: Gallery, *, count: int = 8, k: int = 6, seed: int = 0
     return [text_search(gallery, column, k=k) for column in chosen[:count]]
 
 
-def worst_mistakes(gallery: Gallery, *, count: int = 6, k: int = 3) -> list[Search]:
+def worst_mistakes(gallery: Gallery, *, count: int = 6, k: int = 4) -> list[Search]:
     """The texts whose picture comes last, one a picture; fewer when fewer are wrong."""
     ranks = retrieval_ranks(
         gallery.image, gallery.text, gallery.text_owner, image_groups=gallery.groups

@@ -1,0 +1,60 @@
+"""``report.html`` and ``curves.png`` of a run: what was learnt, how well, and how to go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from plait.core.files import replacing, write_text
+from plait.data.dataset import PairDataset
+from plait.evaluation.curves import curves, draw_curves
+from plait.evaluation.gallery import gallery_of
+from plait.evaluation.report_data import read_run, write_examples
+from plait.evaluation.report_html import page
+from plait.models.alignment import AlignmentModel
+
+REPORT, CURVES = "report.html", "curves.png"
+
+
+def write_report(
+    run: str | Path,
+    *,
+    model: AlignmentModel | None = None,
+    dataset: PairDataset | None = None,
+    seed: int = 0,
+    **embedding: Any,
+) -> Path:
+    """Writes ``report.html`` (one file, no network, no script) and ``curves.png`` into a run folder.
+
+    The page shows what the folder holds (see `plait.evaluation.report_data.ReportData`), so it can
+    be written again at any time.
+
+    Args:
+        run: the folder.
+        model: with ``dataset``, sample searches and mistakes are looked up anew (their vectors come
+            from the cache when the model was just evaluated).
+        dataset: the split that was evaluated.
+        seed: of the choice of samples.
+        embedding: as for `plait.engines.features.embed_dataset`.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        DataError: no such folder, or a damaged file in it.
+    """
+    folder = Path(run)
+    data = read_run(folder)
+    if model is not None and dataset is not None and len(dataset):
+        from plait.engines.features import embed_dataset
+
+        gallery = gallery_of(embed_dataset(model, dataset, **embedding), dataset)
+        if len(gallery.image) and len(gallery.text):
+            write_examples(folder, gallery, seed=seed)
+            data = read_run(folder)
+    found = curves(data.records)
+    if found:
+        with replacing(folder / CURVES) as temporary:
+            draw_curves(found, temporary)
+    write_text(folder / REPORT, page(data, found))
+    return folder / REPORT

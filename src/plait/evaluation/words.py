@@ -1,0 +1,137 @@
+"""Figures in plain words, for reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+WAYS = {"text_to_image": "words find the picture", "image_to_text": "a picture finds its words"}
+
+
+def retrieval_words(figures: Mapping[str, Mapping[str, Any]], split: str | None = None) -> str:
+    """What the recall from text to image means."""
+    ask = figures["text_to_image"]
+    k = [int(name[2:]) for name in ask if name.startswith("R@") and name[2:].isdigit()]
+    first, last = min(k), max(k)
+    pool = ask["candidates"]
+    told = (
+        f"Ask with a text among {pool:,} pictures{_unseen(split)}: the right one is "
+        f"{_among(first)} in {ask[f'R@{first}']:.0f} of 100 cases and {_among(last)} in "
+        f"{ask[f'R@{last}']:.0f}. Guessing would give {_chance(first, pool)} and "
+        f"{_chance(last, pool)}."
+    )
+    low, high = ask.get(f"R@{first}_low"), ask.get(f"R@{first}_high")
+    if low is not None and high is not None:
+        told += (
+            f" With other pictures of the same kind, {low:.0f} to {high:.0f} of 100 for the first "
+            "place would be no surprise (95% interval)."
+        )
+    return told
+
+
+def _unseen(split: str | None) -> str:
+    if split == "test":
+        return " that training never touched"
+    return f" of the {split} split" if split else ""
+
+
+def _among(k: int) -> str:
+    return "the first answer" if k == 1 else f"among the first {k}"
+
+
+def _chance(k: int, pool: int) -> str:
+    share = 100 * min(1.0, k / pool)
+    return f"{share:.2g}" if share < 10 else f"{share:.0f}"
+
+
+def language_words(languages: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """How the languages compare, or an empty string for fewer than two."""
+    if len(languages) < 2:
+        return ""
+    recalls = {name: figures["text_to_image"] for name, figures in languages.items()}
+    k = max(int(name[2:]) for name in next(iter(recalls.values())) if name[2:].isdigit())
+    told = ", ".join(
+        f"{row[f'R@{k}']:.0f} with texts in {language_name(name)}" for name, row in recalls.items()
+    )
+    return f"The right picture is among the first {k} in: {told} (of 100 cases)."
+
+
+def language_name(code: str) -> str:
+    """English name of a language code, where it is a common one."""
+    names = {"en": "English", "zh": "Chinese", "de": "German", "fr": "French", "es": "Spanish"}
+    names |= {
+        "ja": "Japanese",
+        "ko": "Korean",
+        "pt": "Portuguese",
+        "it": "Italian",
+        "ru": "Russian",
+    }
+    return names.get(code, code)
+
+
+def geometry_words(geometry: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """(measure, value, what it means) for each measure."""
+    found = []
+    cosines = geometry["cosines"]
+    if cosines["separation"] is not None:
+        true, random = cosines["true"]["mean"], cosines["random"]["mean"]
+        found.append(
+            (
+                "Separation of pairs",
+                f"{100 * cosines['separation']:.1f}%",
+                f"A true pair is closer than a random one this often (50% is guessing). On average "
+                f"the cosine of a true pair is {signed(true)}, of a random one {signed(random)}.",
+            )
+        )
+    dims = geometry["dimensions"]
+    for name, rank in geometry["rankme"].items():
+        found.append(
+            (
+                f"Effective rank, {name}s",
+                f"{rank:.0f} of {dims}",
+                "How many directions the vectors use (RankMe). A few of many means collapse.",
+            )
+        )
+    found.append(
+        (
+            "Modality gap",
+            f"{geometry['modality_gap']:.2f}",
+            "Distance between the mean picture and the mean text. 0: both fill the same region; "
+            "near 1 and above: they live apart, which search survives and mixed lists don't.",
+        )
+    )
+    found.append(
+        (
+            "Alignment",
+            f"{geometry['alignment']:.2f}",
+            "Mean squared distance of true pairs, 0 to 4; low is good.",
+        )
+    )
+    for name, value in geometry["uniformity"].items():
+        if value is not None:
+            found.append(
+                (
+                    f"Uniformity, {name}s",
+                    signed(value),
+                    "0: all vectors in one place; towards \N{MINUS SIGN}4: spread evenly.",
+                )
+            )
+    return found
+
+
+def signed(value: float | int) -> str:
+    """Two digits after the point, with a real minus sign and without a negative zero."""
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def duration(seconds: float | int) -> str:
+    """``0.4 s``, ``37 s``, ``2 min 5 s``, ``3 h 20 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
