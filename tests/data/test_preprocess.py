@@ -132,6 +132,10 @@ def transformers_pixels(kind: str, config: dict[str, Any], array: np.ndarray) ->
         ("DeiTImageProcessor", {"size": {"height": 64, "width": 64}, "crop_size": 56}),
         ("ConvNextImageProcessor", {"size": {"shortest_edge": 56}, "crop_pct": 0.875}),
         ("ConvNextImageProcessor", {"size": {"shortest_edge": 384}, "crop_pct": 0.875}),
+        (
+            "PoolFormerImageProcessor",
+            {"size": {"shortest_edge": 56}, "crop_pct": 0.9, "crop_size": 56},
+        ),
         ("LevitImageProcessor", {"size": {"shortest_edge": 56}, "crop_size": 56}),
     ],
 )

@@ -88,13 +88,16 @@ def _shortest(
     crop: tuple[int, int] | None,
     config: Mapping[str, Any],
 ) -> ImagePreprocess:
-    if kind.startswith("ConvNext"):  # crops by itself, by a share, and only small inputs
+    # ConvNeXt's processor crops by itself, by a share, and only small inputs.
+    if kind.startswith("ConvNext") or (not kind and crop is None and config.get("crop_pct")):
         if edge >= _CONVNEXT_SQUASHES_FROM:
             return replace(base, size=(edge, edge), resize="squash")
         share = float(config.get("crop_pct") or 224 / 256)
         return replace(base, size=(edge, edge), crop_fraction=share)
     if kind.startswith("Levit"):
         edge = int(256 / 224 * edge)
+    elif config.get("crop_pct"):  # PoolFormer
+        edge = int(edge / float(config["crop_pct"]))
     if crop is None:
         raise ModelError(
             "preprocessor_config.json resizes the shortest edge and crops nothing, so that "
