@@ -169,7 +169,7 @@ def test_what_is_refused(
     tiny: Tiny, tmp_path: Path, colours: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    with pytest.raises(RecipeError, match="no run in .* to resume"):
+    with pytest.raises(RecipeError, match=r"no run in .* to resume"):
         train(tiny(), out=out, resume=True)
     with monkeypatch.context() as patch:
         stop_after(patch, 2)

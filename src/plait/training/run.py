@@ -15,6 +15,7 @@ from plait.core.errors import DataError, Interrupted, PlaitError
 from plait.core.files import read_json, write_json
 from plait.data import open_dataset
 from plait.data.dataset import PairDataset
+from plait.evaluation.report import write_report
 from plait.models.alignment import AlignmentModel
 from plait.models.storage import save_model
 from plait.training.checked import require_usable, usable
@@ -105,23 +106,10 @@ def train(
     _begin(folder, recipe, described, resume=resume, accelerator=accelerator)
     try:
         runner = StageRunner(recipe, dataset, folder, clock, accelerator)
-        model = runner.run()
+        runner.run()
         if not accelerator.is_main_process:
             return RunResult(folder.path, None, {}, clock.seconds, is_main=False)
-        start = time.perf_counter()
-        split, metrics = _test(recipe, model, dataset, evaluate)
-        clock.measure("evaluate", start)
-        result = RunResult(
-            folder.path,
-            split,
-            metrics,
-            clock.seconds,
-            skipped=len(dataset.skipped),
-            health=examine(list(folder.records())),
-            notes=[*runner.notes, *dataset.notes],
-        )
-        _finish(folder, recipe, model, result)
-        return result
+        return _conclude(runner, dataset, evaluate)
     except (Interrupted, KeyboardInterrupt) as stop:
         told = f"{stop}; everything is saved" if str(stop) else "stopped"
         raise Interrupted(f"{told}: go on with --out {folder.path} --resume") from None
@@ -174,21 +162,42 @@ def _begin(
         raise problem
 
 
-def _test(
-    recipe: Recipe, model: AlignmentModel, dataset: PairDataset, evaluate: Evaluate | None
-) -> tuple[str | None, Mapping[str, Any]]:
-    """The figures of the test split; of the validation split where there is no test split."""
-    split = recipe.evaluation.test
-    if split is None:
-        return None, {}
-    if not len(dataset.split(split)):
-        return None, {}
-    if evaluate is None:
-        from plait.evaluation import evaluate_alignment
+def _conclude(runner: StageRunner, dataset: PairDataset, evaluate: Evaluate | None) -> RunResult:
+    """Measures the trained model on the test split, and writes model and reports.
 
-        part = dataset.split(split)
-        return split, evaluate_alignment(model, part, engine=_engines(recipe, len(part)))
-    return split, evaluate(model, dataset.split(split))
+    The status is written last, so that a run that is killed before goes on from its checkpoint.
+    """
+    recipe, folder, clock = runner.recipe, runner.folder, runner.clock
+    split = recipe.evaluation.test
+    part = None if split is None else dataset.split(split)
+    if part is not None and not len(part):
+        runner.notes.append(f"The {split} split is empty: there are no figures.")
+        part = None
+    engines = {} if part is None else _engines(recipe, len(part))
+    start, metrics = time.perf_counter(), dict[str, Any]()
+    if part is not None:
+        if evaluate is None:
+            from plait.evaluation import evaluate_alignment
+
+            metrics.update(evaluate_alignment(runner.model, part, engine=engines))
+        else:
+            metrics.update(evaluate(runner.model, part))
+    clock.measure("evaluate", start)
+    result = RunResult(
+        folder.path,
+        None if part is None else split,
+        metrics,
+        clock.seconds,
+        skipped=len(dataset.skipped),
+        health=examine(list(folder.records())),
+        notes=[*runner.notes, *dataset.notes],
+    )
+    save_model(runner.model, folder.path)
+    write_json(folder.path / REPORT, result.to_json())
+    write_markdown(folder.path, recipe, result.to_json(), result.health)
+    write_report(folder.path, model=runner.model, dataset=part, seed=recipe.seed, engine=engines)
+    folder.set_status("finished")
+    return result
 
 
 def _engines(recipe: Recipe, samples: int) -> dict[str, str]:
@@ -204,14 +213,6 @@ def _engines(recipe: Recipe, samples: int) -> dict[str, str]:
         else "torch"
         for name in recipe.model.towers
     }
-
-
-def _finish(folder: RunFolder, recipe: Recipe, model: AlignmentModel, result: RunResult) -> None:
-    """Writes the model and the reports; the status last, so that a kill before it is resumable."""
-    save_model(model, folder.path)
-    write_json(folder.path / REPORT, result.to_json())
-    write_markdown(folder.path, recipe, result.to_json(), result.health)
-    folder.set_status("finished")
 
 
 def read_result(run: str | Path) -> dict[str, Any]:
