@@ -62,8 +62,8 @@ def _make(out: Path, seed: int) -> dict[str, Any]:
     unseen = dataset.split("test")
     model = load_model(out)
     with _timed(seconds, "index"):
-        build_index(model, dataset, out / "index", run=out)
-        build_index(model, unseen, out / "index-unseen", run=out)
+        build_index(model, dataset, out / "index", run=out, overwrite=True)
+        build_index(model, unseen, out / "index-unseen", run=out, overwrite=True)
     with _timed(seconds, "contact sheet"):
         contact_sheet(_answers(out / "index-unseen", model), out / "sheet.png")
     with _timed(seconds, "report"):

@@ -9,7 +9,14 @@ from plait.encoders import clip, hf_weights
 from plait.encoders.clip_checkpoint import Checkpoint, read_checkpoint
 from plait.models.alignment import AlignmentModel, Tower
 from plait.models.projection import build_projection
-from plait.models.storage import fill
+from plait.models.storage import CONFIG_FILE, fill
+
+
+def is_published(path: str | Path) -> bool:
+    """Whether a folder holds a checkpoint in transformers' or open_clip's format, not a plait run."""
+    folder = Path(path)
+    published = ("config.json", "open_clip_config.json")
+    return not (folder / CONFIG_FILE).exists() and any((folder / f).exists() for f in published)
 
 
 def load_published(path: str | Path) -> AlignmentModel:

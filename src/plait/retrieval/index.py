@@ -86,12 +86,11 @@ class Index:
     def model(self) -> AlignmentModel:
         """The model that made the index."""
         if self._model is None:
-            from plait.models.published import load_published
-            from plait.models.storage import CONFIG_FILE, load_model
+            from plait.models.published import is_published, load_published
+            from plait.models.storage import load_model
 
             place = self.run_folder()
-            own = (place / CONFIG_FILE).is_file()
-            loaded = load_model(place) if own else load_published(place)
+            loaded = load_published(place) if is_published(place) else load_model(place)
             self.check_model(loaded)
             self._model = loaded
         return self._model
