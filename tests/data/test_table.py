@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -256,6 +257,22 @@ def test_class_folders(tmp_path: Path) -> None:
 def test_bare_pictures(root: Path) -> None:
     dataset = open_dataset(root)
     assert (dataset.format, dataset.texts, dataset.ids) == ("images", 0, ["1", "2", "3"])
+
+
+def test_file_names_that_are_no_utf8(tmp_path: Path) -> None:
+    """Archives from elsewhere hold them; ids and messages must still print."""
+    names = [b"caf\xe9.jpg", b"caf\xe8.jpg"]
+    (tmp_path / "cat").mkdir()
+    for number, name in enumerate(names):
+        Path(tmp_path / "cat" / os.fsdecode(name)).write_bytes(planted.jpeg(number))
+    dataset = open_dataset(tmp_path)
+    assert len(set(dataset.ids)) == 2
+    assert all(id.startswith("caf\N{REPLACEMENT CHARACTER}~") for id in dataset.ids)
+    assert len(dataset.split("all").fingerprint) == 16
+    assert {sample.image.read() for sample in dataset if sample.image} == {
+        planted.jpeg(0),
+        planted.jpeg(1),
+    }
 
 
 def test_sidecars(root: Path) -> None:

@@ -38,6 +38,13 @@ def is_image(name: str) -> bool:
     return suffix(name) in IMAGE_SUFFIXES
 
 
+def shown(name: str) -> str:
+    """A file name for ids and messages: bytes that are no UTF-8 become question marks."""
+    return (
+        name if name.isascii() else name.encode(errors="surrogateescape").decode(errors="replace")
+    )
+
+
 def walk(folder: Path) -> Iterator[str]:
     """Every file under ``folder`` as a relative POSIX path, sorted, hidden ones left out."""
     for base, folders, files in os.walk(folder):

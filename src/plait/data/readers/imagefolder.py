@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from plait.data.readers.files import Finder, check_text, decoded, is_image, stem, walk
+from plait.data.readers.files import Finder, check_text, decoded, is_image, shown, stem, walk
 from plait.data.readers.records import file_key
 from plait.data.readers.rows import Bad, Found, Row, Rows, clean_texts
 from plait.data.readers.table import rows_of
@@ -48,7 +48,7 @@ def read_classes(found: Found) -> Rows:
         if "/" not in rest:
             yield row.bad("no-class", f"{name} is in no class folder: move it into one")
             continue
-        label = rest.rsplit("/", 2)[-2]
+        label = shown(rest.rsplit("/", 2)[-2])
         row.texts = (label.replace("_", " ").strip(),)
         row.labels = {"label": label}
         yield row
@@ -93,5 +93,5 @@ def _with_splits(names: list[str]) -> list[tuple[str, str | None, str]]:
 
 
 def _row(root: Path, name: str, split: str | None) -> Row:
-    ref = FileRef(Path(os.path.join(root, name)), name)  # noqa: PTH118  a third of Path's time
-    return Row(str(root), name, name=name, key=file_key(ref), image=ref, split=split)
+    ref = FileRef(Path(os.path.join(root, name)), shown(name))  # noqa: PTH118  a third of Path's time
+    return Row(str(root), ref.name, name=ref.name, key=file_key(ref), image=ref, split=split)
