@@ -22,7 +22,7 @@ from plait.retrieval.predicate import facts, sql_string, to_sql
 from plait.retrieval.store import Hit, Row, check_k, check_rows, check_vector
 
 TABLE = "rows"
-INDEX_FROM = 100_000  # rows; below, a scan is exact and takes milliseconds
+INDEX_FROM = 100_000  # rows; below, a scan is exact and fast enough
 KEPT = timedelta(minutes=10)  # how long replaced versions stay for readers that opened them
 _COLUMNS = ["key", "id", "modality", "number", "texts", "path", "language", "metadata"]
 
@@ -66,14 +66,14 @@ class LanceStore:
         check_rows(rows, self.dim)
         if not rows:
             return
-        if not len(self):  # nothing to replace: plain appending is several times faster
-            self._table.add(_to_arrow(rows, self.dim))
-            self._keep_index()
-            return
-        merge = self._table.merge_insert("key").when_matched_update_all()
-        merge = merge.when_not_matched_insert_all()
         ids = sorted({row.id for row in rows})
-        merge.when_not_matched_by_source_delete(_among(ids)).execute(_to_arrow(rows, self.dim))
+        if not self._table.count_rows(_among(ids)):  # appending is several times faster
+            self._table.add(_to_arrow(rows, self.dim))
+        else:
+            merge = self._table.merge_insert("key").when_matched_update_all()
+            merge = merge.when_not_matched_insert_all()
+            merge = merge.when_not_matched_by_source_delete(_among(ids))
+            merge.execute(_to_arrow(rows, self.dim))
         self._keep_index()
 
     def delete(self, ids: Sequence[str]) -> int:

@@ -11,8 +11,6 @@ from plait.retrieval.filters import Filter
 from plait.retrieval.predicate import facts, to_predicate
 from plait.retrieval.store import Hit, Row, check_k, check_rows, check_vector
 
-BLOCK = 65_536  # rows scored at a time
-
 
 class MemoryStore:
     """Rows in a list, vectors in one matrix.
@@ -25,6 +23,7 @@ class MemoryStore:
         self._dim = dim
         self._rows: list[Row] = []
         self._vectors = np.zeros((0, dim), dtype=np.float32)
+        self._told: list[dict[str, str | None]] = []
 
     @property
     def dim(self) -> int:
@@ -50,23 +49,22 @@ class MemoryStore:
     def _set(self, rows: list[Row]) -> None:
         self._rows = sorted(rows, key=lambda row: row.key)
         vectors = [row.vector.astype(np.float32) for row in self._rows]
-        self._vectors = np.array(vectors, dtype=np.float32).reshape(-1, self.dim)
+        stacked = np.array(vectors, dtype=np.float32).reshape(-1, self.dim)
+        self._vectors = stacked / np.linalg.norm(stacked, axis=1, keepdims=True)
+        self._told = [_columns(row) for row in self._rows]
 
     def search(self, vector: Float[np.ndarray, " D"], k: int, where: Filter | None) -> list[Hit]:
         """The ``k`` best rows that pass the filter, best first, equal scores by key."""
         check_vector(vector, self.dim, "the query")
         check_k(k)
+        query = vector.astype(np.float32) / np.linalg.norm(vector.astype(np.float32))
+        scores = self._vectors @ query
         kept = np.arange(len(self._rows))
         if where is not None:
             passes = to_predicate(where)
-            kept = kept[[passes(_columns(row)) for row in self._rows]]
-        query = vector.astype(np.float32) / np.linalg.norm(vector.astype(np.float32))
-        scores = np.empty(len(kept))
-        for start in range(0, len(kept), BLOCK):
-            block = self._vectors[kept[start : start + BLOCK]]
-            scores[start : start + BLOCK] = (block @ query) / np.linalg.norm(block, axis=1)
-        order = np.argsort(-scores, kind="stable")[:k]  # rows are sorted by key already
-        return [Hit(self._rows[kept[place]], float(scores[place])) for place in order]
+            kept = kept[[passes(told) for told in self._told]]
+        order = kept[np.argsort(-scores[kept], kind="stable")[:k]]  # rows are in the order of keys
+        return [Hit(self._rows[place], float(scores[place])) for place in order]
 
     def rows(self, ids: Sequence[str] | None = None) -> list[Row]:
         """Rows by key; all of them, or those with these ids."""
