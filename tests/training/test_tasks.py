@@ -16,6 +16,7 @@ class Linear(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.towers = nn.ModuleDict({name: nn.Linear(5, 4) for name in ("image", "text")})
+        self.heads = 1
         self.log_scale = nn.Parameter(torch.tensor(2.0))
         self.bias = nn.Parameter(torch.tensor(-3.0))
         self.dropout = nn.Dropout(0.2)
@@ -108,3 +109,25 @@ def test_chunks_give_the_gradients_of_the_whole_batch(chunk: int) -> None:
     assert whole.keys() == parts.keys()
     for name, value in whole.items():
         torch.testing.assert_close(parts[name], value, rtol=1e-9, atol=1e-9)
+
+
+def test_heads_are_models_of_their_own() -> None:
+    """The loss of two heads in one projection is the mean of the losses of two models."""
+    from plait.objectives import info_nce_plain
+
+    model, batch = make()
+    model.heads = 2
+    torch.manual_seed(1)
+    heads = [
+        {name: nn.functional.normalize(torch.randn(10, 3).double(), dim=1) for name in ("image", "text")}
+        for _ in range(2)
+    ]
+    joined = {
+        name: torch.cat([head[name] for head in heads], dim=1) / 2**0.5 for name in ("image", "text")
+    }
+    found = ContrastiveTask(model).loss_of_embeddings(joined, batch).total
+    expected = [
+        info_nce_plain(head["image"], head["text"], model.scale, batch.groups, batch.groups)
+        for head in heads
+    ]
+    torch.testing.assert_close(found, sum(expected) / 2)

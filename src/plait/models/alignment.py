@@ -71,6 +71,9 @@ class AlignmentModel(nn.Module):
         dims = {name: tower.projection.dim for name, tower in towers.items()}
         if len(set(dims.values())) != 1:
             raise ModelError(f"the towers' projections must share one dimension, not {dims}")
+        heads = {name: tower.projection.heads for name, tower in towers.items()}
+        if len(set(heads.values())) != 1:
+            raise ModelError(f"the towers' projections must have equally many heads, not {heads}")
         if max_scale is not None and max_scale < 1:
             raise ModelError(f"max_scale {max_scale:g} is below 1")
         if not 1 <= scale_init <= (max_scale or math.inf) * (1 + 1e-6):
@@ -86,6 +89,11 @@ class AlignmentModel(nn.Module):
     def dim(self) -> int:
         """Features of the shared space."""
         return self.tower(next(iter(self.towers))).projection.dim
+
+    @property
+    def heads(self) -> int:
+        """Blocks of equal length in each embedding (see `LinearProjection`)."""
+        return self.tower(next(iter(self.towers))).projection.heads
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -23,6 +24,8 @@ class Projection(nn.Module):
     """
 
     kind: str
+    heads: int = 1
+    """Blocks of equal length that the output is made of."""
 
     def __init__(self, width: int, dim: int) -> None:
         super().__init__()
@@ -34,24 +37,59 @@ class Projection(nn.Module):
 
 
 class LinearProjection(Projection):
-    """Dropout, then one matrix."""
+    """Dropout, then one matrix.
+
+    With several heads it is an ensemble in one matrix: each head has its own dropout and its own
+    ``dim / heads`` features, brought to equal length, and contrastive tasks compare head with
+    head. The cosine of two vectors is then the mean of their heads' cosines.
+
+    Args:
+        width, dim: see `Projection`.
+        bias: add a bias.
+        dropout: share of the features zeroed in training.
+        heads: how many; it divides ``dim``.
+    """
 
     kind = "linear"
 
-    def __init__(self, width: int, dim: int, *, bias: bool = True, dropout: float = 0.0) -> None:
+    def __init__(
+        self, width: int, dim: int, *, bias: bool = True, dropout: float = 0.0, heads: int = 1
+    ) -> None:
+        if heads < 1 or dim % heads:
+            raise ModelError(f"{heads} heads do not divide the shared space's {dim} features")
         super().__init__(width, dim)
+        self.heads = heads
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(width, dim, bias=bias)
 
     def forward(self, pooled: Float[Tensor, "B D"]) -> Float[Tensor, "B E"]:
         """(B, D) to (B, E)."""
-        out: Tensor = self.linear(self.dropout(pooled))
-        return out
+        if self.heads == 1:
+            out: Tensor = self.linear(self.dropout(pooled))
+            return out
+        if self.training and self.dropout.p > 0:
+            out = self._apart(pooled)
+        else:
+            out = self.linear(pooled)
+        blocks = nn.functional.normalize(out.unflatten(1, (self.heads, -1)), dim=-1)
+        return blocks.flatten(1)
+
+    def _apart(self, pooled: Tensor) -> Tensor:
+        """Every head sees features of its own, as in an ensemble trained apart."""
+        weights = self.linear.weight.chunk(self.heads)
+        biases = [None] * self.heads
+        if self.linear.bias is not None:
+            biases = list(self.linear.bias.chunk(self.heads))
+        parts = [
+            nn.functional.linear(self.dropout(pooled), weight, bias)
+            for weight, bias in zip(weights, biases, strict=True)
+        ]
+        return torch.cat(parts, dim=1)
 
     def spec(self) -> dict[str, Any]:
         """See `Projection.spec`."""
         bias = self.linear.bias is not None
-        return super().spec() | {"bias": bias, "dropout": self.dropout.p}
+        return super().spec() | {"bias": bias, "dropout": self.dropout.p, "heads": self.heads}
 
 
 class MlpProjection(Projection):
@@ -97,7 +135,7 @@ class IdentityProjection(Projection):
 
 
 def build_projection(kind: str, width: int, dim: int, **options: Any) -> Projection:
-    """A projection by name: ``linear`` (bias, dropout), ``mlp`` (dropout), ``identity``.
+    """A projection by name: ``linear`` (bias, dropout, heads), ``mlp`` (dropout), ``identity``.
 
     Raises:
         ModelError: an unknown name or option.

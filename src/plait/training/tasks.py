@@ -8,6 +8,7 @@ Shape legend: B rows, D features.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -146,9 +147,25 @@ class ContrastiveTask:
     def _loss(
         self, contrast: Contrast, left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]
     ) -> Tensor:
+        """The mean of the losses of each head on its own (of an ensemble in one projection)."""
+        heads = self.model.heads
+        blocks = zip(_blocks(left[0], heads), _blocks(right[0], heads), strict=True)
+        losses = [self._head(contrast, (a, left[1]), (b, right[1])) for a, b in blocks]
+        return losses[0] if heads == 1 else torch.stack(losses).mean()
+
+    def _head(
+        self, contrast: Contrast, left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]
+    ) -> Tensor:
         scale, ids = self.model.scale, (left[1], right[1])
         if contrast.objective == "sigmoid":
             return sigmoid_loss(left[0], right[0], scale, self.model.bias, *ids, group=self.group)
         return info_nce(
             left[0], right[0], scale, *ids, direction=contrast.direction, group=self.group
         )
+
+
+def _blocks(rows: Tensor, heads: int) -> list[Tensor]:
+    """(B, E) unit rows of ``heads`` equally long blocks to so many (B, E / heads) of unit rows."""
+    if heads == 1:
+        return [rows]
+    return [block * math.sqrt(heads) for block in rows.chunk(heads, dim=1)]
