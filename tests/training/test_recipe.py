@@ -68,6 +68,7 @@ def test_values_as_people_write_them(text: str, value: object) -> None:
         ("stages.0.augment=[{kind: flip}]", ["features.augment with features.slots"]),
         ("model.towers.image.encoder=scratch/cnn", ["random weights and no stage trains it"]),
         ("model.towers.smell.encoder=pkg/nose", ["model.towers.smell", "not a modality"]),
+        ("model.temperature.init=0.001", ["not between 1 / max_scale = 0.01 and 1"]),
         ("evaluation.metric=recall", ["'recall' is not measured", "mean_recall"]),
         ("stages.3.epochs=1", ["stages is a list: its entries are stages.0"]),
         ("seed.x=1", ["seed is 0 and holds nothing further"]),

@@ -1,8 +1,9 @@
-"""Leaving out pictures that cannot be used, before anything trains, and telling of each."""
+"""The data as a run takes them: pictures that can be used, texts in the languages asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from plait.core.errors import DataError
 from plait.core.progress import track
@@ -49,3 +50,32 @@ def unusable(dataset: PairDataset) -> Iterator[tuple[int, DataError]]:
         yield from found
         found.clear()
     yield from found
+
+
+def only_languages(dataset: PairDataset, languages: Sequence[str]) -> PairDataset:
+    """The same samples with their texts in these languages; those left without a text are left out.
+
+    Raises:
+        DataError: no text is in any of them.
+    """
+    kept, assigned = [], []
+    for sample, split in zip(dataset, dataset.splits, strict=True):
+        own = [k for k, language in enumerate(sample.languages) if language in languages]
+        if own:
+            texts = tuple(sample.texts[k] for k in own)
+            kept.append(
+                replace(sample, texts=texts, languages=tuple(sample.languages[k] for k in own))
+            )
+            assigned.append(split)
+    if not kept:
+        known = ", ".join(dataset.language_counts) or "none: the data don't say"
+        raise DataError(f"no text is in {' or '.join(languages)} (languages there: {known})")
+    return PairDataset(
+        kept,
+        dataset.format,
+        dataset.root,
+        dataset.skipped,
+        detected=dataset.detected,
+        notes=dataset.notes,
+        assigned=assigned,
+    )

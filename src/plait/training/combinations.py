@@ -43,6 +43,12 @@ def faults(recipe: Recipe) -> Iterator[Fault]:
 
 def _model_faults(recipe: Recipe) -> Iterator[Fault]:
     model = recipe.model
+    heat = model.temperature
+    if not 1 / heat.max_scale <= heat.init * (1 + 1e-6) or heat.init > 1:
+        yield (
+            ("model", "temperature", "init"),
+            f"{heat.init:g} is not between 1 / max_scale = {1 / heat.max_scale:g} and 1",
+        )
     if len(model.towers) < 2:
         yield ("model", "towers"), f"an alignment needs two towers, not {len(model.towers)}"
     for name, tower in model.towers.items():

@@ -51,23 +51,18 @@ class Material:
         raise DataError(str(error), path=self.where[position]) from error
 
 
-def material_of(dataset: PairDataset, languages: Sequence[str] | None = None) -> Material:
-    """The pairs of a data set; with ``languages`` only texts of these languages."""
-    ids, where, pictures, texts, counts, kept = [], [], [], [], [], []
+def material_of(dataset: PairDataset) -> Material:
+    """The pairs of a data set."""
+    ids, where, pictures, counts, kept = [], [], [], [], []
+    texts: list[str] = []
     for position, sample in enumerate(dataset):
-        own = [
-            text
-            for number, text in enumerate(sample.texts)
-            if languages is None
-            or (number < len(sample.languages) and sample.languages[number] in languages)
-        ]
-        if sample.image is None or not own:
+        if sample.image is None or not sample.texts:
             continue
         ids.append(sample.id)
         where.append(sample.where)
         pictures.append(sample.image)
-        texts.extend(own)
-        counts.append(len(own))
+        texts.extend(sample.texts)
+        counts.append(len(sample.texts))
         kept.append(position)
     groups = dataset.group_numbers()[np.array(kept, dtype=np.int64)]
     left_out = len(dataset) - len(kept)

@@ -18,7 +18,7 @@ from plait.data.dataset import PairDataset
 from plait.evaluation.report import write_report
 from plait.models.alignment import AlignmentModel
 from plait.models.storage import save_model
-from plait.training.checked import require_usable, usable
+from plait.training.checked import only_languages, require_usable, usable
 from plait.training.health import Finding, examine
 from plait.training.report import write_markdown
 from plait.training.run_folder import REPORT, RunFolder
@@ -123,6 +123,8 @@ def _open(recipe: Recipe) -> PairDataset:
     dataset = open_dataset(
         recipe.data.source, columns=recipe.data.columns, on_bad_row=recipe.data.on_bad_row
     )
+    if recipe.data.languages is not None:
+        dataset = only_languages(dataset, recipe.data.languages)
     if recipe.data.on_bad_row == "skip":
         return usable(dataset)
     if recipe.evaluation.test is not None:  # else a broken picture there would show at the very end

@@ -97,7 +97,7 @@ class StageRunner:
         self.saved_at = time.monotonic()
 
     def _material(self, dataset: PairDataset, split: str) -> Material:
-        material = material_of(dataset.split(split), self.recipe.data.languages)
+        material = material_of(dataset.split(split))
         if material.left_out:
             self.notes.append(
                 f"{material.left_out} samples of the {split} split lack a picture or a text and "
