@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from plait.core.errors import SearchIndexError
+from plait.retrieval import lance
 from plait.retrieval.filters import All, Compare, Filter, Not, Some, parse_where
 from plait.retrieval.lance import LanceStore
 from plait.retrieval.memory import MemoryStore
@@ -170,6 +171,30 @@ def test_a_filter_comes_before_the_limit(store: VectorStore) -> None:
     worst = store.search(unit(1, 5)[0], 40, None)[-1].row
     part = parse_where({"id": worst.id}, [])
     assert [hit.row.id for hit in store.search(unit(1, 5)[0], 1, part)] == [worst.id]
+
+
+def test_an_approximate_index_takes_over_for_many_rows(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(lance, "INDEX_FROM", 2000)
+    store, exact = LanceStore(tmp_path / "store", DIM, create=True), MemoryStore(DIM)
+    made = rows(2400)
+    for part in (made[:1000], made[1000:2100], made[2100:]):
+        store.upsert(part)
+        exact.upsert(part)
+        indexed = bool(store._table.list_indices())
+        assert indexed == (len(store) >= 2000)
+    where = parse_where("split = 'test'", ["split"])
+    shared = []
+    for query in unit(20, 1):
+        near, truth = store.search(query, 10, where), exact.search(query, 10, where)
+        shared.append(len({h.row.id for h in near} & {h.row.id for h in truth}))
+        scores = {h.row.id: h.score for h in truth}
+        for hit in near:
+            assert hit.score == pytest.approx(scores.get(hit.row.id, hit.score), abs=1e-5)
+    assert np.mean(shared) >= 9.5
+    last = made[-1]  # added after the index was made
+    assert store.search(last.vector, 1, None)[0].row.id == last.id
+    store.optimize()
+    assert store.search(last.vector, 1, None)[0].row.id == last.id
 
 
 AWKWARD = [

@@ -23,6 +23,7 @@ from plait.retrieval.store import Hit, Row, check_k, check_rows, check_vector
 
 TABLE = "rows"
 INDEX_FROM = 100_000  # rows; below, a scan is exact and fast enough
+PROBES = 40  # partitions that a search looks into, once there is an index
 KEPT = timedelta(minutes=10)  # how long replaced versions stay for readers that opened them
 _COLUMNS = ["key", "id", "modality", "number", "texts", "path", "language", "metadata"]
 
@@ -89,7 +90,8 @@ class LanceStore:
         """The ``k`` best rows that pass the filter, best first, equal scores by key."""
         check_vector(vector, self.dim, "the query")
         check_k(k)
-        query = self._table.search(vector.astype(np.float32)).metric("cosine").limit(k)
+        query = self._table.search(vector.astype(np.float32)).distance_type("cosine").limit(k)
+        query = query.nprobes(PROBES)
         if where is not None:
             query = query.where(to_sql(where), prefilter=True)
         found = query.select([*_COLUMNS, "vector", "_distance"]).to_arrow().to_pylist()
@@ -109,9 +111,15 @@ class LanceStore:
         self._table.optimize(cleanup_older_than=KEPT)
 
     def _keep_index(self) -> None:
-        """Above `INDEX_FROM` rows a scan gets slow: an approximate index takes over."""
+        """From `INDEX_FROM` rows on a scan gets slow: an approximate index takes over.
+
+        Partitions with full vectors: scores stay exact, and rows added later are still scanned.
+        Product quantisation with default settings found 3 of the 10 nearest in a trial.
+        """
         if len(self) >= INDEX_FROM and not self._table.list_indices():
-            self._table.create_index(metric="cosine", vector_column_name="vector")
+            from lancedb.index import IvfFlat
+
+            self._table.create_index("vector", config=IvfFlat(distance_type="cosine"))
 
 
 def _lancedb() -> Any:
