@@ -119,11 +119,15 @@ def test_heads_are_models_of_their_own() -> None:
     model.heads = 2
     torch.manual_seed(1)
     heads = [
-        {name: nn.functional.normalize(torch.randn(10, 3).double(), dim=1) for name in ("image", "text")}
+        {
+            name: nn.functional.normalize(torch.randn(10, 3).double(), dim=1)
+            for name in ("image", "text")
+        }
         for _ in range(2)
     ]
     joined = {
-        name: torch.cat([head[name] for head in heads], dim=1) / 2**0.5 for name in ("image", "text")
+        name: torch.cat([head[name] for head in heads], dim=1) / 2**0.5
+        for name in ("image", "text")
     }
     found = ContrastiveTask(model).loss_of_embeddings(joined, batch).total
     expected = [

@@ -63,6 +63,10 @@ class Aligner(Protocol):
     def bias(self) -> Any:
         """Of the sigmoid loss, or None."""
 
+    @property
+    def heads(self) -> int:
+        """Blocks of equal length in each row, compared one by one."""
+
     def encode(self, batch: Batch) -> dict[str, Tensor]:
         """(B, D) unit rows by modality."""
 
