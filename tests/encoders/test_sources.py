@@ -6,11 +6,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from plait.core.batch import ModalityInput
 from plait.core.errors import ModelError
+from plait.data.preprocess import ImagePreprocess
 from plait.encoders.base import Example
 from plait.encoders.registry import build_encoder, encoder_from_spec
 
@@ -163,3 +165,14 @@ def test_a_spec_of_an_unknown_family_is_refused(tmp_path: Path) -> None:
         encoder_from_spec({"family": "quantum"}, tmp_path)
     with pytest.raises(ModelError, match="cannot be read by this version"):
         encoder_from_spec({"family": "timm"}, tmp_path)
+
+
+def test_resize_shows_the_whole_picture() -> None:
+    options = {"size": 64, "resize": "squash"}
+    encoder = build_encoder("timm/resnet18", modality="image", pretrained=False, **options)
+    assert isinstance(encoder.preprocess, ImagePreprocess)
+    picture = np.zeros((40, 80, 3), dtype=np.uint8)
+    picture[:, :8] = 255  # a margin that the usual centre crop cuts off
+    assert encoder.preprocess(picture)[:, :, :3].min() > 200
+    with pytest.raises(ModelError, match="resize is 'shortest', 'squash' or 'pad', not 'crop'"):
+        build_encoder("timm/resnet18", modality="image", pretrained=False, resize="crop")

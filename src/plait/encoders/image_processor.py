@@ -1,9 +1,11 @@
-"""transformers' preprocessor_config.json to `ImagePreprocess`."""
+"""Where an image encoder's preprocessing comes from: its source, and what the user changes of it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from plait.core.errors import ModelError
 from plait.data.preprocess import ImagePreprocess
 from plait.data.preprocess_sources import preprocess_from_transformers
 
@@ -18,3 +20,28 @@ def read_processor(config: dict[str, Any], model_config: Any = None) -> ImagePre
     """
     natural = int(getattr(model_config, "image_size", 224) or 224)
     return preprocess_from_transformers(config, image_size=natural)
+
+
+def adjusted(
+    preprocess: ImagePreprocess, size: int | None = None, resize: str | None = None
+) -> ImagePreprocess:
+    """The preprocessing of a source, as the user wants it.
+
+    Args:
+        preprocess: of the source.
+        size: pixels of a side.
+        resize: ``squash`` or ``pad`` show the encoder the whole picture, where the sources' own
+            ``shortest`` cuts the margins off (see `ImagePreprocess`).
+
+    Raises:
+        ModelError: another word for ``resize``.
+    """
+    if size is not None:
+        preprocess = replace(preprocess, size=(size, size))
+    if resize is None:
+        return preprocess
+    if resize == "squash" or resize == "pad":
+        return replace(preprocess, resize=resize, crop_fraction=1.0)
+    if resize == "shortest":
+        return replace(preprocess, resize=resize)
+    raise ModelError(f"resize is 'shortest', 'squash' or 'pad', not {resize!r}")

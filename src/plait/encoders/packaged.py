@@ -20,6 +20,7 @@ from plait.core.modality import IMAGE, TEXT
 from plait.data.preprocess import ImagePreprocess
 from plait.encoders import hf_text, timm_image
 from plait.encoders.base import Encoder, Family, check_modality, check_options
+from plait.encoders.image_processor import adjusted
 
 
 @dataclass(frozen=True)
@@ -114,11 +115,11 @@ def to_timm(weights: dict[str, Tensor], stages: list[int]) -> dict[str, Tensor]:
 def _build_image(name: str, pretrained: bool, options: dict[str, Any]) -> Encoder:
     package = PACKAGES[name]
     options = dict(options)
-    size = options.pop("size", package.size)
+    size, resize = options.pop("size", package.size), options.pop("resize", None)
     model = timm_image.create(package.timm_name, pretrained=False)
     # Trained with TensorFlow's constants for the Lite models, (pixel - 127) / 128, not with timm's
     # (0.5, 0.5); evaluation takes the middle 224 of 256 pixels (0.875), bicubic.
-    preprocess = ImagePreprocess(
+    published = ImagePreprocess(
         size=size,
         resize="shortest",
         crop_fraction=0.875,
@@ -126,6 +127,7 @@ def _build_image(name: str, pretrained: bool, options: dict[str, Any]) -> Encode
         mean=(127 / 255,) * 3,
         std=(128 / 255,) * 3,
     )
+    preprocess = adjusted(published, resize=resize)
     if pretrained:
         path = find_file(name)
         stored = torch.load(path, map_location="cpu", weights_only=True)

@@ -6,7 +6,6 @@ Shape legend: B samples, N positions, D features.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,10 @@ from plait.encoders.base import (
     check_modality,
     check_options,
 )
+from plait.encoders.image_processor import adjusted
 from plait.encoders.pooling import Pool
 
-OPTIONS = ("pool", "layers", "level_norm", "size")
+OPTIONS = ("pool", "layers", "level_norm", "size", "resize")
 
 
 class TimmEncoder(Encoder):
@@ -169,22 +169,22 @@ def _first_line(problem: Exception) -> str:
     return (str(problem).splitlines() or [type(problem).__name__])[0]
 
 
-def preprocess_of(model: nn.Module, size: int | None = None) -> ImagePreprocess:
+def preprocess_of(model: nn.Module) -> ImagePreprocess:
     """Timm's evaluation transform as `ImagePreprocess`."""
     from timm.data import resolve_model_data_config
 
-    preprocess = preprocess_from_timm(resolve_model_data_config(model))
-    return preprocess if size is None else replace(preprocess, size=(size, size))
+    return preprocess_from_timm(resolve_model_data_config(model))
 
 
 def build(name: str, modality: str, pretrained: bool, options: dict[str, Any]) -> TimmEncoder:
-    """``timm/NAME``; options ``pool``, ``layers``, ``level_norm``, ``size`` (pixels)."""
+    """``timm/NAME``; options ``pool``, ``layers``, ``level_norm``, ``size`` (pixels), ``resize``."""
     check_modality(f"timm/{name}", modality, (IMAGE,))
     check_options(f"timm/{name}", options, OPTIONS)
     options = dict(options)
-    size = options.pop("size", None)
+    size, resize = options.pop("size", None), options.pop("resize", None)
     model = create(name, pretrained=pretrained, size=None if size is None else (size, size))
-    return TimmEncoder(model, name, preprocess_of(model, size), **options)
+    preprocess = adjusted(preprocess_of(model), size, resize)
+    return TimmEncoder(model, name, preprocess, **options)
 
 
 def rebuild(spec: dict[str, Any], folder: Path) -> TimmEncoder:

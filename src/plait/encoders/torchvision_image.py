@@ -5,7 +5,6 @@ Shape legend: B samples, N positions, D features.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,10 @@ from plait.encoders.base import (
     check_modality,
     check_options,
 )
+from plait.encoders.image_processor import adjusted
 from plait.encoders.pooling import Pool
 
-OPTIONS = ("pool", "size")
+OPTIONS = ("pool", "size", "resize")
 
 
 class TorchvisionEncoder(Encoder):
@@ -126,10 +126,9 @@ def _weights(name: str) -> Any:
     return models.get_model_weights(name).DEFAULT
 
 
-def preprocess_of(name: str, size: int | None = None) -> ImagePreprocess:
+def preprocess_of(name: str) -> ImagePreprocess:
     """The evaluation transform of the model's default weights."""
-    preprocess = preprocess_from_torchvision(_weights(name).transforms())
-    return preprocess if size is None else replace(preprocess, size=(size, size))
+    return preprocess_from_torchvision(_weights(name).transforms())
 
 
 def _create(name: str, pretrained: bool) -> nn.Module:
@@ -146,10 +145,10 @@ def _create(name: str, pretrained: bool) -> nn.Module:
 
 
 def build(name: str, modality: str, pretrained: bool, options: dict[str, Any]) -> Encoder:
-    """``torchvision/NAME``; options ``pool`` and ``size`` (pixels)."""
+    """``torchvision/NAME``; options ``pool``, ``size`` (pixels) and ``resize``."""
     check_modality(f"torchvision/{name}", modality, (IMAGE,))
     check_options(f"torchvision/{name}", options, OPTIONS)
-    preprocess = preprocess_of(name, options.get("size"))
+    preprocess = adjusted(preprocess_of(name), options.get("size"), options.get("resize"))
     trunk = _create(name, pretrained)
     natural = "cls" if isinstance(trunk, _VitTrunk) else "mean"
     return TorchvisionEncoder(trunk, name, preprocess, pool=options.get("pool", natural))
