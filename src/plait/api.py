@@ -1,16 +1,16 @@
 """The Python API: each function is one duty of the command line.
 
-    import plait
+import plait
 
-    result = plait.train("align", data="pairs/", out="runs/mine")
-    model = plait.load("runs/mine")
-    model.similarity(images=["a.jpg"], texts=["a red apple"])
+result = plait.train("align", data="pairs/", out="runs/mine")
+model = plait.load("runs/mine")
+model.similarity(images=["a.jpg"], texts=["a red apple"])
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -148,9 +148,7 @@ def index(
     added, skipped = 0, 0
     if data is not None:
         dataset = _open_split(data, split, on_bad_row)
-        done = build_index(
-            load(run), dataset, out, run=Path(run), add=add, on_bad_row=on_bad_row
-        )
+        done = build_index(load(run), dataset, out, run=Path(run), add=add, on_bad_row=on_bad_row)
         added, skipped = done.rows, len(done.skipped) + len(dataset.skipped)
     return {
         "out": str(out),
@@ -212,27 +210,37 @@ def get_dataset(name: str, out: Source | None = None) -> dict[str, Any]:
     return {"name": name, "samples": len(dataset), "texts": dataset.texts, "out": out and str(out)}
 
 
-def convert(source: Source, out: Source, to: str, *, on_bad_row: str = "fail") -> dict[str, Any]:
+def convert(
+    source: Source,
+    out: Source,
+    to: str,
+    *,
+    columns: Mapping[str, str] | None = None,
+    on_bad_row: str = "fail",
+) -> dict[str, Any]:
     """Writes pairs in another format; refuses to overwrite."""
     from plait.data.convert import convert as convert_data
 
-    return convert_data(source, out, to, on_bad_row=_checked(on_bad_row)).to_json()
+    done = convert_data(source, out, to, columns=columns, on_bad_row=_checked(on_bad_row))
+    return done.to_json()
 
 
-def audit(path: Source, *, model: Source | None = None) -> AuditReport:
+def audit(
+    path: Source, *, model: Source | None = None, columns: Mapping[str, str] | None = None
+) -> AuditReport:
     """Findings about pairs, row by row; a model adds over-long texts and likely mismatches."""
     from plait.data.audit import audit as audit_data
 
     if model is None:
-        return audit_data(path)
+        return audit_data(path, columns=columns)
     from plait.data import open_dataset
     from plait.engines.features import embed_dataset
 
     loaded = load(model)
-    dataset = open_dataset(path, on_bad_row="skip")
+    dataset = open_dataset(path, columns=columns, on_bad_row="skip")
     embeddings = embed_dataset(loaded, dataset, on_bad_row="skip")
-    text_preprocess = loaded.towers["text"].encoder.preprocess
-    return audit_data(path, text_preprocess=text_preprocess, embeddings=embeddings)
+    lengths = loaded.towers["text"].encoder.preprocess
+    return audit_data(path, columns=columns, text_preprocess=lengths, embeddings=embeddings)
 
 
 def doctor() -> list[dict[str, Any]]:
@@ -263,4 +271,3 @@ __all__: Sequence[str] = [
     "search",
     "train",
 ]
-

@@ -177,6 +177,9 @@ def _read(
     traced = assemble_traced(_rows(found, failures))
     dataset = PairDataset(traced.samples, found.format, found.root)
     audited = Audited(traced.samples, dataset.splits, traced.places, traced.conflicts, found.format)
+    if not (traced.samples or failures or traced.bad):
+        problem = "no sample could be read"
+        failures.append(Finding("unreadable-source", "error", str(found.root), None, "", problem))
     return audited, failures + [_bad(row) for row in traced.bad], found
 
 

@@ -16,17 +16,20 @@ from plait.data.readers.files import is_image
 NAMES: dict[str, tuple[str, ...]] = {
     "image": ("image", "file_name", "filename", "file", "image_path", "img_path", "img", "path",
               "filepath", "file_path", "image_file", "image_name", "image_file_name", "photo",
-              "picture", "images", "jpg", "jpeg", "png", "webp"),
+              "picture", "images", "jpg", "jpeg", "png", "webp",
+              "图片", "图像", "照片", "文件名", "图片名", "图片路径", "路径"),
     "text": ("text", "texts", "caption", "captions", "sentence", "sentences", "title",
-             "description", "txt", "alt_text", "comment", "report", "raw"),
-    "split": ("split",),
-    "group": ("group",),
+             "description", "txt", "alt_text", "comment", "report", "raw",
+             "文本", "文字", "标题", "描述", "说明"),
+    "split": ("split", "划分"),
+    "group": ("group", "分组"),
     "id": ("sample_id",),
-    "language": ("language", "languages", "lang"),
+    "language": ("language", "languages", "lang", "语言"),
     "audio": ("audio", "audio_path", "audio_file_name", "audio_file"),
     "video": ("video", "video_path", "video_file_name", "video_file"),
     "sensor": ("sensor", "sensor_path", "sensor_file_name", "sensor_file"),
-    "labels": ("labels", "label", "class", "category", "question", "answer", "answers"),
+    "labels": ("labels", "label", "class", "category", "question", "answer", "answers",
+               "标签", "类别"),
 }
 _CODES = (
     "ar bg bn ca cs da de el en es et fa fi fr he hi hr hu id it ja ko lt lv ms nl no pl pt ro ru "

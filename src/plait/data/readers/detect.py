@@ -30,7 +30,7 @@ READERS: dict[str, str] = {
 """Format name to the generator of its rows."""
 
 _WHY = {
-    "table": "a table with a header",
+    "table": "a table with named columns",
     "parquet": "Parquet files",
     "webdataset": "uncompressed tar shards",
     "coco": 'JSON with "images" and "annotations" that hold captions',
@@ -45,7 +45,9 @@ _FLICKR_ROW = re.compile(r'^("[^"]+"|.+?\.\w{3,4})\s*,')
 _FLICKR_TOKEN = re.compile(r"^[^\t]+\.\w{3,4}#\d+\t")
 _FLICKR_CSV = re.compile(r"^image(_name|_id)?\s*,\s*(caption|comment)s?\s*$", re.IGNORECASE)
 _TEXT_FILES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json")
+_SHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 _ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".zst")
+_UNREAD = (*_SHEETS, *_ARCHIVES, ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 
 
 def detect(path: Path) -> Found:
@@ -65,6 +67,8 @@ def detect(path: Path) -> Found:
 def _not_readable(path: Path) -> str:
     if path.suffix.lower() in _ARCHIVES:
         return "is packed: unpack it first (shards must be uncompressed .tar files)"
+    if path.suffix.lower() in _SHEETS:
+        return "is a spreadsheet: save it as CSV (UTF-8)"
     if is_image(path.name):
         return "is one picture: name a folder or a table of pictures"
     return f"holds nothing that plait reads (formats: {', '.join(READERS)})"
@@ -189,20 +193,40 @@ def _folder(root: Path) -> Found:
         return _with_files(kind, root, files, f"{_WHY[kind]}: ")
     pictures = [name for name in names if is_image(name)]
     if not pictures:
+        packed = [name for name in names if _is_packed(name)]
+        if packed:
+            raise DataError(_not_readable(root / packed[0]), path=root / packed[0])
         raise DataError(_not_readable(root), path=root)
-    sidecars = set(names) & {stem(name) + ".txt" for name in pictures}
+    stems = {stem(name) for name in pictures}
+    sidecars = [name for name in names if name[-4:].lower() == ".txt" and name[:-4] in stems]
     if len(sidecars) * 2 > len(pictures):
         return Found("sidecar", root, (), "pictures with a .txt of the same name each")
+    notes = [_unread(root / name, name) for name in names if name.lower().endswith(_UNREAD)]
     if any("/" in name for name in pictures):
-        return Found("classfolder", root, (), "pictures in class folders, no metadata")
-    return Found("images", root, (), "pictures without metadata or class folders: no texts")
+        return Found("classfolder", root, (), "pictures in class folders, no metadata", notes=notes)
+    why = "pictures without metadata or class folders: no texts"
+    return Found("images", root, (), why, notes=notes)
+
+
+def _is_packed(name: str) -> bool:
+    return name.lower().endswith(_ARCHIVES)
+
+
+def _unread(path: Path, name: str) -> str:
+    """A note on a file that may well be meant to hold the texts."""
+    if name.lower().endswith(_SHEETS):
+        return f"{name} is not read: save it as CSV (UTF-8)"
+    if _is_packed(name):
+        return f"{name} is not read: it is packed"
+    empty = path.stat().st_size == 0
+    return f"{name} is not read: it {'is empty' if empty else 'has no rows that name pictures'}"
 
 
 def _candidates(root: Path, names: list[str]) -> Iterator[tuple[str, str]]:
     """(name, format) of the files at most two folders deep that state rows."""
     pictures = {stem(name) for name in names if is_image(name)}
     for name in names:
-        if name.endswith(".txt") and name[:-4] in pictures:
+        if name[-4:].lower() == ".txt" and name[:-4] in pictures:
             continue
         base = name.rsplit("/", 1)[-1].lower()
         if name.count("/") > 2 or is_image(base) or base.startswith(("readme", "license")):

@@ -70,6 +70,7 @@ class Finder:
         self._wide_from = list(dict.fromkeys(wide))
         self._wide: list[Path] | None = None
         self._listings: dict[Path, dict[str, str]] = {}
+        self._near_names: dict[Path, dict[str, str]] = {}
         self._known: dict[str, FileRef] = {}
         self.used: dict[Path, int] = {}
 
@@ -94,7 +95,30 @@ class Finder:
             raise Bad("ambiguous-file", f"{name} is both {both}: state its folder too")
         if found:
             return FileRef(found[0], name.replace("\\", "/"))
-        raise Bad("missing-file", f"there is no file {name} (looked in {self.roots[0]})")
+        hint = self._near(name.replace("\\", "/"))
+        raise Bad("missing-file", f"there is no file {name} (looked in {self.roots[0]}){hint}")
+
+    def _near(self, name: str) -> str:
+        """A hint at a file whose name differs in upper and lower case or in the ending alone."""
+        folder, _, base = name.rpartition("/")
+        wanted = base.casefold()
+        for root in self.roots:
+            listing = self._folded(root / folder)
+            near = listing.get(wanted) or listing.get(stem(wanted))
+            if near is not None:
+                return f"; did you mean {shown(near)!r}?"
+        return ""
+
+    def _folded(self, folder: Path) -> dict[str, str]:
+        """Names of media files of a folder, by lower-case name and by lower-case stem."""
+        if folder not in self._near_names:
+            names: dict[str, str] = {}
+            for base in self._listing(folder):
+                if suffix(base) in MEDIA_SUFFIXES:
+                    names.setdefault(stem(base.casefold()), base)
+                    names[base.casefold()] = base
+            self._near_names[folder] = names
+        return self._near_names[folder]
 
     def _in(self, roots: Sequence[Path], name: str, everywhere: bool = False) -> list[Path]:
         folder, _, base = name.rpartition("/")

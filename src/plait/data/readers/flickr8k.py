@@ -61,13 +61,16 @@ def _pairs(path: Path) -> Iterator[tuple[int, str, str | None]]:
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", path=path) from error
     lines = text.replace("\r\n", "\n").split("\n")
-    if _TOKEN.match(lines[0]):
+    if len(lines) == 1:
+        lines = text.split("\r")  # Excel's "CSV (Macintosh)"
+    head = next((number for number, line in enumerate(lines) if line.strip()), 0)
+    if _TOKEN.match(lines[head]):
         for number, line in enumerate(lines, 1):
             if line.strip():
                 match = _TOKEN.match(line)
                 yield (number, match["name"], match["text"]) if match else (number, line, None)
         return
-    number = 1
+    number = head + 1
     while number < len(lines):
         line, start = lines[number], number + 1
         number += 1

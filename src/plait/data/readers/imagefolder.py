@@ -60,6 +60,8 @@ def read_sidecars(found: Found) -> Rows:
     for name, split, _ in _with_splits(names):
         row = _row(found.root, name, split)
         beside = found.root / (stem(name) + ".txt")
+        if not beside.is_file():
+            beside = beside.with_name(beside.name[:-4] + ".TXT")
         try:
             if not beside.is_file():
                 raise Bad("empty-text", f"there is no {stem(name)}.txt with its text")

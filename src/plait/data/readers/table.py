@@ -6,18 +6,21 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from plait.core.errors import DataError
 from plait.data.readers.columns import plan
-from plait.data.readers.files import Finder, check_text, decoded
+from plait.data.readers.files import Finder, check_text, decoded, is_image
 from plait.data.readers.records import row_of
 from plait.data.readers.rows import Bad, Found, Rows
 from plait.data.sample import BadRow
 
 Record: TypeAlias = tuple[int, dict[str, Any]]
+_QUOTED = re.compile(r'"[^"]*"')
+_SEP = re.compile(r"sep=(.)\r?\n")  # the line by which Excel is told of the delimiter
 
 
 def read(found: Found) -> Rows:
@@ -41,8 +44,12 @@ def rows_of(path: Path, finder: Finder, found: Found) -> Rows:
         yield from _bad_only(itertools.chain(head, records))
         return
     columns = list(dict.fromkeys(name for _, record in good for name in record))
+    if "image" not in found.columns:
+        _check_names(path, columns)
     chosen = plan(columns, found.columns, path, [record for _, record in good[:20]])
-    found.notes.append(f"{path.name}: {chosen.sentence}")
+    note = f"{path.name}: {chosen.sentence}"
+    if note not in found.notes:
+        found.notes.append(note)
     split = found.splits.get(path)
     for record in itertools.chain(head, records):
         if isinstance(record, BadRow):
@@ -103,8 +110,12 @@ def _entry(path: Path, number: int, entry: Any) -> Record | BadRow:
 
 
 def delimiter(text: str, path: Path) -> str:
-    """The delimiter of a table: the one its header line has most of."""
-    header = text.split("\n", 1)[0]
+    """The delimiter of a table: the one its header line has most of outside quotes."""
+    text = text.lstrip("\r\n")
+    stated = _SEP.match(text)
+    if stated:
+        return stated[1]
+    header = _QUOTED.sub("", text.splitlines()[0] if text else "")
     if path.suffix.lower() == ".tsv" and "\t" in header:
         return "\t"
     return max(",\t;|", key=header.count)
@@ -128,12 +139,16 @@ def _csv(path: Path, text: str, valid: bool) -> Iterator[Record | BadRow]:
             last = reader.line_num
             lines_read = f" (read to line {last})" if last > number else ""
             problem = f"is not well-formed CSV: {error}{lines_read}: check the quotes"
+            if not header:  # else the next row would pass for it
+                raise DataError(problem, path=path, row=number) from None
             yield BadRow(str(path), number, problem, "bad-csv")
             continue
         except Bad as bad:
+            if not header:
+                raise DataError(bad.problem, path=path, row=number) from None
             yield BadRow(str(path), number, bad.problem, bad.kind)
             continue
-        if not cells:
+        if not cells or (not header and cells == ["sep=", ""]):
             continue
         if not header:
             header = [cell.strip() for cell in cells]
@@ -147,6 +162,20 @@ def _csv(path: Path, text: str, valid: bool) -> Iterator[Record | BadRow]:
             yield BadRow(str(path), number, problem, "bad-csv")
             continue
         yield number, dict(zip(header, cells, strict=True))
+
+
+def _check_names(path: Path, columns: Sequence[str]) -> None:
+    """Raises `DataError` where a row stands for the names of the columns: it would be lost."""
+    picture = next((name for name in columns if is_image(name)), None)
+    if picture is None:
+        return
+    if path.suffix.lower() in (".json", ".jsonl", ".ndjson"):
+        entry = json.dumps({"image": picture}, ensure_ascii=False)[:-1]
+        problem = f'has {picture!r} as a key: write a list of {entry}, "text": ...}} instead'
+    else:
+        problem = f"starts with a row ({picture!r}), not with the names of its columns: add a line"
+        problem += " such as image,caption at the top"
+    raise DataError(problem, path=path)
 
 
 def _check_header(path: Path, header: list[str]) -> None:

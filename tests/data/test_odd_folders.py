@@ -1,0 +1,133 @@
+"""Folders as people really have them: each case was misread, or told in useless words, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from plait.cli import data as commands
+from plait.core.errors import DataError, UserError
+from plait.data import inspect, open_dataset
+from plait.data.audit import audit
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Writes two pictures, 1 and 2, and any files beside them."""
+
+    def write(files: dict[str, bytes | str], ending: str = "jpg") -> Path:
+        for number in (1, 2):
+            Image.new("RGB", (4, 4), (90 * number, 0, 0)).save(tmp_path / f"{number}.{ending}")
+        for name, content in files.items():
+            data = content.encode() if isinstance(content, str) else content
+            (tmp_path / name).write_bytes(data)
+        return tmp_path
+
+    return write
+
+
+def texts(folder: Path) -> dict[str, tuple[str, ...]]:
+    return {sample.id: sample.texts for sample in open_dataset(folder)}
+
+
+TWO = {"1": ("one",), "2": ("two",)}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "image,caption\r1.jpg,one\r2.jpg,two\r",  # Excel's "CSV (Macintosh)"
+        "\n\nimage,caption\n1.jpg,one\n2.jpg,two\n",
+        "\r\nimage;caption\r\n1.jpg;one\r\n2.jpg;two\r\n",
+        'image;"note, in short"\n1.jpg;one\n2.jpg;two\n',
+        "sep=;\nimage;caption\n1.jpg;one\n2.jpg;two\n",
+        "编号,图片,标题,价格\n7,1.jpg,one,10\n8,2.jpg,two,20\n",
+    ],
+)
+def test_tables_as_spreadsheets_write_them(make: Make, content: str) -> None:
+    assert texts(make({"pairs.csv": content})) == TWO
+
+
+def test_a_row_in_place_of_the_header_is_not_lost_unseen(make: Make) -> None:
+    folder = make({"pairs.csv": "1.jpg,one\n2.jpg,two\n"})
+    with pytest.raises(DataError, match=r"starts with a row \('1.jpg'\).*add a line such as"):
+        open_dataset(folder, on_bad_row="skip")
+    folder = make({"pairs.csv": "", "pairs.json": '{"1.jpg": "one", "2.jpg": "two"}'})
+    with pytest.raises(DataError, match=r'as a key: write a list of {"image": "1.jpg"'):
+        open_dataset(folder)
+
+
+def test_a_header_that_cannot_be_read_is_not_skipped(make: Make) -> None:
+    folder = make({"pairs.csv": "图片,标题\nimage,caption\n1.jpg,one\n".encode("gbk")})
+    with pytest.raises(DataError, match=r"pairs.csv, row 1: byte 0x.. .*save the file as UTF-8"):
+        open_dataset(folder, on_bad_row="skip")
+
+
+@pytest.mark.parametrize("name", ["1.jpg", "1", "1.png"])
+def test_a_name_that_differs_in_case_or_ending_gets_a_hint(make: Make, name: str) -> None:
+    folder = make({"pairs.csv": f"image,title\n{name},one\n"}, ending="JPG")
+    with pytest.raises(DataError, match=r"there is no file .*; did you mean '1\.JPG'\?"):
+        open_dataset(folder)
+
+
+def test_sidecars_in_upper_case(make: Make) -> None:
+    assert texts(make({"1.TXT": "one", "2.txt": "two"}, ending="JPG")) == TWO
+
+
+@pytest.mark.parametrize(
+    ("name", "note"),
+    [
+        ("pairs.xlsx", "pairs.xlsx is not read: save it as CSV (UTF-8)"),
+        ("pairs.zip", "pairs.zip is not read: it is packed"),
+        ("pairs.csv", "pairs.csv is not read: it is empty"),
+    ],
+)
+def test_files_beside_bare_pictures_that_are_not_read(make: Make, name: str, note: str) -> None:
+    content = b"" if name == "pairs.csv" else b"PK\x03\x04"
+    result = inspect(make({name: content}))
+    assert (result["format"], result["notes"]) == ("images", [note])
+
+
+def test_a_folder_of_a_zip_alone_says_so(tmp_path: Path) -> None:
+    (tmp_path / "pairs.zip").write_bytes(b"PK\x03\x04")
+    with pytest.raises(DataError, match=r"pairs\.zip: is packed: unpack it first"):
+        open_dataset(tmp_path)
+
+
+def test_an_audit_that_finds_no_sample_is_no_success(tmp_path: Path) -> None:
+    rows = pa.table({"image": pa.array([], pa.string()), "text": pa.array([], pa.string())})
+    pq.write_table(rows, tmp_path / "pairs.parquet")
+    report = audit(tmp_path)
+    assert [finding.kind for finding in report.rows] == ["unreadable-source"]
+    assert report.errors == 1
+
+
+def test_columns_on_the_command_line(
+    make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make({"pairs.csv": "image,caption,shop\n1.jpg,one,x\n2.jpg,two,y\n"})
+    out = tmp_path.parent / f"{tmp_path.name}-out"
+    commands.convert(str(folder), out, "csv", column=["text=shop"])
+    assert texts(out) == {"1": ("x",), "2": ("y",)}
+    commands.inspect(str(folder), column=["text=shop"])
+    assert "texts from 'shop'" in capsys.readouterr().out
+    with pytest.raises(UserError, match="write ROLE=COLUMN"):
+        commands.audit(str(folder), column=["text"])
+
+
+def test_inspect_shows_bad_rows_and_brackets_in_full(
+    make: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "1.jpg,[laughs] so\nnowhere/to/be/found/in/this/folder/here.jpg,two\n"
+    commands.inspect(str(make({"pairs.csv": "image,title\n" + rows})))
+    shown = capsys.readouterr().out
+    assert "1 missing-file" in shown
+    assert "here.jpg" in shown
+    assert "[laughs]" in shown
