@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from plait.core.errors import ModelError, did_you_mean
-from plait.encoders import clip, hf, packaged, scratch, timm_image, torchvision_image
+from plait.encoders import clip, hf, joined, packaged, scratch, timm_image, torchvision_image
 from plait.encoders.base import Encoder, Family
 
 FAMILIES: dict[str, Family] = {
@@ -21,6 +21,7 @@ FAMILIES: dict[str, Family] = {
         hf.FAMILY,
         clip.FAMILY,
         scratch.FAMILY,
+        joined.FAMILY,
     )
 }
 
