@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 
 from plait.core.errors import ModelError
 from plait.core.files import digest, read_json, replacing, write_json
+from plait.data.glosses import GLOSSES_FILE, Glossary
 from plait.data.tokenizer_files import read_tokenizer, read_tokenizer_folder
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -40,6 +41,7 @@ class TextPreprocess:
             its ``<pad>`` or ``[PAD]``, else 0.
         padding: to the ``"longest"`` text of the call, or always to ``max_length`` (``"full"``;
             SigLIP was trained so).
+        glossary: rewrites texts before the tokenizer sees them (Chinese into English words).
     """
 
     def __init__(
@@ -48,10 +50,11 @@ class TextPreprocess:
         max_length: int,
         pad_id: int | None = None,
         padding: Padding = "longest",
+        glossary: Glossary | None = None,
     ) -> None:
         if padding not in ("longest", "full"):
             raise ModelError(f"padding of texts is {padding!r}; it can be 'longest' or 'full'")
-        self.max_length, self.padding = max_length, padding
+        self.max_length, self.padding, self.glossary = max_length, padding, glossary
         self.pad_id = _pad_id(tokenizer) if pad_id is None else pad_id
         self.tokenizer = Tokenizer.from_str(tokenizer.to_str())
         self.tokenizer.no_truncation()
@@ -75,7 +78,7 @@ class TextPreprocess:
         self, texts: Sequence[str]
     ) -> tuple[Int64[np.ndarray, "B N"], Bool[np.ndarray, "B N"]]:
         """(ids, mask): mask is True at real positions."""
-        rows = [encoding.ids for encoding in self._truncating.encode_batch_fast(list(texts))]
+        rows = [e.ids for e in self._truncating.encode_batch_fast(self._rewritten(texts))]
         longest = max((len(row) for row in rows), default=1)
         width = self.max_length if self.padding == "full" else max(1, longest)
         ids = np.full((len(rows), width), self.pad_id, np.int64)
@@ -87,8 +90,11 @@ class TextPreprocess:
 
     def lengths(self, texts: Sequence[str]) -> Int64[np.ndarray, " B"]:
         """How many tokens each text has before truncation, special tokens included."""
-        encodings = self.tokenizer.encode_batch_fast(list(texts))
+        encodings = self.tokenizer.encode_batch_fast(self._rewritten(texts))
         return np.array([len(encoding.ids) for encoding in encodings], np.int64)
+
+    def _rewritten(self, texts: Sequence[str]) -> list[str]:
+        return list(texts if self.glossary is None else map(self.glossary, texts))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -98,12 +104,17 @@ class TextPreprocess:
     @cached_property
     def fingerprint(self) -> str:
         """Changes with the vocabulary and every setting."""
-        return digest("text-1", self.tokenizer.to_str(), json.dumps(self.settings, sort_keys=True))
+        parts = [self.tokenizer.to_str(), json.dumps(self.settings, sort_keys=True)]
+        if self.glossary is not None:
+            parts.append(self.glossary.fingerprint)
+        return digest("text-1", *parts)
 
     def save(self, folder: str | Path) -> None:
-        """Writes ``tokenizer.json`` and ``text_preprocess.json`` into ``folder``."""
+        """Writes ``tokenizer.json``, ``text_preprocess.json`` and any glossary into ``folder``."""
         with replacing(Path(folder) / TOKENIZER_FILE) as temporary:
             self.tokenizer.save(str(temporary))
+        if self.glossary is not None:
+            self.glossary.save(folder)
         write_json(Path(folder) / SETTINGS_FILE, self.settings)
 
     @classmethod
@@ -112,7 +123,9 @@ class TextPreprocess:
         path = Path(folder) / SETTINGS_FILE
         if not path.is_file():
             raise ModelError(f"{path} is missing: the folder holds no text preprocessing")
-        return cls(read_tokenizer(Path(folder) / TOKENIZER_FILE), **read_json(path))
+        glossary = Glossary.load(folder) if (Path(folder) / GLOSSES_FILE).is_file() else None
+        tokenizer = read_tokenizer(Path(folder) / TOKENIZER_FILE)
+        return cls(tokenizer, **read_json(path), glossary=glossary)
 
     @classmethod
     def load_tokenizer(

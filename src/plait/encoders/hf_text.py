@@ -14,13 +14,14 @@ from plait.core.batch import Encoded, ModalityInput
 from plait.core.errors import ModelError
 from plait.core.files import read_json
 from plait.core.modality import TEXT
+from plait.data.glosses import open_glossary
 from plait.data.preprocess import TextPreprocess
 from plait.data.tokenize import read_tokenizer
 from plait.encoders import hf_weights
 from plait.encoders.base import Encoder, check_options, token_mask
 from plait.encoders.pooling import Pool
 
-OPTIONS = ("pool", "normalise", "max_length")
+OPTIONS = ("pool", "normalise", "max_length", "glosses")
 
 SENTENCE_POOLS = {
     "pooling_mode_cls_token": "cls",
@@ -122,7 +123,11 @@ def _pooling(path: Path) -> str:
 def build_from_folder(
     folder: Path, source: str, *, pretrained: bool, options: dict[str, Any]
 ) -> HfTextEncoder:
-    """A text encoder from a folder with config.json, model.safetensors and tokenizer.json."""
+    """A text encoder from a folder with config.json, model.safetensors and tokenizer.json.
+
+    Option ``glosses`` names a dictionary of `plait.data.glosses`, by which an encoder of English
+    reads Chinese too.
+    """
     check_options(source, options, OPTIONS)
     defaults: dict[str, Any] = {"pool": "mean", "normalise": False}
     settings = defaults | sentence_settings(folder) | options
@@ -131,7 +136,12 @@ def build_from_folder(
     if "roberta" in str(getattr(model.config, "model_type", "")):
         limit -= int(getattr(model.config, "pad_token_id", 1) or 0) + 1  # its positions start there
     max_length = min(int(settings.pop("max_length", limit)), limit)
-    preprocess = TextPreprocess(read_tokenizer(folder / "tokenizer.json"), max_length)
+    glosses = settings.pop("glosses", None)
+    preprocess = TextPreprocess(
+        read_tokenizer(folder / "tokenizer.json"),
+        max_length,
+        glossary=None if glosses is None else open_glossary(glosses),
+    )
     return HfTextEncoder(model, preprocess, **settings)
 
 
