@@ -20,7 +20,7 @@ from plait.evaluation.curves import curves
 from plait.evaluation.plots import Series, histogram, line_chart, short, thinned, ticks
 from plait.evaluation.report_data import write_examples
 from plait.evaluation.report_results import results
-from plait.evaluation.words import duration, retrieval_words, signed
+from plait.evaluation.words import duration, retrieval_words, signed, whole
 
 VOID = {"meta", "img", "br", "line", "circle", "rect", "polyline", "polygon"}
 EVIL = "<script>alert('x')</script> & \"quotes\""
@@ -254,6 +254,7 @@ def test_words() -> None:
     assert [duration(s) for s in (0.04, 9.96, 59.4, 125, 7260)] == [
         "0.0 s", "10.0 s", "59 s", "2 min 5 s", "2 h 1 min",
     ]  # fmt: skip
+    assert [whole(v) for v in (28.5, 28.4, 30.5, 31.49)] == [29, 28, 31, 31]
     assert signed(-0.001) == "0.00" and signed(-0.5) == "\N{MINUS SIGN}0.50"
     assert short(0.00001) == "1e-5" and short(200000) == "2e5" and short(0) == "0"
 

@@ -13,7 +13,7 @@ from plait.evaluation.plots import bars, histogram, line_chart
 from plait.evaluation.report_data import ReportData
 from plait.evaluation.report_examples import mistakes, pictures, searches
 from plait.evaluation.report_results import results
-from plait.evaluation.words import duration, geometry_words
+from plait.evaluation.words import duration, geometry_words, whole
 
 Section = tuple[str, str, str]  # anchor, title, HTML
 
@@ -83,19 +83,19 @@ def _tiles(data: ReportData) -> str:
     if figures:
         ask, answer = figures["text_to_image"], figures["image_to_text"]
         tiles += [
-            (f"{ask[name]:.0f}%", words)
+            (f"{whole(ask[name])}%", words)
             for name, words in (
                 ("R@1", "right picture first"),
                 ("R@10", "right picture in the first 10"),
             )
             if name in ask
         ]
-        tiles.append((f"{answer['R@1']:.0f}%", "right words first"))
+        tiles.append((f"{whole(answer['R@1'])}%", "right words first"))
     zero_shot = data.result.get("zero_shot")
     if zero_shot:
         tiles.append(
             (
-                f"{zero_shot['top1']:.0f}%",
+                f"{whole(zero_shot['top1'])}%",
                 f"of pictures put in the right one of {zero_shot['classes']} classes",
             )
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,14 +17,14 @@ def retrieval_words(figures: Mapping[str, Mapping[str, Any]], split: str | None 
     pool = ask["candidates"]
     told = (
         f"Ask with a text among {pool:,} pictures{_unseen(split)}: the right one is "
-        f"{_among(first)} in {ask[f'R@{first}']:.0f} of 100 cases and {_among(last)} in "
-        f"{ask[f'R@{last}']:.0f}. Guessing would give {_chance(first, pool)} and "
+        f"{_among(first)} in {whole(ask[f'R@{first}'])} of 100 cases and {_among(last)} in "
+        f"{whole(ask[f'R@{last}'])}. Guessing would give {_chance(first, pool)} and "
         f"{_chance(last, pool)}."
     )
     low, high = ask.get(f"R@{first}_low"), ask.get(f"R@{first}_high")
     if low is not None and high is not None:
         told += (
-            f" With other pictures of the same kind, {low:.0f} to {high:.0f} of 100 for the first "
+            f" With other pictures of the same kind, {whole(low)} to {whole(high)} of 100 for the first "
             "place would be no surprise (95% interval)."
         )
     return told
@@ -51,7 +52,8 @@ def language_words(languages: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> 
     recalls = {name: figures["text_to_image"] for name, figures in languages.items()}
     k = max(int(name[2:]) for name in next(iter(recalls.values())) if name[2:].isdigit())
     told = ", ".join(
-        f"{row[f'R@{k}']:.0f} with texts in {language_name(name)}" for name, row in recalls.items()
+        f"{whole(row[f'R@{k}'])} with texts in {language_name(name)}"
+        for name, row in recalls.items()
     )
     return f"The right picture is among the first {k} in: {told} (of 100 cases)."
 
@@ -117,6 +119,11 @@ def geometry_words(geometry: Mapping[str, Any]) -> list[tuple[str, str, str]]:
                 )
             )
     return found
+
+
+def whole(value: float | int) -> int:
+    """Rounded, halves up (Python rounds them to even)."""
+    return math.floor(value + 0.5 + 1e-9)
 
 
 def signed(value: float | int) -> str:
