@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from plait.core.batch import Batch, ModalityInput
-from plait.evaluation.geometry import rankme
 from plait.evaluation.retrieval_metrics import mean_recall, retrieval
 from plait.models.alignment import AlignmentModel
 from plait.training.precision import autocast
@@ -23,7 +22,7 @@ from plait.training.rows import Rows
 from plait.training.supply import Source
 from plait.training.tasks import EmbeddingTask
 
-RANK_ROWS = 1024  # enough for the effective rank of a few hundred dimensions
+RANK_ROWS = 512  # enough to see a rank fall
 
 
 class Validator:
@@ -73,7 +72,7 @@ class Validator:
             "mean_recall": mean_recall(figures),
             "loss": self._loss(image, text),
             "rank": {
-                name: rankme(rows[:RANK_ROWS].numpy())
+                name: effective_rank(rows[:RANK_ROWS])
                 for name, rows in (("image", image), ("text", text))
             },
         }
@@ -101,6 +100,18 @@ class Validator:
         inputs = ModalityInput.of(groups=groups)  # the task reads groups and presence alone
         batch = Batch([""] * len(groups), groups, dict.fromkeys(rows, inputs))
         return float(self.task.loss_of_embeddings(rows, batch).total)
+
+
+def effective_rank(rows: Float[torch.Tensor, "n E"]) -> float:
+    """`plait.evaluation.geometry.rankme` by the eigenvalues of the smaller Gram matrix.
+
+    That is many times faster than singular values, and good to some six digits.
+    """
+    values = rows.double()
+    gram = values @ values.T if len(values) < values.shape[1] else values.T @ values
+    singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
+    share = singular / singular.sum() + 1e-7
+    return float(torch.exp(-(share * share.log()).sum()))
 
 
 def watched(metrics: Mapping[str, Any], name: str) -> float:
