@@ -27,14 +27,19 @@ PLAIT = Path(sys.executable).with_name("plait")
 KILLS = 5
 RECIPES = {
     "scratch": [
-        "stages.0.epochs=6",
+        "stages.0.epochs=10",
         "stages.0.batch_size=32",
         "stages.0.chunk=12",
         "stages.0.ema=0.9",
         "stages.0.augment=[{kind: flip}]",
         "checkpoints.steps=7",
     ],
-    "align": ["stages.0.epochs=600", "stages.0.batch_size=64", "checkpoints.steps=50"],
+    "align": [
+        "stages.0.epochs=300",
+        "stages.0.batch_size=64",
+        "evaluation.patience=null",
+        "checkpoints.steps=50",
+    ],
 }
 
 
@@ -69,14 +74,25 @@ def finish(recipe: str, data: Path, out: Path, cache: Path) -> float:
     return time.perf_counter() - start
 
 
-def killed(recipe: str, data: Path, out: Path, cache: Path, after: float) -> dict[str, Any]:
-    """Starts or goes on, and kills after so many seconds."""
+def newest(run: Path) -> int:
+    """Updates in the newest checkpoint; -1 without one."""
+    steps = [int(path.name.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*")]
+    return max(steps, default=-1)
+
+
+def killed(
+    recipe: str, data: Path, out: Path, cache: Path, reach: int, after: float
+) -> dict[str, Any]:
+    """Starts or goes on; kills ``after`` seconds from the first checkpoint of ``reach`` updates."""
+    start = time.perf_counter()
     process = subprocess.Popen(
         command(recipe, data, out),
         env=environment(cache),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
+    while newest(out) < reach and process.poll() is None:
+        time.sleep(0.005)
     try:
         process.wait(after)
     except subprocess.TimeoutExpired:
@@ -87,33 +103,36 @@ def killed(recipe: str, data: Path, out: Path, cache: Path, after: float) -> dic
         raise SystemExit(
             f"ended by itself ({process.returncode}): {process.stderr.read().decode()}"
         )
-    kept = sorted(path.name for path in (out / "checkpoints").glob("step-*"))
     return {
-        "after seconds": round(after, 1),
-        "updates logged": updates(out),
-        "checkpoints": ", ".join(name.removeprefix("step-").lstrip("0") or "0" for name in kept),
+        "seconds after start": round(time.perf_counter() - start, 1),
+        "newest checkpoint": newest(out),
+        "begun": out.is_dir(),
     }
 
 
 def compare(recipe: str, data: Path, folder: Path, dice: random.Random) -> dict[str, Any]:
     whole, broken = folder / f"{recipe}-whole", folder / f"{recipe}-broken"
+    cache = folder / f"{recipe}-cache-broken"
     total = finish(recipe, data, whole, folder / f"{recipe}-cache-whole")
     seconds = json.loads((whole / "report.json").read_text())["seconds"]
-    training = seconds["train"]
-    before = total - training - seconds["evaluate"]
-    # Long enough to get on by about a seventh of the training each time, and sometimes so short that
-    # nothing but the start, or the pass that computes features, is hit.
-    moments = [dice.uniform(0.2 * before, before + training / KILLS) for _ in range(KILLS)]
-    kills = [
-        killed(recipe, data, broken, folder / f"{recipe}-cache-broken", after) for after in moments
-    ]
-    finish(recipe, data, broken, folder / f"{recipe}-cache-broken")
+    every = int(RECIPES[recipe][-1].rpartition("=")[2])
+    interval = seconds["train"] / updates(whole) * every
+    before = total - seconds["train"] - seconds["evaluate"]
+    # One moment in the start (imports, data, features of frozen towers), the others anywhere
+    # between two checkpoints of the training.
+    moments = [(-1, dice.uniform(0.1, 0.9) * before)]
+    for reach in sorted(dice.randrange(int(0.9 * updates(whole))) for _ in range(KILLS - 1)):
+        moments.append((reach // every * every, dice.uniform(0, interval)))
+    kills = [killed(recipe, data, broken, cache, *moment) for moment in moments]
+    finish(recipe, data, broken, cache)
     same = digest_of(whole) == digest_of(broken)
     logs = [(run / "metrics.jsonl").read_bytes() for run in (whole, broken)]
     return {
         "recipe": recipe,
         "updates": updates(whole),
-        "kills at updates": " ".join(str(kill["updates logged"]) for kill in kills),
+        "newest checkpoint at each kill": " ".join(
+            str(kill["newest checkpoint"]) for kill in kills
+        ),
         "weights": "bitwise equal" if same else "DIFFERENT",
         "metrics.jsonl": "bitwise equal" if logs[0] == logs[1] else "DIFFERENT",
         "sha256 of the weights": digest_of(broken)[:16],
@@ -147,7 +166,10 @@ def main() -> int:
         about=f"`plait train RECIPE` on {chosen.images} photographs, once unbroken, once killed "
         f"{KILLS} times and resumed, with caches of their own.",
         machine=machine("openvino", "accelerate"),
-        notes=[f"Moments drawn with seed {seed}."],
+        notes=[
+            f"Moments drawn with seed {seed}; -1: killed before the first checkpoint.",
+            "`metrics.jsonl` is compared too: the resumed run tells of the same updates.",
+        ],
         details={"kills": {row["recipe"]: row["kills"] for row in found}, "seed": seed},
     )
     print(json.dumps(found, indent=2))
