@@ -217,7 +217,7 @@ def estimates(rows: Sequence[Estimate], *, title: str, told: str) -> str:
 
 def bars(rows: Sequence[tuple[str, Number, str]], *, title: str, told: str) -> str:
     """(name, length, words at the end) as horizontal bars."""
-    gap, left, right = 26, 116, 64
+    gap, left, right = 26, 116, 92
     longest = max((value for _, value, _ in rows), default=1) or 1
     parts = []
     for number, (name, value, words) in enumerate(rows):
