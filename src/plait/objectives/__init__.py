@@ -6,6 +6,7 @@ from plait.objectives.contrastive import chance_level, info_nce, sigmoid_loss
 from plait.objectives.gather import gather
 from plait.objectives.gradient_caching import cached_step
 from plait.objectives.plain import info_nce_plain, sigmoid_loss_plain
+from plait.objectives.softened import softened_info_nce
 
 __all__ = [
     "cached_step",
@@ -15,4 +16,5 @@ __all__ = [
     "info_nce_plain",
     "sigmoid_loss",
     "sigmoid_loss_plain",
+    "softened_info_nce",
 ]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from plait.core.errors import RecipeError
 from plait.encoders.adapt import merge_lora, set_trainable
 from plait.encoders.registry import build_encoder
 from plait.models.alignment import AlignmentModel, Tower
@@ -15,7 +16,7 @@ from plait.models.projection import build_projection
 from plait.training import schema
 from plait.training.combinations import PARTS, TEMPERATURE
 from plait.training.optimise import part_of
-from plait.training.tasks import Contrast, ContrastiveTask
+from plait.training.tasks import Contrast, ContrastiveTask, Softening
 
 LORA_DEFAULTS: Mapping[str, Any] = {"rank": 8, "alpha": 16}
 
@@ -48,10 +49,21 @@ def _build_tower(modality: str, tower: schema.Tower, dim: int) -> Tower:
 
 
 def build_task(model: AlignmentModel, stage: schema.Stage, group: Any = None) -> ContrastiveTask:
-    """The objectives of a stage."""
+    """The objectives of a stage.
+
+    Raises:
+        RecipeError: softened targets over several processes.
+    """
+    if group is not None and any(task.soften is not None for task in stage.tasks):
+        raise RecipeError("softened targets (tasks.soften) run in one process: leave them out")
     contrasts = [
         Contrast(
-            task.objective, task.modalities[0], task.modalities[1], task.direction, task.weight
+            task.objective,
+            task.modalities[0],
+            task.modalities[1],
+            task.direction,
+            task.weight,
+            None if task.soften is None else Softening(**task.soften.model_dump()),
         )
         for task in stage.tasks
     ]

