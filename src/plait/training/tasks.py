@@ -141,7 +141,11 @@ class ContrastiveTask:
         total: Tensor | None = None
         parts: dict[str, Tensor] = {}
         for contrast in self.contrasts:
-            if contrast.soften is None:
+            # An evaluation has embeddings alone, no teacher: its loss is that of hard targets.
+            taught = (
+                contrast.soften and "features" in batch.modalities[contrast.soften.teacher].tensors
+            )
+            if contrast.soften is None or not taught:
                 loss = self._loss(contrast, sides[contrast.left], sides[contrast.right])
             else:
                 loss = self._softened(contrast, contrast.soften, embeddings, batch)
