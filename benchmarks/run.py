@@ -11,7 +11,9 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SCRIPTS = sorted(p.stem for p in HERE.glob("*.py") if p.stem != "run" and not p.stem.startswith("_"))
+SCRIPTS = sorted(
+    p.stem for p in HERE.glob("*.py") if p.stem != "run" and not p.stem.startswith("_")
+)
 
 
 def main() -> int:

@@ -97,6 +97,7 @@ def tree_problems() -> list[str]:
 
 
 def main() -> int:
+    """Writes or checks all pages; 1 when one is stale."""
     check = "--check" in sys.argv[1:]
     problems = tree_problems()
     for name, text in (("cli.md", cli_page()), ("parity.md", parity_page())):

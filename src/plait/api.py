@@ -86,21 +86,30 @@ def evaluate(
     """Metrics of a run on a split of ``data`` (default: the data it was trained on), in percent."""
     from plait.evaluation import evaluate_alignment
 
-    dataset = _open_split(data if data is not None else _data_of(run), split, on_bad_row)
+    columns = None
+    if data is None:
+        data, columns = _data_of(run)
+    dataset = _open_split(data, split, on_bad_row, columns)
     metrics = evaluate_alignment(load(run), dataset, on_bad_row=_checked(on_bad_row))
     return {"run": str(run), "split": split, **metrics}
 
 
-def _data_of(run: Source) -> str:
+def _data_of(run: Source) -> tuple[str, Mapping[str, str] | None]:
+    """The source that a run was trained on, with the user's names of columns."""
     from plait.training.recipe import read_run_recipe
 
-    return read_run_recipe(Path(run)).data.source
+    data = read_run_recipe(Path(run)).data
+    if data.source is None:
+        raise UserError(f"the recipe of {run} names no data: give --data PATH")
+    return data.source, data.columns
 
 
-def _open_split(source: Source, split: str, on_bad_row: str) -> PairDataset:
+def _open_split(
+    source: Source, split: str, on_bad_row: str, columns: Mapping[str, str] | None = None
+) -> PairDataset:
     from plait.data import open_dataset
 
-    dataset = open_dataset(source, on_bad_row=_checked(on_bad_row))
+    dataset = open_dataset(source, columns=columns, on_bad_row=_checked(on_bad_row))
     part = dataset.split(split)
     if not len(part):
         raise DataError(f"no samples in the split {split!r}", path=str(source))
@@ -234,12 +243,14 @@ def audit(
     if model is None:
         return audit_data(path, columns=columns)
     from plait.data import open_dataset
+    from plait.data.tokenize import TextPreprocess
     from plait.engines.features import embed_dataset
 
     loaded = load(model)
     dataset = open_dataset(path, columns=columns, on_bad_row="skip")
     embeddings = embed_dataset(loaded, dataset, on_bad_row="skip")
-    lengths = loaded.towers["text"].encoder.preprocess
+    preprocess = loaded.tower("text").encoder.preprocess
+    lengths = preprocess if isinstance(preprocess, TextPreprocess) else None
     return audit_data(path, columns=columns, text_preprocess=lengths, embeddings=embeddings)
 
 

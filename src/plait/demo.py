@@ -15,7 +15,14 @@ from plait.core.errors import UserError
 from plait.core.files import read_json, write_json
 
 # Shown on the contact sheet; the pictures found are unseen in training.
-QUERIES = ("something to drink", "a wild animal", "musical instrument", "红色的水果", "天气", "sports")
+QUERIES = (
+    "something to drink",
+    "a wild animal",
+    "musical instrument",
+    "红色的水果",
+    "天气",
+    "sports",
+)
 
 
 def run_demo(out: Path, *, seed: int = 0, again: bool = False) -> dict[str, Any]:

@@ -49,13 +49,18 @@ def _torch() -> list[Finding]:
     detail = f"{torch.__version__}, {torch.get_num_threads()} threads"
     cuda = torch.cuda.is_available()
     device = torch.cuda.get_device_name() if cuda else "none; plait runs on the processor"
-    found = [_finding("torch", True, detail), _finding("CUDA device", True if cuda else None, device)]
+    found = [
+        _finding("torch", True, detail),
+        _finding("CUDA device", True if cuda else None, device),
+    ]
     try:
         import torchvision
 
         found.append(_finding("torchvision", True, torchvision.__version__))
     except (ImportError, RuntimeError) as error:  # RuntimeError: built for another torch
-        found.append(_finding("torchvision", False, f"{error}; install the one made for this torch"))
+        found.append(
+            _finding("torchvision", False, f"{error}; install the one made for this torch")
+        )
     return found
 
 

@@ -131,7 +131,9 @@ QUICK = ("--set", "stages.0.epochs=2")
 
 
 @pytest.fixture(scope="session")
-def run(plait: Callable[..., Outcome], pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(
+    plait: Callable[..., Outcome], pairs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A run of the recipe `scratch` on the photographs, for all that needs a trained model."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     plait("train", "scratch", "--data", pairs, "--out", folder, "--json", *QUICK)

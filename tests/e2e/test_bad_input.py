@@ -31,7 +31,9 @@ def huge_png(path: Path, side: int = 30_000) -> None:
     """A valid PNG of side x side black pixels, some 900 MB once decoded, a few kB on disk."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
     rows = zlib.compress(bytes((side + 7) // 8 + 1) * side, 9)
@@ -42,7 +44,16 @@ def huge_png(path: Path, side: int = 30_000) -> None:
 def train(plait: Callable, folder: Path, *more: str, code: int = 2) -> str:
     out = folder.parent / "run"
     return plait(
-        "train", "scratch", "--data", folder, "--out", out, "--set", "stages.0.epochs=1", *more, code=code
+        "train",
+        "scratch",
+        "--data",
+        folder,
+        "--out",
+        out,
+        "--set",
+        "stages.0.epochs=1",
+        *more,
+        code=code,
     ).err
 
 
@@ -134,7 +145,9 @@ def test_swapped_pairs_are_suspected(plait: Callable, pairs: Path, tmp_path: Pat
         ("model.towers.image.encoder=scratch/vit-tinny", ("scratch/vit-tiny",)),
     ],
 )
-def test_recipe_faults(plait: Callable, pairs: Path, tmp_path: Path, setting: str, words: tuple) -> None:
+def test_recipe_faults(
+    plait: Callable, pairs: Path, tmp_path: Path, setting: str, words: tuple
+) -> None:
     arguments = ("train", "scratch", "--data", pairs, "--out", tmp_path / "run", "--set", setting)
     message = plait(*arguments, code=2).err
     for word in words:

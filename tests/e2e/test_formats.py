@@ -16,9 +16,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.e2e.conftest import Photos
 
 from plait.data import open_dataset
-from tests.e2e.conftest import Photos
 
 
 def flickr8k(photos: Photos, folder: Path) -> Path:

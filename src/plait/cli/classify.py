@@ -29,7 +29,10 @@ def classify(
 
     def page() -> None:
         rows = [
-            (entry["path"], ", ".join(f"{s['label']} {s['probability']:.2f}" for s in entry["labels"][:3]))
+            (
+                entry["path"],
+                ", ".join(f"{s['label']} {s['probability']:.2f}" for s in entry["labels"][:3]),
+            )
             for entry in found
         ]
         table("", ["picture", "labels"], rows)

@@ -30,7 +30,11 @@ def demo(
         for language, figures in result["languages"].items():
             retrieval_table(figures, f"{result['unseen']} unseen emoji, names in {language}")
         seconds = result["seconds"]
-        table("Seconds per step of the way", ["step", "s"], [(k, f"{v:.1f}") for k, v in seconds.items()])
+        table(
+            "Seconds per step of the way",
+            ["step", "s"],
+            [(k, f"{v:.1f}") for k, v in seconds.items()],
+        )
         run = result["run"]
         for name in ("report.html", "sheet.png", "curves.png"):
             typer.echo(f"look at {run}/{name}")

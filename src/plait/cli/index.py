@@ -15,9 +15,12 @@ def index(
     data: Annotated[
         str | None, typer.Argument(help="Pairs, or a folder of pictures without texts.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="The index folder to make or to add to.")] = Path("index"),
+    out: Annotated[Path, typer.Option(help="The index folder to make or to add to.")] = Path(
+        "index"
+    ),
     add: Annotated[
-        bool, typer.Option("--add", help="Add to an index that exists; rows of equal id are replaced.")
+        bool,
+        typer.Option("--add", help="Add to an index that exists; rows of equal id are replaced."),
     ] = False,
     delete: Annotated[
         list[str] | None, typer.Option(help="Delete the row of this id (repeatable).")
@@ -33,5 +36,7 @@ def index(
     result = api.index(
         run, data, out, add=add, delete=delete or (), split=split, on_bad_row=on_bad_row
     )
-    line = "{rows} rows in {out} ({added} added, {deleted} deleted, {skipped} skipped)".format(**result)
+    line = "{rows} rows in {out} ({added} added, {deleted} deleted, {skipped} skipped)".format(
+        **result
+    )
     emit(result, as_json, lambda: typer.echo(line))

@@ -13,7 +13,9 @@ from plait.cli.output import JsonOption, emit, say, table
 def search(
     index: Annotated[Path, typer.Argument(help="An index made by `plait index`.")],
     query: Annotated[str | None, typer.Argument(help="Words to look for.")] = None,
-    image: Annotated[Path | None, typer.Option(help="A picture to look for instead of words.")] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="A picture to look for instead of words.")
+    ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many results.")] = 10,
     where: Annotated[
         str | None, typer.Option(help="Keep rows that fulfil this, e.g. \"split = 'test'\".")

@@ -16,7 +16,9 @@ def train(
     ],
     data: Annotated[
         str | None,
-        typer.Option(help="A folder or file of pairs, or a catalogue name (see `plait data list`)."),
+        typer.Option(
+            help="A folder or file of pairs, or a catalogue name (see `plait data list`)."
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -30,7 +32,9 @@ def train(
     ] = False,
     on_bad_row: Annotated[
         str | None,
-        typer.Option(help="fail: stop at the first bad row; skip: leave bad rows out and count them."),
+        typer.Option(
+            help="fail: stop at the first bad row; skip: leave bad rows out and count them."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

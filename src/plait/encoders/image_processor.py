@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from plait.core.errors import ModelError
-from plait.data.preprocess import ImagePreprocess
+from plait.data.preprocess import ImagePreprocess, Resize
 from plait.data.preprocess_sources import preprocess_from_transformers
 
 
@@ -40,8 +40,7 @@ def adjusted(
         preprocess = replace(preprocess, size=(size, size))
     if resize is None:
         return preprocess
-    if resize == "squash" or resize == "pad":
-        return replace(preprocess, resize=resize, crop_fraction=1.0)
-    if resize == "shortest":
-        return replace(preprocess, resize=resize)
-    raise ModelError(f"resize is 'shortest', 'squash' or 'pad', not {resize!r}")
+    if resize not in ("shortest", "squash", "pad"):
+        raise ModelError(f"resize is 'shortest', 'squash' or 'pad', not {resize!r}")
+    fraction = preprocess.crop_fraction if resize == "shortest" else 1.0
+    return replace(preprocess, resize=cast(Resize, resize), crop_fraction=fraction)

@@ -77,7 +77,7 @@ class LinearProjection(Projection):
     def _apart(self, pooled: Tensor) -> Tensor:
         """Every head sees features of its own, as in an ensemble trained apart."""
         weights = self.linear.weight.chunk(self.heads)
-        biases = [None] * self.heads
+        biases: list[Tensor | None] = [None] * self.heads
         if self.linear.bias is not None:
             biases = list(self.linear.bias.chunk(self.heads))
         parts = [
