@@ -8,14 +8,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from plait.core.errors import DataError, Interrupted, RecipeError
+from plait.core.errors import DataError, Interrupted, RecipeError, UserError
 from plait.core.files import read_json
+from plait.data import open_dataset
 from plait.encoders.scratch_text import TransformerEncoder
 from plait.models.storage import load_model
+from plait.training.build import build_model
+from plait.training.features import frozen_features
+from plait.training.lock import FolderLock
+from plait.training.material import material_of
 from plait.training.run import read_result, train
 from plait.training.run_folder import RunFolder
 from plait.training.schema import Recipe
@@ -35,8 +41,14 @@ TWO_STAGES = (
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     monkeypatch.setenv("PLAIT_CACHE", str(tmp_path / "cache"))
+    if (
+        request.node.name != "test_a_run_folder_has_everything"
+    ):  # drawing takes longer than training
+        monkeypatch.setattr("plait.training.run.write_report", lambda *run, **told: None)
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, updates: int) -> None:
@@ -70,7 +82,15 @@ def test_a_run_folder_has_everything(tiny: Tiny, tmp_path: Path) -> None:
     result = train(tiny("evaluation.test=test"), out=out, evaluate=evaluate)
     names = {path.name for path in out.iterdir()}
     assert names >= {"recipe.yaml", "model.safetensors", "model.json", "metrics.jsonl", "report.md"}
-    assert names >= {"report.json", "checkpoints", "data.json", "versions.json", "status.json"}
+    assert names >= {
+        "report.json",
+        "report.html",
+        "curves.png",
+        "checkpoints",
+        "data.json",
+        "versions.json",
+        "status.json",
+    }
     assert list((out / "events").glob("events.out.tfevents.*"))
     assert read_json(out / "data.json")["samples"] == 64
     assert read_json(out / "versions.json")["threads"] == 1
@@ -175,6 +195,7 @@ def test_what_is_refused(
         stop_after(patch, 2)
         with pytest.raises(Interrupted):
             train(tiny(), out=out)
+    assert not (out / ".lock").exists()
     with pytest.raises(RecipeError, match="was stopped: add --resume"):
         train(tiny(), out=out)
     with pytest.raises(RecipeError, match=r"stages\.0\.epochs was 2 and is 3"):
@@ -195,6 +216,66 @@ def test_what_is_refused(
     (other / "thesis.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(RecipeError, match="other content"):
         train(tiny(), out=other)
+
+
+def test_nothing_is_lost_by_starting_over_before_the_first_checkpoint(
+    tiny: Tiny, tmp_path: Path, colours: Path
+) -> None:
+    """A broken picture stops a run; once it is mended the same command works."""
+    data, out = tmp_path / "pairs", tmp_path / "run"
+    shutil.copytree(colours, data)
+    for number in range(64):
+        (data / f"{number}.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match="is not a picture"):
+        train(tiny(f"data.source={data}"), out=out)
+    shutil.rmtree(data)
+    shutil.copytree(colours, data)
+    train(tiny(f"data.source={data}"), out=out)
+    train(tiny(), out=tmp_path / "other")
+    assert same(out, tmp_path / "other")
+    assert (out / "metrics.jsonl").read_bytes() == (tmp_path / "other/metrics.jsonl").read_bytes()
+
+
+def test_two_runs_do_not_share_a_folder(tiny: Tiny, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    held = FolderLock(out)
+    held.acquire()
+    with pytest.raises(UserError, match="another process is training into"):
+        train(tiny(), out=out)
+    held.release()
+    train(tiny(), out=out)
+
+
+def test_cached_pixels_change_nothing(tiny: Tiny, tmp_path: Path) -> None:
+    augment = "stages.0.augment=[{kind: crop}, {kind: flip}]"
+    train(tiny(augment, "data.texts=all"), out=tmp_path / "plain")
+    train(tiny(augment, "data.texts=all", "data.cache_pixels=true"), out=tmp_path / "first")
+    train(tiny(augment, "data.texts=all", "data.cache_pixels=true"), out=tmp_path / "second")
+    assert list((tmp_path / "cache" / "pixels").iterdir())
+    assert same(tmp_path / "plain", tmp_path / "first")
+    assert same(tmp_path / "plain", tmp_path / "second")
+
+
+def test_slots_hold_the_plain_picture_and_augmented_ones(tiny: Tiny, tmp_path: Path) -> None:
+    recipe = tiny(
+        TWO_STAGES.replace("{mode: lora, rank: 2}", "frozen").replace(
+            "noise: 0.1", "slots: 3, augment: [{kind: erase, probability: 1.0, area: [0.3, 0.6]}]"
+        )
+    )
+    model = build_model(recipe)
+    material = material_of(open_dataset(str(recipe.data.source)))
+    settings = recipe.stages[1].features
+    rows = frozen_features(model, "image", material, settings, 0, training=True)
+    again = frozen_features(model, "image", material, settings, 0, training=True)
+    plain = frozen_features(model, "image", material, settings, 0, training=False)
+    assert rows.shape[:2] == (64, 3)
+    assert np.array_equal(rows, again)
+    assert np.array_equal(rows[:, :1], plain)
+    spread = np.abs(rows[:, 1:] - rows[:, :1]).max(axis=2)
+    assert (spread > 1e-3).mean() > 0.9
+    assert np.abs(rows[:, 1] - rows[:, 2]).max(axis=1).min() > 0
+    train(recipe, out=tmp_path / "run")
 
 
 def test_no_data_named(tiny: Tiny, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from plait.core.errors import DataError
 from plait.data.dataset import PairDataset
 from plait.data.fast_decode import load_pixels
+from plait.data.pixel_cache import PixelCache
 from plait.data.preprocess import ImagePreprocess, TextPreprocess
 from plait.data.sample import MediaRef
 from plait.models.alignment import AlignmentModel
@@ -85,7 +86,7 @@ def sources_of(
     features: Mapping[str, np.ndarray],
     *,
     augment: Augment | None = None,
-    store: Any = None,
+    cache_pixels: bool = False,
 ) -> dict[str, Source]:
     """Where each modality's inputs come from.
 
@@ -95,7 +96,7 @@ def sources_of(
         features: of the towers that are not run again: (n, S, D) of pictures in S augmented
             versions, (m, D) of texts.
         augment: (pixels, ids, epoch) to pixels; None for none.
-        store: cache of decoded pixels.
+        cache_pixels: keep decoded pictures on disk.
     """
     sources: dict[str, Source] = {}
     for name in model.modalities:
@@ -105,20 +106,24 @@ def sources_of(
         elif isinstance(preprocess, TextPreprocess):
             sources[name] = TokenSource(material.texts, preprocess)
         else:
-            sources[name] = _pixel_source(material, preprocess, augment, store)
+            sources[name] = _pixel_source(material, preprocess, augment, cache_pixels)
     return sources
 
 
 def _pixel_source(
-    material: Material, preprocess: ImagePreprocess, augment: Augment | None, store: Any
+    material: Material, preprocess: ImagePreprocess, augment: Augment | None, cache_pixels: bool
 ) -> PixelSource:
+    store = PixelCache(preprocess) if cache_pixels else None
+
     def load(positions: Sequence[int]) -> Any:
-        return load_pixels(
-            [material.pictures[i] for i in positions],
+        distinct, places = np.unique(np.asarray(positions), return_inverse=True)
+        pixels = load_pixels(
+            [material.pictures[i] for i in distinct],
             preprocess,
             store=store,
-            on_error=lambda place, error: material.failed(positions[place], error),
+            on_error=lambda place, error: material.failed(int(distinct[place]), error),
         )
+        return pixels[places]
 
     def change(pixels: Any, positions: Sequence[int], epoch: int) -> Any:
         assert augment is not None

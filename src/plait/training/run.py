@@ -103,8 +103,8 @@ def train(
     dataset = _open(recipe)
     described = describe(dataset, recipe)
     clock.measure("data", start)
-    _begin(folder, recipe, described, resume=resume, accelerator=accelerator)
     try:
+        _begin(folder, recipe, described, resume=resume, accelerator=accelerator)
         runner = StageRunner(recipe, dataset, folder, clock, accelerator)
         runner.run()
         if not accelerator.is_main_process:

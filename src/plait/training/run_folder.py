@@ -12,6 +12,9 @@ from typing import Any
 
 from plait.core.errors import DataError, RecipeError
 from plait.core.files import read_json, write_json, write_text
+from plait.training.checkpoint import checkpoints
+from plait.training.lock import NAME as LOCK
+from plait.training.lock import FolderLock
 from plait.training.recipe import RUN_RECIPE, resolved_yaml
 from plait.training.schema import Recipe
 
@@ -42,6 +45,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
+        self._lock = FolderLock(self.path)
         self._log: Any = None
         self._events: Any = None
 
@@ -51,6 +55,7 @@ class RunFolder:
         Raises:
             RecipeError: the folder holds a finished run, or an unfinished one and ``resume`` is
                 off, or one with another recipe.
+            UserError: another process is writing it.
             DataError: the data of an unfinished run have changed.
         """
         status = self.status()
@@ -60,31 +65,36 @@ class RunFolder:
             raise RecipeError(
                 f"{self.path} holds a finished run, which is not overwritten: take another --out"
             )
-        if status is not None and not resume:
-            raise RecipeError(
-                f"{self.path} holds a run that was stopped: add --resume to go on with it, or take "
-                "another --out"
-            )
         if status is None and not self._empty():
             raise RecipeError(f"{self.path} is a folder with other content: take another --out")
         if status is None and resume and not self.path.is_dir():
             raise RecipeError(f"there is no run in {self.path} to resume: leave --resume out")
         self.path.mkdir(parents=True, exist_ok=True)
-        if status is None:
-            write_text(self.path / RUN_RECIPE, resolved_yaml(recipe))
-            write_json(self.path / DATA, dict(data))
-            write_json(self.path / VERSIONS, versions())
-            self.set_status("running")
-        else:
+        self._lock.acquire()
+        if status is not None and checkpoints(self.path):
+            if not resume:
+                raise RecipeError(
+                    f"{self.path} holds a run that was stopped: add --resume to go on with it, or "
+                    "take another --out"
+                )
             self._check_unchanged(recipe, data)
+            return
+        # New, or stopped before there was anything to keep.
+        write_text(self.path / RUN_RECIPE, resolved_yaml(recipe))
+        write_json(self.path / DATA, dict(data))
+        write_json(self.path / VERSIONS, versions())
+        self.set_status("running")
 
     def _empty(self) -> bool:
         """Whether nothing is there but what a run writes in its first moment."""
         if not self.path.is_dir():
             return not self.path.exists()
-        started = (RUN_RECIPE, DATA, VERSIONS, STATUS)
+        started = (RUN_RECIPE, DATA, VERSIONS, STATUS)  # and temporary ones of the same
         names = [entry.name for entry in self.path.iterdir()]
-        return all(n in started or n.startswith(tuple(f".{s}." for s in started)) for n in names)
+        return all(
+            n == LOCK or n in started or n.startswith(tuple(f".{s}." for s in started))
+            for n in names
+        )
 
     def _check_unchanged(self, recipe: Recipe, data: Mapping[str, Any]) -> None:
         from plait.training.recipe import read_run_recipe
@@ -150,13 +160,14 @@ class RunFolder:
             self._events.add_scalar(f"{record['kind']}/{name}", value, record["run_step"])
 
     def close(self) -> None:
-        """Flushes and closes the log and the events."""
+        """Flushes and closes the log and the events; the folder is free again."""
         if self._log is not None:
             self._log.close()
             self._log = None
         if self._events is not None:
             self._events.close()
             self._events = None
+        self._lock.release()
 
 
 _NOT_DRAWN = ("kind", "stage", "step", "run_step", "epoch", "rows", "max_scale")

@@ -210,7 +210,13 @@ class StageRunner:
                 )
             self.clock.measure(f"{modality} features", start)
         augment = augmentation(stage.augment, self.recipe.seed) if training else None
-        return sources_of(material, self.model, features, augment=augment)
+        return sources_of(
+            material,
+            self.model,
+            features,
+            augment=augment,
+            cache_pixels=self.recipe.data.cache_pixels,
+        )
 
     def _validator(self, stage: Stage, dtype: torch.dtype) -> Validator:
         sources = self._sources(self.validation, stage, training=False)

@@ -1,0 +1,52 @@
+"""One run folder, one run: a lock that the system releases when its process ends, however."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from plait.core.errors import UserError
+
+NAME = ".lock"
+
+
+class FolderLock:
+    """Held from `acquire` to `release` or the end of the process.
+
+    On systems without ``fcntl`` (Windows) nothing is locked.
+
+    Args:
+        folder: must exist.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / NAME
+        self._handle: int | None = None
+
+    def acquire(self) -> None:
+        """Takes the lock.
+
+        Raises:
+            UserError: another process holds it.
+        """
+        try:
+            import fcntl
+        except ImportError:
+            return
+        handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(handle)
+            raise UserError(
+                f"another process is training into {self.path.parent}: wait for it, or take "
+                "another --out"
+            ) from None
+        self._handle = handle
+
+    def release(self) -> None:
+        """Gives the lock back, and removes its file."""
+        if self._handle is not None:
+            self.path.unlink(missing_ok=True)
+            os.close(self._handle)
+            self._handle = None
