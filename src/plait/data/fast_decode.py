@@ -10,11 +10,13 @@ Shape legend: H, W a picture, h, w the encoder's input, n pictures.
 
 from __future__ import annotations
 
+import importlib.util
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from itertools import islice
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -206,7 +208,8 @@ def _jpeg_decoder() -> Callable[..., torch.Tensor] | None:
 
     The operator itself: the function around it is deprecated, and warns at every call.
     """
-    import torchvision.io  # noqa: F401  loads the operators
+    if not _load_operators():
+        import torchvision.io  # noqa: F401  loads them, after all of its models
 
     try:
         return torch.ops.image.decode_jpeg
@@ -219,3 +222,15 @@ def _resizes_natively(interpolation: str) -> bool:
     """Whether torch resizes uint8 by this filter with Pillow's arithmetic on this machine."""
     vector = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
     return vector and interpolation in ("bilinear", "bicubic")
+
+
+def _load_operators() -> bool:
+    """Loads torchvision's image operators without its Python package, which takes seconds."""
+    spec = importlib.util.find_spec("torchvision")
+    for place in (spec.submodule_search_locations or ()) if spec is not None else ():
+        for name in ("image_stable.so", "image.so"):  # from 0.29 on, before
+            file = Path(place) / name
+            if file.exists():
+                torch.ops.load_library(file)
+                return True
+    return False
