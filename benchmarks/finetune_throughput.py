@@ -309,20 +309,22 @@ def main() -> None:
         folder = Path(name)
         make_photographs(folder, chosen.images)
         make_bert(folder / "bert", chosen.layers)
-        arguments = ["--folder", name, "--threads", str(chosen.threads)]
-        arguments += ["--batch", str(chosen.batch)]
-        workers = []
-        for side in peers:
-            workers.append(Worker(side, arguments, default_environment()))
-            workers[-1].ask("ready")  # the first writes the weights that all start from
-        workers.append(Worker("plait", arguments, tuned_environment()))
-        workers[-1].ask("ready")
-        brief = [worker for worker in workers if PEERS.get(worker.name) == "amp"]
-        full = [worker for worker in workers if worker not in brief]
-        found = take_turns(full, "window", chosen.rounds + 1)
-        found |= take_turns(brief, "window", 2)
-        for worker in workers:
-            worker.close()
+        common = ["--folder", name, "--threads", str(chosen.threads), "--batch", str(chosen.batch)]
+
+        def compare(sides: list[str], rounds: int) -> dict[str, list[Any]]:
+            workers = []
+            for side in sides:
+                environment = tuned_environment() if side == "plait" else default_environment()
+                workers.append(Worker(side, common, environment))
+                workers[-1].ask("ready")  # the first writes the weights that all start from
+            found = take_turns(workers, "window", rounds)
+            for worker in workers:
+                worker.close()
+            return found
+
+        brief = [side for side in peers if PEERS[side] == "amp"]
+        found = compare([*(p for p in peers if p not in brief), "plait"], chosen.rounds + 1)
+        found |= compare(brief, 2)  # afterwards, to leave the others the memory
     write(chosen, peers, found)
 
 
