@@ -8,28 +8,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import distributed
 
-from plait.core.errors import DataError, ModelError
+from plait.core.errors import DataError
 from plait.core.progress import bar
 from plait.data.dataset import PairDataset
 from plait.models.alignment import AlignmentModel
-from plait.models.storage import weights_fingerprint
 from plait.training import build
 from plait.training.average import WeightAverage
-from plait.training.checkpoint import Checkpoint, latest_checkpoint, write_checkpoint
 from plait.training.features import augmentation, feature_change, frozen_features
-from plait.training.loop import LoopPlan, Position, StageLoop, trained_tensors
+from plait.training.loop import LoopPlan, Position, StageLoop
 from plait.training.material import Material, cached_towers, material_of, sources_of
-from plait.training.optimise import (
-    build_optimiser,
-    optimiser_tensors,
-    parameter_groups,
-    restore_optimiser,
-)
+from plait.training.optimise import build_optimiser, parameter_groups
 from plait.training.precision import channels_last, resolve
 from plait.training.rows import RowPlan
 from plait.training.run_folder import RunFolder
+from plait.training.saving import Saver
 from plait.training.schema import Recipe, Stage
 from plait.training.signals import StopRequest, stop_on_signals
 from plait.training.supply import FeatureSource, Source, Supply
@@ -92,9 +86,8 @@ class StageRunner:
                 "nothing stops early."
             )
         self.model = build.build_model(recipe)
-        self.started_from = weights_fingerprint(self.model)
+        self.saver = Saver(recipe, self.model, folder, clock.seconds, main=self.main)
         self.model.to(accelerator.device)
-        self.saved_at = time.monotonic()
 
     def _material(self, dataset: PairDataset, split: str) -> Material:
         material = material_of(dataset.split(split))
@@ -111,24 +104,25 @@ class StageRunner:
         Raises:
             Interrupted: the user asked to stop.
         """
-        checkpoint = self._find_checkpoint()
+        with self.accelerator.main_process_first():
+            checkpoint = self.saver.find()
         at = Position() if checkpoint is None else Position(**checkpoint.state["position"])
         stages = len(self.recipe.stages)
         while at.stage < stages:
             build.prepare_stage(self.model, self.recipe, at.stage)
             if checkpoint is not None:  # before the loop is made: it encodes frozen towers
-                self._load_model(checkpoint)
+                self.saver.load_model(checkpoint)
             loop = self._loop(at.stage)
             loop.position = at
             if checkpoint is not None:
-                self._restore(loop, checkpoint)
+                self.saver.restore(loop, checkpoint)
                 checkpoint = None
             self._run_loop(loop)
             build.finish_stage(self.model)
             at = Position(stage=at.stage + 1, run_step=loop.position.run_step)
-            self._write(at, self._model_tensors({}, at.stage), {})
+            self.saver.save_between(at)
         if checkpoint is not None:  # it was stopped after its last stage
-            self._load_model(checkpoint)
+            self.saver.load_model(checkpoint)
         return self.model.to("cpu").eval()
 
     def _loop(self, number: int) -> StageLoop:
@@ -177,8 +171,8 @@ class StageRunner:
             self._plan(stage, supply.steps),
             watcher=Recorder(self.folder if self.main else None, stage.name, self.model, updater),
             evaluate=self._validator(stage, dtype) if len(self.validation) else None,
-            save=self._save,
-            save_due=self._save_due,
+            save=self.saver.save,
+            save_due=self.saver.due,
             average=None if stage.ema is None else WeightAverage(self.model, stage.ema),
             timer=self.clock.add,
             rank=rank,
@@ -253,77 +247,3 @@ class StageRunner:
             return bool(self.accelerator.reduce(asked, reduction="sum").item() > 0)
 
         return any_asked
-
-    def _save_due(self, step: int) -> bool:
-        settings = self.recipe.checkpoints
-        if not self.main:
-            return False
-        by_steps = settings.steps is not None and step % settings.steps == 0
-        return by_steps or time.monotonic() - self.saved_at >= settings.seconds
-
-    def _save(self, loop: StageLoop) -> None:
-        tensors = self._model_tensors(trained_tensors(self.model), loop.position.stage)
-        optimiser = optimiser_tensors(loop.updater.optimiser)
-        tensors |= {f"optimiser/{name}": value for name, value in optimiser.items()}
-        tensors |= {f"best/{name}": value for name, value in (loop.best or {}).items()}
-        state: dict[str, Any] = {}
-        if loop.average is not None:
-            tensors |= {f"ema/{name}": value for name, value in loop.average.values.items()}
-            state["ema_updates"] = loop.average.updates
-        recorder = loop.watcher
-        if isinstance(recorder, Recorder):
-            state["losses"] = recorder.losses
-        self._write(loop.position, tensors, state)
-
-    def _model_tensors(self, trained: dict[str, Tensor], stage: int) -> dict[str, Tensor]:
-        before = build.changed_before(self.recipe, stage)
-        changed = build.changed_tensors(self.model, trained, before)
-        return {f"model/{name}": value for name, value in changed.items()}
-
-    def _write(self, at: Position, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        if not self.main:
-            return
-        state = {
-            **state,
-            "position": at.to_json(),
-            "log_bytes": self.folder.log_size(),
-            "seconds": dict(self.clock.seconds),
-            "started_from": self.started_from,
-        }
-        keep = self.recipe.checkpoints.keep
-        write_checkpoint(self.folder.path, Checkpoint(at.run_step, tensors, state), keep=keep)
-        self.saved_at = time.monotonic()
-
-    def _find_checkpoint(self) -> Checkpoint | None:
-        """Where to go on, the same for all processes; the log is cut to that moment."""
-        with self.accelerator.main_process_first():
-            checkpoint = latest_checkpoint(self.folder.path)
-        if checkpoint is None:
-            if self.main:
-                self.folder.cut_log(0)
-            return None
-        if checkpoint.state["started_from"] != self.started_from:
-            raise ModelError(
-                f"the pretrained weights have changed since the run {self.folder.path} was started: "
-                "bring them back, or start a new run"
-            )
-        if self.main:
-            self.folder.cut_log(checkpoint.state["log_bytes"])
-        for name, seconds in checkpoint.state["seconds"].items():
-            if name != "data":
-                self.clock.add(name, seconds)
-        return checkpoint
-
-    def _load_model(self, checkpoint: Checkpoint) -> None:
-        unknown = self.model.load_state_dict(
-            checkpoint.under("model"), strict=False
-        ).unexpected_keys
-        assert not unknown, unknown
-
-    def _restore(self, loop: StageLoop, checkpoint: Checkpoint) -> None:
-        restore_optimiser(loop.updater.optimiser, checkpoint.under("optimiser"))
-        loop.best = checkpoint.under("best") or None
-        if loop.average is not None and "ema_updates" in checkpoint.state:
-            loop.average.restore(checkpoint.under("ema"), checkpoint.state["ema_updates"])
-        if isinstance(loop.watcher, Recorder):
-            loop.watcher.losses = list(checkpoint.state.get("losses", []))
