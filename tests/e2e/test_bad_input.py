@@ -142,7 +142,7 @@ def test_swapped_pairs_are_suspected(plait: Callable, pairs: Path, tmp_path: Pat
     [
         ("stages.0.epoch=3", ("stages.0.epoch", "epochs")),
         ("stages.0.epochs=many", ("stages.0.epochs", "integer")),
-        ("model.towers.image.encoder=scratch/vit-tinny", ("scratch/vit-tiny",)),
+        ("model.towers.image.encoder=scratch/vit-tinny", ("scratch/vit-tinny", "'vit-tiny'")),
     ],
 )
 def test_recipe_faults(

@@ -110,6 +110,8 @@ def open_first(
         try:
             engine = opener.open(choice)
             found = engine.run(sample)
+            if found.shape != expected.shape:  # tracing made a constant of the batch's size
+                raise ModelError(f"it gives {len(found)} rows for {len(expected)}")
         except (ModelError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
             _warn(f"{choice} is passed over for the {encoder.modality} encoder: {reason}")
