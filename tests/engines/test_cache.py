@@ -115,6 +115,13 @@ def test_passed_over(cache_home: Path) -> None:
     assert not FeatureCache().is_passed_over("v", "openvino", "bfloat16")
 
 
+def test_taken(cache_home: Path) -> None:
+    FeatureCache().take("w", "openvino", "bfloat16")
+    assert FeatureCache().is_taken("w", "openvino", "bfloat16")
+    assert not FeatureCache().is_taken("w", "openvino", "float32")
+    assert not FeatureCache().is_passed_over("w", "openvino", "bfloat16")
+
+
 def test_prune_removes_the_least_recently_used(tmp_path: Path) -> None:
     limit = 2.5 * 4000 / 2**30  # two folders of about 4,000 bytes fit, three do not
     cache = FeatureCache(tmp_path, limit=limit)

@@ -17,6 +17,7 @@ from plait.data.dataset import PairDataset
 from plait.data.sample import BytesRef, FileRef, Sample
 from plait.encoders.base import Encoder
 from plait.engines.cache import FeatureCache
+from plait.engines.choices import Choice
 from plait.engines.features import embed_dataset, image_features, text_features
 from plait.models.alignment import AlignmentModel
 
@@ -252,3 +253,25 @@ def test_embed_dataset_with_one_tower(model: AlignmentModel, dataset: PairDatase
     assert found.image.shape == (0, 12) and found.text.shape == (8, 12)
     empty = PairDataset([Sample(id="a", where="row 1")], "pairs table")
     assert embed_dataset(model, empty, engine="torch").text.shape == (0, 12)
+
+
+def test_an_engine_is_chosen_once_for_a_tower(
+    image_encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that goes on computes its other rows with the engine of the first ones."""
+    refs = save_pictures(tmp_path / "p", range(6))
+    asked: list[list[str]] = []
+    engine = CountingEngine(image_encoder)
+
+    def open_first(encoder: Encoder, wanted: list, inputs: dict) -> tuple:
+        asked.append([str(choice) for choice in wanted])
+        return engine, []
+
+    monkeypatch.setattr("plait.engines.runner.open_first", open_first)
+    monkeypatch.setattr(
+        "plait.engines.runner.choices",
+        lambda *wanted, **told: [Choice(engine.name, engine.precision), Choice("torch", "float64")],
+    )
+    image_features(image_encoder, refs[:2])
+    image_features(image_encoder, refs, slot="flipped", augment=lambda pixels, places: pixels)
+    assert [len(wanted) for wanted in asked] == [2, 1]

@@ -30,6 +30,7 @@ MOST_FILES: Final = 24  # beyond this they are merged into one
 LIMIT_GIB: Final = 8.0  # least recently used folders go when all features together exceed this
 LIMIT_VARIABLE: Final = "PLAIT_CACHE_LIMIT"
 _PASSED_OVER: Final = "passed_over.json"
+_TAKEN: Final = "taken.json"
 
 
 class CacheWarning(UserWarning):
@@ -174,6 +175,14 @@ class FeatureCache:
     def is_passed_over(self, fingerprint: str, engine: str, precision: str) -> bool:
         """Whether `pass_over` was called."""
         return (self.folder(fingerprint, engine, precision) / _PASSED_OVER).is_file()
+
+    def take(self, fingerprint: str, engine: str, precision: str) -> None:
+        """Remembers that an engine was found faithful to a tower, so that it is not asked again."""
+        write_json(self.folder(fingerprint, engine, precision) / _TAKEN, True)
+
+    def is_taken(self, fingerprint: str, engine: str, precision: str) -> bool:
+        """Whether `take` was called."""
+        return (self.folder(fingerprint, engine, precision) / _TAKEN).is_file()
 
     def prune(self, keep: Path | None = None) -> list[Path]:
         """Removes least recently used folders beyond the limit; returns them."""

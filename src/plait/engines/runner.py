@@ -61,6 +61,9 @@ class TowerRunner:
             *first, last = self._wanted
             known = [c for c in first if not self._is_passed_over(cache, c)]
             self._wanted = [*known, last]
+            # Chosen before: a run that goes on must not choose anew, on other rows.
+            if cache.is_taken(self._fingerprint, self.ran.name, self.ran.precision):
+                self._wanted = [self.ran]
 
     @property
     def ran(self) -> Choice:
@@ -136,6 +139,7 @@ class TowerRunner:
         if self.cache is not None:
             for choice in rejected:
                 self.cache.pass_over(self._fingerprint, choice.name, choice.precision)
+            self.cache.take(self._fingerprint, self.ran.name, self.ran.precision)
         return not rejected
 
     def _store(self) -> _Store:
