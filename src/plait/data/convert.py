@@ -148,7 +148,10 @@ def _items(dataset: PairDataset, *, needs_picture: bool) -> Iterator[Item]:
             )
         first = sample.image or next(iter(sample.media.values()), None)
         names.append("" if first is None else _free(safe_name(sample.id, first), taken))
+    # All ids or none: a reader derives them from the names of those rows that state none, and
+    # what is the shortest name that tells rows apart depends on which rows these are.
     derived = short_ids(names)
+    spoken = any(id != sample.id or not name for id, sample, name in zip(derived, dataset, names))
     for number, (sample, assigned) in enumerate(zip(dataset, dataset.splits, strict=True)):
         name = names[number]
         media = {role: safe_name(sample.id, ref) for role, ref in sample.media.items()}
@@ -156,7 +159,7 @@ def _items(dataset: PairDataset, *, needs_picture: bool) -> Iterator[Item]:
             sample=sample,
             name=name if sample.image is not None else "",
             media=media,
-            id=None if derived[number] == sample.id and name else sample.id,
+            id=sample.id if spoken else None,
             split=assigned if stated else None,
             assigned=assigned,
             number=number,
