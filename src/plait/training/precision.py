@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import nn
 
+from plait.engines.choices import processor_has_bf16
+
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
@@ -16,10 +18,7 @@ def computes_bfloat16(device: torch.device) -> bool:
     """Whether the processor multiplies bfloat16 natively; emulation is slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
-    if device.type == "cpu":
-        able = torch.cpu.get_capabilities()
-        return bool(able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16"))
-    return False
+    return device.type == "cpu" and processor_has_bf16()
 
 
 def resolve(precision: Precision, device: torch.device, *, trains_encoder: bool) -> torch.dtype:
