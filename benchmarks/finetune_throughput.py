@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import os
 import shutil
 import statistics
 import tempfile
@@ -64,11 +65,17 @@ class Timed:
 
 
 def window(run: Callable[[], float], losses: list[float], pairs: int) -> dict[str, float]:
-    """Runs an epoch that returns when its first batch was there; pairs a second and mean loss."""
+    """Runs an epoch that returns when its first batch was there; rate, work and mean loss."""
     losses.clear()
+    before = os.times()
     started = run()
     rate = pairs / (time.perf_counter() - started)
-    return {"pairs/s": round(rate, 3), "loss": round(statistics.mean(losses), 4)}
+    work = sum(os.times()[:4]) - sum(before[:4])  # data workers included
+    return {
+        "pairs/s": round(rate, 3),
+        "pairs per processor second": round(pairs / work, 3),
+        "loss": round(statistics.mean(losses), 4),
+    }
 
 
 # ---- open_clip
@@ -339,6 +346,9 @@ def write(chosen: argparse.Namespace, peers: list[str], found: dict[str, list[An
                 "side": side,
                 "pairs/s (median)": round(statistics.median(rates[side]), 2),
                 "plait is faster by": f"{median_ratio(ours[: len(rates[side])], rates[side]):.2f}",
+                "pairs per processor second": round(
+                    statistics.median(w["pairs per processor second"] for w in found[side][1:]), 2
+                ),
                 "mean loss by epoch": ", ".join(f"{w['loss']:.2f}" for w in found[side]),
             }
         )
