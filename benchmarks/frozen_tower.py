@@ -153,7 +153,7 @@ def fidelity(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=640)
+    parser.add_argument("--images", type=int, default=320)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--worker")
@@ -172,7 +172,7 @@ def main() -> None:
         ]
         rows = [np.load(worker.ask("rows")) for worker in workers]  # warms both up, too
         passes = take_turns(workers, "pass", chosen.rounds)
-        parts = {part: take_turns(workers, part, 3) for part in ("decoding", "inference")}
+        parts = {part: take_turns(workers, part, 2) for part in ("decoding", "inference")}
         about = workers[1].ask("about")
         size = sum(path.stat().st_size for path in paths) / len(paths)
         for worker in workers:
