@@ -118,11 +118,11 @@ def compare(recipe: str, data: Path, folder: Path, dice: random.Random) -> dict[
     every = int(RECIPES[recipe][-1].rpartition("=")[2])
     interval = seconds["train"] / updates(whole) * every
     before = total - seconds["train"] - seconds["evaluate"]
-    # One moment in the start (imports, data, features of frozen towers), the others anywhere
-    # between two checkpoints of the training.
+    # One moment in the start (imports, data, features of frozen towers), the others between two
+    # checkpoints of the training, early enough that a machine with less load does not finish first.
     moments = [(-1, dice.uniform(0.1, 0.9) * before)]
-    for reach in sorted(dice.randrange(int(0.9 * updates(whole))) for _ in range(KILLS - 1)):
-        moments.append((reach // every * every, dice.uniform(0, interval)))
+    for reach in sorted(dice.randrange(int(0.8 * updates(whole))) for _ in range(KILLS - 1)):
+        moments.append((reach // every * every, dice.uniform(0, 0.5 * interval)))
     kills = [killed(recipe, data, broken, cache, *moment) for moment in moments]
     finish(recipe, data, broken, cache)
     same = digest_of(whole) == digest_of(broken)
