@@ -99,8 +99,25 @@ class Encoded:
         tokens: (B, N, D) one vector a position.
         mask: (B, N) True for real positions.
         pooled: (B, P) one vector a sample; P differs from D where pooling concatenates.
+        boxes: (B, N, 4) where each token of a picture lies: x1, y1, x2, y2 as shares of width and
+            height. A token that stands for the whole picture has 0, 0, 1, 1. None: no places.
     """
 
     tokens: Float[Tensor, "B N D"]
     mask: Bool[Tensor, "B N"]
     pooled: Float[Tensor, "B P"]
+    boxes: Float[Tensor, "B N 4"] | None = None
+
+
+@dataclass(frozen=True)
+class Fused:
+    """What every fusion and every vision-language system returns.
+
+    Attributes:
+        pooled: (B, P) one vector a sample, made of all its modalities.
+        parts: by modality its tokens after they saw the others, with their mask; empty where an
+            idea keeps none.
+    """
+
+    pooled: Float[Tensor, "B P"]
+    parts: Mapping[str, Encoded] = field(default_factory=dict)
