@@ -15,29 +15,36 @@ from torch import Tensor, nn
 from plait.core.batch import Encoded, Fused
 
 Parts = Mapping[str, Encoded]
-Present = Mapping[str, Tensor]
+Present = Mapping[str, Bool[Tensor, " B"]]
 
 
 class Fusion(nn.Module, ABC):
     """One idea of bringing modalities together.
 
     The laws that the shared sweep of tests holds all of them to: padding changes nothing, the order
-    of samples changes nothing, what an absent modality's tensors hold changes nothing (its absence
-    may), and a sample without any modality is refused by the caller, never seen here.
+    of samples and of the mapping changes nothing, what an absent modality's tensors hold changes
+    nothing (its absence may). A sample without any modality is for the caller to refuse; it gets a
+    finite vector that means nothing.
 
     Attributes:
         width: features of ``Fused.pooled``.
+        modalities: what it brings together, in the order of `plait.core.modality`.
     """
 
     width: int
+    modalities: tuple[str, ...]
 
     @abstractmethod
-    def forward(self, parts: Parts, present: Mapping[str, Bool[Tensor, " B"]]) -> Fused:
+    def forward(self, parts: Parts, present: Present) -> Fused:
         """Fuses encoded modalities.
 
         Args:
-            parts: by modality, as encoders return them.
+            parts: by modality, as encoders return them. A modality that is left out is absent from
+                every sample.
             present: by modality, (B,) False where the sample lacks it.
+
+        Raises:
+            ModelError: a modality that this fusion was not built for, or none at all.
         """
 
     @abstractmethod
