@@ -1,0 +1,1 @@
+"""The classic vision-language systems: VisualBERT, UNITER, ViLBERT and LXMERT."""
