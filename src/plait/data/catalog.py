@@ -83,6 +83,15 @@ _ENTRIES = (
         version="Sharma et al. 2018, unlabeled configuration",
         load="plait.data.sets.conceptual_captions:load",
     ),
+    Entry(
+        name="easy-vqa",
+        title="Drawings of one shape each, with simple questions and one answer of 13",
+        licence="MIT",
+        size="5,000 pictures, 48,248 questions; 3 MB of packages",
+        source="PyPI easy-vqa",
+        version="easy-vqa 1.0, official test split",
+        load="plait.data.sets.easy_vqa:load",
+    ),
 )
 
 CATALOG: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}

@@ -5,16 +5,52 @@ from __future__ import annotations
 from plait.objectives.contrastive import chance_level, info_nce, sigmoid_loss
 from plait.objectives.gather import gather
 from plait.objectives.gradient_caching import cached_step
+from plait.objectives.lxmert import region_feature_loss, region_label_loss
+from plait.objectives.masked import mlm_loss, mrc_kl_loss, mrc_loss, mrfr_loss
+from plait.objectives.masking import mask_regions, mask_tokens
+from plait.objectives.matching import (
+    Pairing,
+    hard_negatives,
+    hard_pairing,
+    itm_loss,
+    random_pairing,
+)
 from plait.objectives.plain import info_nce_plain, sigmoid_loss_plain
+from plait.objectives.ranking import hardest, ranking_loss
 from plait.objectives.softened import softened_info_nce
+from plait.objectives.transport import cosine_cost, ipot, transport_cost, word_region_alignment
+from plait.objectives.vqa import soft_targets, vqa_bce, vqa_ce, vqa_kl
 
 __all__ = [
+    "Pairing",
     "cached_step",
     "chance_level",
+    "cosine_cost",
     "gather",
+    "hard_negatives",
+    "hard_pairing",
+    "hardest",
     "info_nce",
     "info_nce_plain",
+    "ipot",
+    "itm_loss",
+    "mask_regions",
+    "mask_tokens",
+    "mlm_loss",
+    "mrc_kl_loss",
+    "mrc_loss",
+    "mrfr_loss",
+    "random_pairing",
+    "ranking_loss",
+    "region_feature_loss",
+    "region_label_loss",
     "sigmoid_loss",
     "sigmoid_loss_plain",
+    "soft_targets",
     "softened_info_nce",
+    "transport_cost",
+    "vqa_bce",
+    "vqa_ce",
+    "vqa_kl",
+    "word_region_alignment",
 ]

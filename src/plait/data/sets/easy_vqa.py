@@ -1,0 +1,94 @@
+"""easy-VQA (Victor Zhou, 2019): 5,000 drawings of one shape each, and simple questions about them.
+
+Pictures and questions are those of the package `easy-vqa` (MIT): 64 x 64 pixels, three shapes in
+eight colours, 38,575 training and 9,673 test questions with one answer of 13.
+
+A sample is a question, as in `plait.data.readers.vqa`; the group is its picture. Test is the
+official test split. Validation is a tenth of the official *training pictures*, by
+`plait.data.splits.split_of`, with all their questions.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module, metadata
+from pathlib import Path
+
+from plait.core.errors import DataError, MissingExtra
+from plait.data.dataset import PairDataset
+from plait.data.sample import FileRef, Sample
+from plait.data.splits import split_of
+
+NAME = "easy-vqa"
+SHAPES = ("circle", "rectangle", "triangle")
+
+
+def load(*, folder: str | Path | None = None) -> PairDataset:
+    """All questions: training (with the part held out for validation), then test.
+
+    Args:
+        folder: a folder laid out like the package's ``data``; None: the package's own.
+
+    Raises:
+        MissingExtra: the package is not installed.
+        DataError: the folder is not laid out like that.
+    """
+    root = _data() if folder is None else Path(folder)
+    samples = [*_read(root, "train"), *_read(root, "test")]
+    version = f" {metadata.version(NAME)}" if folder is None else ""
+    return PairDataset(samples, NAME, root, detected=f"questions of the package {NAME}{version}")
+
+
+def _data() -> Path:
+    try:
+        module = import_module("easy_vqa")
+    except ImportError as error:
+        raise MissingExtra(NAME, "demo", "the easy-VQA data set") from error
+    return Path(str(module.__file__)).parent / "data"
+
+
+def _read(root: Path, official: str) -> list[Sample]:
+    path = root / official / "questions.json"
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot be read: {error}", path=path) from error
+    asked: dict[int, int] = {}
+    pictures: dict[int, FileRef] = {}
+    samples = []
+    for number, (question, answer, image) in enumerate(entries, 1):
+        group = f"{official}-{image}"
+        if image not in pictures:
+            name = f"{official}/images/{image}.png"
+            pictures[image] = FileRef(root / name, name)
+        asked[image] = asked.get(image, 0) + 1
+        samples.append(
+            Sample(
+                id=f"{group}-{asked[image]}",
+                where=f"{NAME}/{official}/questions.json, row {number}",
+                image=pictures[image],
+                texts=(question,),
+                languages=("en",),
+                group=group,
+                split=_split(official, group),
+                labels={
+                    "question": question,
+                    "answer": answer,
+                    "answers": (answer,),
+                    "answer_type": _kind(answer),
+                },
+                meta={"licence": "MIT, easy-VQA"},
+            )
+        )
+    return samples
+
+
+def _split(official: str, group: str) -> str:
+    held_out = official == "train" and split_of(group) == "validation"
+    return "validation" if held_out else official
+
+
+def _kind(answer: str) -> str:
+    if answer in ("yes", "no"):
+        return "yes/no"
+    return "shape" if answer in SHAPES else "color"
