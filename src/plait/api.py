@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from plait.data import PairDataset
     from plait.data.audit import AuditReport
     from plait.models.alignment import AlignmentModel
+    from plait.models.kinds import Model
 
 Source = str | Path
 
@@ -31,8 +32,8 @@ def tune_process() -> None:
     ensure_tuned()
 
 
-def load(path: Source) -> AlignmentModel:
-    """A trained model from a run folder, or from a published CLIP or SigLIP checkpoint's folder.
+def load(path: Source) -> Model:
+    """A trained model (`AlignmentModel` or `FusionModel`) from a run folder, or from a published CLIP or SigLIP checkpoint's folder.
 
     Raises:
         ModelError: the folder holds neither, or a weight is missing, left over or of another shape.
@@ -42,6 +43,17 @@ def load(path: Source) -> AlignmentModel:
 
     path = Path(path)
     return load_published(path) if is_published(path) else load_model(path)
+
+
+def _aligned(path: Source, duty: str) -> AlignmentModel:
+    """A model that embeds.
+
+    Raises:
+        ModelError: the run holds another kind.
+    """
+    from plait.models.kinds import aligned
+
+    return aligned(load(path), duty)
 
 
 def train(
@@ -85,12 +97,18 @@ def evaluate(
 ) -> dict[str, Any]:
     """Metrics of a run on a split of ``data`` (default: the data it was trained on), in percent."""
     from plait.evaluation import evaluate_alignment
+    from plait.evaluation.evaluate_answers import evaluate_answers
+    from plait.models.fusion_model import FusionModel
 
     columns = None
     if data is None:
         data, columns = _data_of(run)
     dataset = _open_split(data, split, on_bad_row, columns)
-    metrics = evaluate_alignment(load(run), dataset, on_bad_row=_checked(on_bad_row))
+    model = load(run)
+    if isinstance(model, FusionModel):
+        metrics = evaluate_answers(model, dataset)
+    else:
+        metrics = evaluate_alignment(model, dataset, on_bad_row=_checked(on_bad_row))
     return {"run": str(run), "split": split, **metrics}
 
 
@@ -133,7 +151,7 @@ def embed(
 
     dataset = _open_split(data, split, on_bad_row)
     check_target(Path(out))
-    embeddings = embed_dataset(load(run), dataset, on_bad_row=_checked(on_bad_row))
+    embeddings = embed_dataset(_aligned(run, "embedding"), dataset, on_bad_row=_checked(on_bad_row))
     return write_vectors(embeddings, Path(out))
 
 
@@ -157,7 +175,8 @@ def index(
     added, skipped = 0, 0
     if data is not None:
         dataset = _open_split(data, split, on_bad_row)
-        done = build_index(load(run), dataset, out, run=Path(run), add=add, on_bad_row=on_bad_row)
+        model = _aligned(run, "an index")
+        done = build_index(model, dataset, out, run=Path(run), add=add, on_bad_row=on_bad_row)
         added, skipped = done.rows, len(done.skipped) + len(dataset.skipped)
     return {
         "out": str(out),
@@ -183,7 +202,7 @@ def search(
 
     if (query is None) == (image is None):
         raise UserError("give words to look for, or --image FILE, one of the two")
-    opened = open_index(index, model=None if run is None else load(run))
+    opened = open_index(index, model=None if run is None else _aligned(run, "search"))
     wanted = query if query is not None else Path(str(image))
     hits = opened.search(wanted, k=k, where=where)
     if sheet is not None:
@@ -200,13 +219,51 @@ def classify(
     for template in templates:
         if "{}" not in template:
             raise UserError(f"the template {template!r} has no {{}} for the label")
-    probabilities = load(run).classify([Path(p) for p in images], labels, templates)
+    probabilities = _aligned(run, "classifying by labels").classify(
+        [Path(p) for p in images], labels, templates
+    )
     found = []
     for path, row in zip(images, probabilities, strict=True):
         order = row.argsort()[::-1]
         ranked = [{"label": labels[i], "probability": float(row[i])} for i in order]
         found.append({"path": str(path), "labels": ranked})
     return found
+
+
+def ask(run: Source, image: Source, question: str, *, answers: int = 5) -> dict[str, Any]:
+    """Answers a question about a picture.
+
+    Args:
+        run: a run that was trained to answer (``plait train vqa``).
+        image: a file.
+        question: in words.
+        answers: how many of the likeliest to list.
+
+    Returns:
+        ``answer`` and ``answers``, each with its ``probability``, the likeliest first.
+
+    Raises:
+        ModelError: the run holds a model that answers nothing.
+        DataError: a picture that cannot be used, or an empty question.
+    """
+    from plait.data.sample import FileRef
+    from plait.models.asking import answer_logits
+    from plait.models.kinds import fused
+
+    if not question.strip():
+        raise DataError("the question is empty")
+    model = fused(load(run), "a question")
+    labels = model.head("answer").labels
+    (logits,) = answer_logits(model, [FileRef(Path(image))], [question])
+    shares = logits[0].softmax(dim=0)
+    best = shares.argsort(descending=True)[:answers].tolist()
+    ranked = [{"answer": labels[i], "probability": round(float(shares[i]), 6)} for i in best]
+    return {
+        "image": str(image),
+        "question": question,
+        "answer": ranked[0]["answer"],
+        "answers": ranked,
+    }
 
 
 def get_dataset(name: str, out: Source | None = None) -> dict[str, Any]:
@@ -246,7 +303,7 @@ def audit(
     from plait.data.tokenize import TextPreprocess
     from plait.engines.features import embed_dataset
 
-    loaded = load(model)
+    loaded = _aligned(model, "the audit's search for mismatches")
     dataset = open_dataset(path, columns=columns, on_bad_row="skip")
     embeddings = embed_dataset(loaded, dataset, on_bad_row="skip")
     preprocess = loaded.tower("text").encoder.preprocess
@@ -269,6 +326,7 @@ def demo(out: Source = "runs/demo", *, seed: int = 0, again: bool = False) -> di
 
 
 __all__: Sequence[str] = [
+    "ask",
     "audit",
     "classify",
     "convert",

@@ -136,6 +136,14 @@ def _described(result: dict[str, Any]) -> list[tuple[str, str]]:
             rows.append((key, str(value)))
         elif key in ("splits", "languages") and value:
             rows.append((key, _counts(value)))
+        elif key == "questions" and value:
+            rows += [
+                (
+                    name if name == key else f"  {name}",
+                    ", ".join(one) if isinstance(one, list) else str(one),
+                )
+                for name, one in value.items()
+            ]
     rows += [("note", note) for note in result["notes"]]
     skipped = result["skipped"]
     if skipped["count"]:

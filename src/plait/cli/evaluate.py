@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from plait.cli.output import JsonOption, emit, retrieval_table, table
+from plait.cli.output import JsonOption, answer_table, emit, retrieval_table, table
 
 
 def evaluate(
@@ -19,13 +19,16 @@ def evaluate(
     on_bad_row: Annotated[str, typer.Option(help="fail or skip (counted).")] = "fail",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure retrieval, classification and the geometry of the shared space."""
+    """Measure retrieval, classification and the geometry of the shared space, or answers."""
     from plait import api
 
     api.tune_process()
     result = api.evaluate(run, data=data, split=split, on_bad_row=on_bad_row)
 
     def page() -> None:
+        if "vqa" in result:
+            answer_table(result, f"Answers, {split} split")
+            return
         retrieval_table(result["retrieval"], f"Retrieval, {split} split")
         for language, figures in (result.get("languages") or {}).items():
             retrieval_table(figures, f"Retrieval, texts in {language}")

@@ -9,13 +9,25 @@ from typing import Annotated
 
 import typer
 
-from plait.cli import classify, data, demo, doctor, embed, evaluate, index, recipes, search, train
+from plait.cli import (
+    ask,
+    classify,
+    data,
+    demo,
+    doctor,
+    embed,
+    evaluate,
+    index,
+    recipes,
+    search,
+    train,
+)
 from plait.cli.output import say
 from plait.core.errors import PlaitError
 
 app = typer.Typer(
     name="plait",
-    help="Braids images and texts into one model: train, check, search.",
+    help="Braids images and texts into one model: train, check, search, ask.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -31,6 +43,7 @@ app.command("evaluate", rich_help_panel=MAIN)(evaluate.evaluate)
 app.command("index", rich_help_panel=USE)(index.index)
 app.command("search", rich_help_panel=USE)(search.search)
 app.command("classify", rich_help_panel=USE)(classify.classify)
+app.command("ask", rich_help_panel=USE)(ask.ask)
 app.command("embed", rich_help_panel=USE)(embed.embed)
 app.command("recipes", rich_help_panel=ABOUT)(recipes.recipes)
 app.command("doctor", rich_help_panel=ABOUT)(doctor.doctor)

@@ -61,3 +61,20 @@ def retrieval_table(retrieval: Mapping[str, Mapping[str, Any]], title: str = "Re
         cells.append(f"{figures['median_rank']:g}")
         rows.append(cells)
     table(title, ["direction", "R@1 %", "R@5 %", "R@10 %", "median rank"], rows)
+
+
+def answer_table(result: Mapping[str, Any], title: str) -> None:
+    """Accuracy of answers, by type, and what is left of it without pictures or questions."""
+    rows = [("all questions", _interval(result["vqa"]))]
+    for name, figures in (result["vqa"].get("by_answer_type") or {}).items():
+        rows.append((name, _interval(figures)))
+    for name, accuracy in (result.get("controls") or {}).items():
+        rows.append((f"control: {name.replace('_', ' ')}", f"{accuracy:.1f}"))
+    table(title, ["questions", "accuracy, %"], rows)
+
+
+def _interval(figures: Mapping[str, Any]) -> str:
+    accuracy = f"{figures['accuracy']:.2f}"
+    if "accuracy_low" not in figures:
+        return accuracy
+    return f"{accuracy} ({figures['accuracy_low']:.2f} to {figures['accuracy_high']:.2f})"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from plait.cli.output import JsonOption, emit, retrieval_table, say
+from plait.cli.output import JsonOption, answer_table, emit, retrieval_table, say
 
 
 def train(
@@ -52,6 +52,8 @@ def train(
     def page() -> None:
         if result.get("retrieval"):
             retrieval_table(result["retrieval"], f"Retrieval, {result['split']} split")
+        if result.get("vqa"):
+            answer_table(result, f"Answers, {result['split']} split")
         skipped = result.get("skipped", 0)
         if skipped:
             say(f"[yellow]{skipped} bad rows were skipped[/]; see `plait data audit`.")
@@ -59,6 +61,9 @@ def train(
         typer.echo(f"run: {run}")
         typer.echo(f"report: {run}/report.html")
         typer.echo("next:")
+        if "vqa" in result:
+            typer.echo(f'  plait ask {run} PICTURE "question"')
+            return
         typer.echo(f"  plait index {run} {data or 'PATH'} --out {run}/index")
         typer.echo(f'  plait search {run}/index "words"')
 

@@ -17,6 +17,7 @@ KINDS: dict[str, tuple[str, Callable[..., Encoder]]] = {
     "cnn": (IMAGE, scratch_image.cnn),
     "transformer": (TEXT, scratch_text.transformer),
     "ngram": (TEXT, scratch_text.ngram),
+    "tokens": (TEXT, scratch_text.tokens),
 }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -67,6 +68,32 @@ class TransformerEncoder(Encoder):
             "layers": self.layers,
             "heads": self.heads,
         }
+
+
+class TokenIds(Encoder):
+    """No network: one feature a token, its id, for systems with a text embedding of their own.
+
+    Args:
+        preprocess: the tokenizer.
+    """
+
+    modality = TEXT
+    width = token_width = 1
+
+    def __init__(self, preprocess: TextPreprocess) -> None:
+        super().__init__()
+        self.preprocess = preprocess
+
+    def forward(self, inputs: ModalityInput) -> Encoded:
+        """``ids`` (B, N) and a mask."""
+        ids = inputs.tensors["ids"]
+        mask = token_mask(ids, inputs.mask)
+        tokens = ids[..., None].to(torch.get_default_dtype())
+        return Encoded(tokens, mask, mean_pool(tokens, mask))
+
+    def spec(self) -> dict[str, Any]:
+        """See `Encoder.spec`."""
+        return {"family": "scratch", "kind": "tokens"}
 
 
 class NgramEncoder(Encoder):
@@ -182,15 +209,27 @@ def transformer(
     layers: int = 4,
     heads: int = 3,
     max_length: int = 128,
-    tokenizer: str | None = None,
+    tokenizer: str | Tokenizer | None = None,
 ) -> TransformerEncoder:
-    """A small text transformer; ``tokenizer`` is the path of a tokenizer.json."""
+    """A small text transformer; ``tokenizer`` is one, or the path of a tokenizer.json."""
+    preprocess = _preprocess(tokenizer, max_length)
+    return TransformerEncoder(preprocess, width=width, layers=layers, heads=heads)
+
+
+def tokens(*, max_length: int = 64, tokenizer: str | Tokenizer | None = None) -> TokenIds:
+    """A tokenizer alone, for systems that embed its ids themselves."""
+    return TokenIds(_preprocess(tokenizer, max_length))
+
+
+def _preprocess(tokenizer: str | Tokenizer | None, max_length: int) -> TextPreprocess:
+    """Bytes, unless a tokenizer is given."""
     if tokenizer is None:
         preprocess = byte_preprocess(max_length)
         assert preprocess.vocabulary == VOCABULARY
-    else:
-        preprocess = TextPreprocess(read_tokenizer(Path(tokenizer)), max_length)
-    return TransformerEncoder(preprocess, width=width, layers=layers, heads=heads)
+        return preprocess
+    if isinstance(tokenizer, str):
+        tokenizer = read_tokenizer(Path(tokenizer))
+    return TextPreprocess(tokenizer, max_length)
 
 
 def ngram(
@@ -211,4 +250,6 @@ def rebuild(spec: dict[str, Any], folder: Path) -> Encoder:
     settings = {key: value for key, value in spec.items() if key not in ("family", "kind")}
     if spec["kind"] == "ngram":
         return NgramEncoder(preprocess, **settings)
+    if spec["kind"] == "tokens":
+        return TokenIds(preprocess)
     return TransformerEncoder(preprocess, **settings)

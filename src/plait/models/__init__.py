@@ -1,1 +1,1 @@
-"""TBD."""
+"""Where encoders and heads meet: alignment, fusion, the classic systems; storage."""

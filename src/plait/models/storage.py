@@ -17,23 +17,30 @@ from torch import Tensor, nn
 from plait.core.errors import ModelError
 from plait.core.files import read_json, replacing, write_json
 from plait.encoders.adapt import merged_state_dict
+from plait.encoders.base import Encoder
 from plait.encoders.registry import encoder_from_spec
 from plait.models.alignment import AlignmentModel, Tower
+from plait.models.fusion_model import FusionModel
+from plait.models.heads import Head
+from plait.models.joints import joint_from_spec
+from plait.models.kinds import Model
 from plait.models.projection import build_projection
 
 VERSION = 1
 CONFIG_FILE, WEIGHTS_FILE = "model.json", "model.safetensors"
 
 
-def model_spec(model: AlignmentModel) -> dict[str, Any]:
+def model_spec(model: Model) -> dict[str, Any]:
     """The architecture as JSON."""
+    head = {"format": "plait-model", "version": VERSION}
+    if isinstance(model, FusionModel):
+        return {**head, **_fusion_spec(model)}
     towers = {}
     for name in model.modalities:
         tower = model.tower(name)
         towers[name] = {"encoder": tower.encoder.spec(), "projection": tower.projection.spec()}
     return {
-        "format": "plait-model",
-        "version": VERSION,
+        **head,
         "kind": "alignment",
         "towers": towers,
         "max_scale": model.max_scale,
@@ -41,7 +48,18 @@ def model_spec(model: AlignmentModel) -> dict[str, Any]:
     }
 
 
-def save_model(model: AlignmentModel, folder: str | Path) -> None:
+def _fusion_spec(model: FusionModel) -> dict[str, Any]:
+    return {
+        "kind": "fusion",
+        "towers": {
+            name: {"encoder": model.tower(name).encoder.spec()} for name in model.modalities
+        },
+        "joint": model.joint.spec(),
+        "heads": {name: model.head(name).spec() for name in model.heads},
+    }
+
+
+def save_model(model: Model, folder: str | Path) -> None:
     """Writes the model into ``folder``; LoRA adapters are merged into the weights they adapt."""
     from safetensors.torch import save_file
 
@@ -67,7 +85,7 @@ def _separate(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def load_model(folder: str | Path) -> AlignmentModel:
+def load_model(folder: str | Path) -> Model:
     """A model that `save_model` wrote, in evaluation mode, on the CPU.
 
     Raises:
@@ -75,18 +93,31 @@ def load_model(folder: str | Path) -> AlignmentModel:
     """
     folder = Path(folder)
     spec = _read_spec(folder)
-    towers = {}
-    for name, part in spec["towers"].items():
-        encoder = encoder_from_spec(part["encoder"], folder / name)
-        towers[name] = Tower(encoder, build_projection(**part["projection"]))
-    model = AlignmentModel(
+    encoders = {
+        name: encoder_from_spec(part["encoder"], folder / name)
+        for name, part in spec["towers"].items()
+    }
+    model = _fusion(spec, encoders) if spec["kind"] == "fusion" else _alignment(spec, encoders)
+    load_weights(model, folder / WEIGHTS_FILE)
+    return model.eval()
+
+
+def _alignment(spec: dict[str, Any], encoders: dict[str, Encoder]) -> Model:
+    towers = {
+        name: Tower(encoders[name], build_projection(**part["projection"]))
+        for name, part in spec["towers"].items()
+    }
+    return AlignmentModel(
         towers,
         scale_init=1.0,
         max_scale=spec["max_scale"],
         bias_init=0.0 if spec["bias"] else None,
     )
-    load_weights(model, folder / WEIGHTS_FILE)
-    return model.eval()
+
+
+def _fusion(spec: dict[str, Any], encoders: dict[str, Encoder]) -> Model:
+    heads = {name: Head(**arguments) for name, arguments in spec["heads"].items()}
+    return FusionModel(encoders, joint_from_spec(spec["joint"]), heads)
 
 
 def _read_spec(folder: Path) -> dict[str, Any]:
@@ -99,15 +130,16 @@ def _read_spec(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{path} is damaged: {problem}") from problem
     if not isinstance(spec, dict) or spec.get("format") != "plait-model":
         raise ModelError(f"{path} doesn't describe a plait model")
-    lacking = [key for key in ("version", "kind", "towers", "max_scale", "bias") if key not in spec]
+    keys = {"fusion": ("joint", "heads")}.get(spec.get("kind", ""), ("max_scale", "bias"))
+    lacking = [key for key in ("version", "kind", "towers", *keys) if key not in spec]
     if lacking:
         raise ModelError(f"{path} lacks {lacking[0]!r}")
     if spec["version"] > VERSION:
         raise ModelError(
             f"{path} has version {spec['version']}, this plait reads up to {VERSION}: update plait"
         )
-    if spec["kind"] != "alignment":
-        raise ModelError(f"{path} holds a model of kind {spec['kind']!r}, not 'alignment'")
+    if spec["kind"] not in ("alignment", "fusion"):
+        raise ModelError(f"{path} holds a model of an unknown kind, {spec['kind']!r}")
     return spec
 
 

@@ -2,34 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from plait.core.errors import RecipeError
+from plait.data.tokenizer_training import train_tokenizer
 from plait.encoders.adapt import merge_lora, set_trainable
+from plait.encoders.base import Encoder
 from plait.encoders.registry import build_encoder
 from plait.models.alignment import AlignmentModel, Tower
-from plait.models.projection import build_projection
+from plait.models.fusion_model import FusionModel
+from plait.models.heads import Head
+from plait.models.joints import build_joint
+from plait.models.kinds import Model
+from plait.models.projection import Projection, build_projection
 from plait.training import schema
-from plait.training.combinations import PARTS, TEMPERATURE
+from plait.training.combinations import FUSION, HEADS, PARTS, TEMPERATURE, part_names
+from plait.training.fusion_tasks import FusionTask, Objective
 from plait.training.optimise import part_of
-from plait.training.tasks import Contrast, ContrastiveTask, Softening
+from plait.training.tasks import Contrast, ContrastiveTask, Softening, Task
 
 LORA_DEFAULTS: Mapping[str, Any] = {"rank": 8, "alpha": 16}
 
 
-def build_model(recipe: schema.Recipe) -> AlignmentModel:
+def build_model(
+    recipe: schema.Recipe, texts: Sequence[str] = (), answers: Sequence[str] = ()
+) -> Model:
     """The untrained model of a recipe; the same weights for the same seed.
+
+    Args:
+        recipe: what to build.
+        texts: of the training split, for tokenizers that are trained on them.
+        answers: that an answer head chooses from.
 
     Raises:
         ModelError: an unknown source or option, or weights that are missing.
     """
     torch.manual_seed(recipe.seed)
     model = recipe.model
-    towers = {name: _build_tower(name, part, model.dim) for name, part in model.towers.items()}
+    encoders = {name: _build_encoder(name, part, texts) for name, part in model.towers.items()}
+    if model.kind == "fusion":
+        return _build_fusion(recipe, encoders, answers)
+    towers = {
+        name: Tower(encoders[name], _build_projection(part, encoders[name].width, model.dim))
+        for name, part in model.towers.items()
+    }
     return AlignmentModel(
         towers,
         scale_init=1 / model.temperature.init,
@@ -38,18 +58,50 @@ def build_model(recipe: schema.Recipe) -> AlignmentModel:
     )
 
 
-def _build_tower(modality: str, tower: schema.Tower, dim: int) -> Tower:
-    encoder = build_encoder(
-        tower.encoder, modality=modality, pretrained=tower.pretrained, **tower.options
-    )
+def _build_encoder(modality: str, tower: schema.Tower, texts: Sequence[str]) -> Encoder:
+    options = dict(tower.options)
+    if tower.vocabulary is not None:
+        options["tokenizer"] = train_tokenizer(
+            texts, kind=tower.vocabulary.kind, vocabulary=tower.vocabulary.size
+        )
+    return build_encoder(tower.encoder, modality=modality, pretrained=tower.pretrained, **options)
+
+
+def _build_projection(tower: schema.Tower, width: int, dim: int) -> Projection:
     options = dict(tower.projection.options)
     if tower.projection.dropout is not None:
         options["dropout"] = tower.projection.dropout
-    return Tower(encoder, build_projection(tower.projection.kind, encoder.width, dim, **options))
+    return build_projection(tower.projection.kind, width, dim, **options)
 
 
-def build_task(model: AlignmentModel, stage: schema.Stage, group: Any = None) -> ContrastiveTask:
+def _build_fusion(
+    recipe: schema.Recipe, encoders: Mapping[str, Encoder], answers: Sequence[str]
+) -> FusionModel:
+    model = recipe.model
+    assert model.fusion is not None
+    joint = build_joint(model.fusion.kind, encoders, model.dim, **model.fusion.options)
+    objectives = {task.objective for stage in recipe.stages for task in stage.tasks}
+    heads = {"answer": Head(joint.width, answers)} if "answer" in objectives else {}
+    return FusionModel(encoders, joint, heads)
+
+
+def build_task(model: Model, stage: schema.Stage, group: Any = None) -> Task:
     """The objectives of a stage.
+
+    Raises:
+        RecipeError: see `contrastive_task`.
+    """
+    if isinstance(model, FusionModel):
+        return FusionTask(
+            model, [Objective(task.objective, task.weight, task.loss) for task in stage.tasks]
+        )
+    return contrastive_task(model, stage, group)
+
+
+def contrastive_task(
+    model: AlignmentModel, stage: schema.Stage, group: Any = None
+) -> ContrastiveTask:
+    """The contrastive objectives of a stage.
 
     Raises:
         RecipeError: softened targets over several processes.
@@ -70,21 +122,17 @@ def build_task(model: AlignmentModel, stage: schema.Stage, group: Any = None) ->
     return ContrastiveTask(model, contrasts, group)
 
 
-def prepare_stage(model: AlignmentModel, recipe: schema.Recipe, number: int) -> None:
+def prepare_stage(model: Model, recipe: schema.Recipe, number: int) -> None:
     """Freezes, adapts and frees the parts of a model as a stage wants them."""
     stage = recipe.stages[number]
     torch.manual_seed(recipe.seed + 1000 * (number + 1))  # of new LoRA matrices
-    for name in model.modalities:
-        for kind in PARTS:
-            part = stage.part(f"{name}.{kind}")
-            given = {
-                "rank": part.rank,
-                "alpha": part.alpha,
-                "targets": part.targets,
-            }
-            lora = {**LORA_DEFAULTS, **{k: v for k, v in given.items() if v is not None}}
-            module: nn.Module = getattr(model.tower(name), kind)
-            set_trainable(module, part.mode, **lora if part.mode == "lora" else {})
+    for name, module in parts_of(model).items():
+        part = stage.part(name)
+        given = {"rank": part.rank, "alpha": part.alpha, "targets": part.targets}
+        lora = {**LORA_DEFAULTS, **{k: v for k, v in given.items() if v is not None}}
+        set_trainable(module, part.mode, **lora if part.mode == "lora" else {})
+    if isinstance(model, FusionModel):
+        return
     learn = recipe.model.temperature.learn and stage.part(TEMPERATURE).mode == "full"
     model.log_scale.requires_grad_(learn)
     if model.bias is not None:
@@ -92,18 +140,31 @@ def prepare_stage(model: AlignmentModel, recipe: schema.Recipe, number: int) -> 
         model.bias.requires_grad_(sigmoid and stage.part(TEMPERATURE).mode == "full")
 
 
-def finish_stage(model: AlignmentModel) -> None:
+def parts_of(model: Model) -> dict[str, nn.Module]:
+    """The modules that stages freeze or train, by the names that recipes use."""
+    if isinstance(model, FusionModel):
+        encoders: dict[str, nn.Module] = {
+            f"{name}.encoder": model.tower(name).encoder for name in model.modalities
+        }
+        return {**encoders, FUSION: model.joint, HEADS: model.heads}
+    return {
+        f"{name}.{kind}": getattr(model.tower(name), kind)
+        for name in model.modalities
+        for kind in PARTS
+    }
+
+
+def finish_stage(model: nn.Module) -> None:
     """Merges adapters, so that between stages every model has its plain architecture."""
     merge_lora(model)
 
 
 def changed_before(recipe: schema.Recipe, number: int) -> set[str]:
     """The parts that stages before ``number`` trained."""
-    names = [f"{tower}.{kind}" for tower in recipe.model.towers for kind in PARTS] + [TEMPERATURE]
     return {
         name
         for stage in recipe.stages[:number]
-        for name in names
+        for name in part_names(recipe)
         if stage.part(name).mode != "frozen"
     }
 

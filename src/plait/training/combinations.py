@@ -6,23 +6,35 @@ from collections.abc import Iterator
 
 from plait.core.errors import did_you_mean
 from plait.core.modality import MODALITIES
-from plait.training.schema import Recipe, Stage
+from plait.training.schema import CONTRASTIVE, Recipe, Stage, Task
 
 Place = tuple[str | int, ...]
 Fault = tuple[Place, str]
 
-TEMPERATURE = "temperature"
-METRICS = (
-    "mean_recall",
-    *(f"{way}.R@{k}" for way in ("text_to_image", "image_to_text") for k in (1, 5, 10)),
-    "loss",
-)
+TEMPERATURE, FUSION, HEADS = "temperature", "fusion", "heads"
+METRICS = {
+    "alignment": (
+        "mean_recall",
+        *(f"{way}.R@{k}" for way in ("text_to_image", "image_to_text") for k in (1, 5, 10)),
+        "loss",
+    ),
+    "fusion": ("vqa.accuracy", "loss"),
+}
+"""What a model of each kind can be chosen by; the first is the default."""
+OBJECTIVES = {"alignment": CONTRASTIVE, "fusion": ("answer",)}
 
 
 def part_names(recipe: Recipe) -> list[str]:
     """Names of the parts that a stage may train: ``image.encoder``, ..., ``temperature``."""
-    towers = [f"{tower}.{part}" for tower in recipe.model.towers for part in PARTS]
-    return [*towers, TEMPERATURE]
+    towers = recipe.model.towers
+    if recipe.model.kind == "fusion":
+        return [*(f"{tower}.encoder" for tower in towers), FUSION, HEADS]
+    return [*(f"{tower}.{part}" for tower in towers for part in PARTS), TEMPERATURE]
+
+
+def watched_metric(recipe: Recipe) -> str:
+    """What evaluations of a recipe are compared by."""
+    return recipe.evaluation.metric or METRICS[recipe.model.kind][0]
 
 
 PARTS = ("encoder", "projection")
@@ -31,10 +43,10 @@ PARTS = ("encoder", "projection")
 def faults(recipe: Recipe) -> Iterator[Fault]:
     """Every impossible combination, as its place in the recipe and a message."""
     yield from _model_faults(recipe)
-    metric = recipe.evaluation.metric
-    if metric not in METRICS:
-        known = ", ".join(METRICS)
-        hint = did_you_mean(metric, METRICS)
+    metric, known_metrics = watched_metric(recipe), METRICS[recipe.model.kind]
+    if metric not in known_metrics:
+        known = ", ".join(known_metrics)
+        hint = did_you_mean(metric, known_metrics)
         yield ("evaluation", "metric"), f"{metric!r} is not measured{hint} (known: {known})"
     for number, stage in enumerate(recipe.stages):
         for place, message in _stage_faults(recipe, stage):
@@ -50,7 +62,14 @@ def _model_faults(recipe: Recipe) -> Iterator[Fault]:
             f"{heat.init:g} is not between 1 / max_scale = {1 / heat.max_scale:g} and 1",
         )
     if len(model.towers) < 2:
-        yield ("model", "towers"), f"an alignment needs two towers, not {len(model.towers)}"
+        yield (
+            ("model", "towers"),
+            f"an {model.kind} needs two towers, not {len(model.towers)}".replace("an f", "a f"),
+        )
+    if model.kind == "fusion":
+        yield from _fusion_faults(recipe)
+    elif model.fusion is not None:
+        yield ("model", "fusion"), "belongs to models of kind fusion: set model.kind to fusion"
     for name, tower in model.towers.items():
         place = ("model", "towers", name)
         if name not in MODALITIES:
@@ -68,11 +87,30 @@ def _model_faults(recipe: Recipe) -> Iterator[Fault]:
             )
 
 
+def _fusion_faults(recipe: Recipe) -> Iterator[Fault]:
+    from plait.models.joints import JOINTS  # loads torch, which other recipes need only later
+
+    model = recipe.model
+    if model.fusion is None:
+        yield (
+            ("model", "fusion"),
+            f"a fusion model needs to know how: set model.fusion (known: {', '.join(JOINTS)})",
+        )
+    elif model.fusion.kind not in JOINTS:
+        hint = did_you_mean(model.fusion.kind, JOINTS)
+        yield (
+            ("model", "fusion", "kind"),
+            f"no fusion {model.fusion.kind!r}{hint} (known: {', '.join(JOINTS)})",
+        )
+
+
 def _stage_faults(recipe: Recipe, stage: Stage) -> Iterator[Fault]:
     if (stage.epochs is None) == (stage.steps is None):
         key, got = ("epochs", "neither") if stage.epochs is None else ("steps", "both")
         yield (key,), f"a stage needs either epochs or steps, {got} given"
-    if stage.chunk is not None and stage.chunk > stage.batch_size:
+    if stage.chunk is not None and recipe.model.kind != "alignment":
+        yield ("chunk",), "chunks (gradient caching) are for contrastive objectives: leave it out"
+    elif stage.chunk is not None and stage.chunk > stage.batch_size:
         yield ("chunk",), f"a chunk of {stage.chunk} rows is larger than the batch_size"
     warmup = stage.schedule.warmup
     if warmup >= 1 and not warmup.is_integer():
@@ -89,6 +127,17 @@ def _task_faults(recipe: Recipe, stage: Stage) -> Iterator[Fault]:
     towers = recipe.model.towers
     for number, task in enumerate(stage.tasks):
         place = ("tasks", number)
+        known = OBJECTIVES[recipe.model.kind]
+        if task.objective not in known:
+            yield (
+                (*place, "objective"),
+                f"{task.objective!r} is no objective of a model of kind {recipe.model.kind} "
+                f"(known: {', '.join(known)})",
+            )
+            continue
+        if task.objective not in CONTRASTIVE:
+            yield from _foreign_faults(task, place)
+            continue
         for modality in task.modalities:
             if modality not in towers:
                 hint = did_you_mean(modality, towers)
@@ -105,6 +154,12 @@ def _task_faults(recipe: Recipe, stage: Stage) -> Iterator[Fault]:
                     (*place, "objective"),
                     "the sigmoid objective needs a bias: set model.bias (SigLIP starts at -10)",
                 )
+
+
+def _foreign_faults(task: Task, place: Place) -> Iterator[Fault]:
+    for name in ("soften", "direction", "modalities"):
+        if name in task.model_fields_set:
+            yield (*place, name), f"belongs to {' and '.join(CONTRASTIVE)}, not {task.objective}"
 
 
 def _soften_faults(recipe: Recipe, stage: Stage, number: int) -> Iterator[Fault]:
@@ -135,12 +190,11 @@ def _part_faults(recipe: Recipe, stage: Stage) -> Iterator[Fault]:
             yield place, "rank, alpha and targets belong to mode: lora"
         elif part.mode == "frozen" and (part.lr is not None or part.weight_decay is not None):
             yield place, "a frozen part has no learning rate or weight decay"
-    modes = [stage.part(name).mode for name in known if name != TEMPERATURE]
-    projections = [t.projection.kind != "identity" for t in recipe.model.towers.values()]
-    trains = [mode != "frozen" for mode in modes]
-    for index, has_weights in enumerate(projections):
-        trains[2 * index + 1] = trains[2 * index + 1] and has_weights
-    if not any(trains):
+    empty = {
+        f"{n}.projection" for n, t in recipe.model.towers.items() if t.projection.kind == "identity"
+    }
+    weighty = [name for name in known if name != TEMPERATURE and name not in empty]
+    if all(stage.part(name).mode == "frozen" for name in weighty):
         yield ("train",), "nothing trains in this stage: every encoder and projection is frozen"
 
 

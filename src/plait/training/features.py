@@ -17,7 +17,7 @@ from plait.core.batch import Batch, ModalityInput
 from plait.data.augment import ImageAugment, build_augment
 from plait.data.random import uniform
 from plait.engines.pooled import image_features, text_features
-from plait.models.alignment import AlignmentModel
+from plait.models.kinds import Model
 from plait.training.material import Augment, Material
 from plait.training.schema import Features
 from plait.training.supply import Change
@@ -26,7 +26,7 @@ Steps = Sequence[Mapping[str, Any]]
 
 
 def frozen_features(
-    model: AlignmentModel,
+    model: Model,
     modality: str,
     material: Material,
     settings: Features,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,9 @@ from plait.data.dataset import PairDataset
 from plait.data.fast_decode import load_pixels
 from plait.data.pixel_cache import PixelCache
 from plait.data.preprocess import ImagePreprocess, TextPreprocess
-from plait.data.sample import MediaRef
-from plait.models.alignment import AlignmentModel
+from plait.data.sample import MediaRef, Sample
+from plait.models.fusion_model import FusionModel
+from plait.models.kinds import Model
 from plait.training.schema import Stage
 from plait.training.supply import FeatureSource, PixelSource, Source, TokenSource
 
@@ -34,6 +36,7 @@ class Material:
         texts: of all samples in their order, m in all.
         counts: (n,) texts of each sample.
         left_out: samples that lack a picture or a text.
+        samples: the n samples themselves.
     """
 
     ids: Sequence[str]
@@ -43,6 +46,13 @@ class Material:
     texts: Sequence[str]
     counts: np.ndarray
     left_out: int = 0
+    samples: Sequence[Sample] = ()
+
+    @cached_property
+    def picture_numbers(self) -> np.ndarray:
+        """(n,) equal where samples show the same file."""
+        known: dict[MediaRef, int] = {}
+        return np.array([known.setdefault(ref, len(known)) for ref in self.pictures], np.int64)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -54,7 +64,7 @@ class Material:
 
 def material_of(dataset: PairDataset) -> Material:
     """The pairs of a data set."""
-    ids, where, pictures, counts, kept = [], [], [], [], []
+    ids, where, pictures, counts, kept, samples = [], [], [], [], [], []
     texts: list[str] = []
     for position, sample in enumerate(dataset):
         if sample.image is None or not sample.texts:
@@ -64,29 +74,35 @@ def material_of(dataset: PairDataset) -> Material:
         pictures.append(sample.image)
         texts.extend(sample.texts)
         counts.append(len(sample.texts))
+        samples.append(sample)
         kept.append(position)
     groups = dataset.group_numbers()[np.array(kept, dtype=np.int64)]
     left_out = len(dataset) - len(kept)
-    return Material(ids, where, pictures, groups, texts, np.array(counts, dtype=np.int64), left_out)
+    number = np.array(counts, dtype=np.int64)
+    return Material(ids, where, pictures, groups, texts, number, left_out, samples)
 
 
 Augment = Callable[[Any, Sequence[str], int], Any]
 
 
-def cached_towers(model: AlignmentModel, stage: Stage) -> list[str]:
-    """The towers of a stage whose features are computed once."""
-    if stage.features.cache is False:
+def cached_towers(model: Model, stage: Stage) -> list[str]:
+    """The towers of a stage whose features are computed once.
+
+    Pooled features alone are kept, so a fusion, which reads tokens, has none.
+    """
+    if stage.features.cache is False or isinstance(model, FusionModel):
         return []
     return [name for name in model.modalities if stage.part(f"{name}.encoder").mode == "frozen"]
 
 
 def sources_of(
     material: Material,
-    model: AlignmentModel,
+    model: Model,
     features: Mapping[str, np.ndarray],
     *,
     augment: Augment | None = None,
     cache_pixels: bool = False,
+    share: bool = False,
 ) -> dict[str, Source]:
     """Where each modality's inputs come from.
 
@@ -97,6 +113,7 @@ def sources_of(
             versions, (m, D) of texts.
         augment: (pixels, ids, epoch) to pixels; None for none.
         cache_pixels: keep decoded pictures on disk.
+        share: a picture of several rows is given once (`plait.models.fusion_model.ROWS`).
     """
     sources: dict[str, Source] = {}
     for name in model.modalities:
@@ -106,27 +123,33 @@ def sources_of(
         elif isinstance(preprocess, TextPreprocess):
             sources[name] = TokenSource(material.texts, preprocess)
         else:
-            sources[name] = _pixel_source(material, preprocess, augment, cache_pixels)
+            sources[name] = _pixel_source(
+                material, preprocess, augment, cache_pixels, share=share and augment is None
+            )
     return sources
 
 
 def _pixel_source(
-    material: Material, preprocess: ImagePreprocess, augment: Augment | None, cache_pixels: bool
+    material: Material,
+    preprocess: ImagePreprocess,
+    augment: Augment | None,
+    cache_pixels: bool,
+    *,
+    share: bool,
 ) -> PixelSource:
     store = PixelCache(preprocess) if cache_pixels else None
 
     def load(positions: Sequence[int]) -> Any:
-        distinct, places = np.unique(np.asarray(positions), return_inverse=True)
-        pixels = load_pixels(
-            [material.pictures[i] for i in distinct],
+        return load_pixels(
+            [material.pictures[i] for i in positions],
             preprocess,
             store=store,
-            on_error=lambda place, error: material.failed(int(distinct[place]), error),
+            on_error=lambda place, error: material.failed(int(positions[place]), error),
         )
-        return pixels[places]
 
     def change(pixels: Any, positions: Sequence[int], epoch: int) -> Any:
         assert augment is not None
         return augment(pixels, [material.ids[i] for i in positions], epoch)
 
-    return PixelSource(load, None if augment is None else change)
+    changed = None if augment is None else change
+    return PixelSource(load, changed, numbers=material.picture_numbers, share=share)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -57,6 +57,7 @@ class RowPlan:
         seed: of order, texts and slots.
         slots: versions of each sample to draw from.
         world: processes; a batch is cut to a multiple of it.
+        together: (n,) samples with the same number come one after the other; None: each alone.
     """
 
     def __init__(
@@ -68,7 +69,9 @@ class RowPlan:
         seed: int,
         slots: int = 1,
         world: int = 1,
+        together: Int[np.ndarray, " n"] | None = None,
     ) -> None:
+        self.together = together
         self.counts = np.asarray(text_counts, dtype=np.int64)
         assert len(self.counts) and self.counts.min() >= 1, "every sample needs a text"
         self.first = np.concatenate([[0], np.cumsum(self.counts)[:-1]])
@@ -89,7 +92,7 @@ class RowPlan:
         return Rows(whole.sample[part], whole.text[part], whole.slot[part], epoch)
 
     def _shuffled(self, epoch: int) -> Rows:
-        order = permutation(self.rows, self.seed, "order", epoch)
+        order = self._order(epoch)
         if self.texts == "all":
             owner = np.repeat(np.arange(len(self.counts)), self.counts)
             sample, text = owner[order], order
@@ -99,3 +102,46 @@ class RowPlan:
                 text = text + ((self.start + epoch) % self.counts)[order]
         slot = (uniform(self.rows, self.seed, "slot", epoch) * self.slots).astype(np.int64)
         return Rows(sample, text, slot, epoch)
+
+    def _order(self, epoch: int) -> Int[np.ndarray, " rows"]:
+        order = permutation(self.rows, self.seed, "order", epoch)
+        if self.together is None:
+            return order
+        numbers = self.together
+        if self.texts == "all":
+            numbers = np.repeat(numbers, self.counts)
+        place = permutation(int(numbers.max()) + 1, self.seed, "together", epoch)
+        return order[np.argsort(place[numbers[order]], kind="stable")]
+
+
+class InOrder:
+    """Every sample once, with its first text, in the order of the data; the last batch is smaller.
+
+    Args:
+        text_counts: (n,) how many texts each sample has.
+        batch_size: rows of a batch.
+    """
+
+    def __init__(self, text_counts: Sequence[int] | Int[np.ndarray, " n"], batch_size: int) -> None:
+        counts = np.asarray(text_counts, dtype=np.int64)
+        self.first = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        self.batch_size = batch_size
+        self.steps = -(-len(counts) // batch_size)
+
+    def batch(self, epoch: int, number: int) -> Rows:
+        """Batch ``number`` (from 0); every epoch is the same."""
+        start = number * self.batch_size
+        sample = np.arange(start, min(start + self.batch_size, len(self.first)))
+        return Rows(sample, self.first[sample], np.zeros_like(sample), epoch)
+
+
+@runtime_checkable
+class Plan(Protocol):
+    """Which rows make up which batch: `RowPlan`, `InOrder`."""
+
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch."""
+
+    def batch(self, epoch: int, number: int) -> Rows:
+        """Batch ``number`` (from 0) of an epoch."""

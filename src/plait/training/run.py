@@ -17,6 +17,7 @@ from plait.data import open_dataset
 from plait.data.dataset import PairDataset
 from plait.evaluation.report import write_report
 from plait.models.alignment import AlignmentModel
+from plait.models.kinds import Model
 from plait.models.storage import save_model
 from plait.training.checked import only_languages, require_usable, usable
 from plait.training.health import Finding, examine
@@ -27,7 +28,7 @@ from plait.training.stages import Clock, StageRunner
 
 WORTH_CONVERTING = 500  # samples
 
-Evaluate = Callable[[AlignmentModel, PairDataset], Mapping[str, Any]]
+Evaluate = Callable[[Model, PairDataset], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ def train(
         out: the run folder.
         resume: go on with the run in ``out``.
         evaluate: (model, data set) to metrics of the test split; None for
-            `plait.evaluation.evaluate_alignment`.
+            `plait.evaluation.evaluate_alignment` or `plait.evaluation.evaluate_answers`, by the
+            model's kind.
         accelerator: of ``accelerate``; None makes one.
 
     Raises:
@@ -178,12 +180,16 @@ def _conclude(runner: StageRunner, dataset: PairDataset, evaluate: Evaluate | No
     engines = {} if part is None else _engines(recipe, len(part))
     start, metrics = time.perf_counter(), dict[str, Any]()
     if part is not None:
-        if evaluate is None:
+        if evaluate is not None:
+            metrics.update(evaluate(runner.model, part))
+        elif isinstance(runner.model, AlignmentModel):
             from plait.evaluation import evaluate_alignment
 
             metrics.update(evaluate_alignment(runner.model, part, engine=engines))
         else:
-            metrics.update(evaluate(runner.model, part))
+            from plait.evaluation.evaluate_answers import evaluate_answers
+
+            metrics.update(evaluate_answers(runner.model, part))
     clock.measure("evaluate", start)
     result = RunResult(
         folder.path,
@@ -197,7 +203,8 @@ def _conclude(runner: StageRunner, dataset: PairDataset, evaluate: Evaluate | No
     save_model(runner.model, folder.path)
     write_json(folder.path / REPORT, result.to_json())
     write_markdown(folder.path, recipe, result.to_json(), result.health)
-    write_report(folder.path, model=runner.model, dataset=part, seed=recipe.seed, engine=engines)
+    model = runner.model if isinstance(runner.model, AlignmentModel) else None
+    write_report(folder.path, model=model, dataset=part, seed=recipe.seed, engine=engines)
     folder.set_status("finished")
     return result
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from plait.core.errors import ModelError
-from plait.models.alignment import AlignmentModel
+from plait.models.kinds import Model
 from plait.models.storage import weights_fingerprint
 from plait.training import build
 from plait.training.checkpoint import Checkpoint, latest_checkpoint, write_checkpoint
@@ -34,7 +34,7 @@ class Saver:
     def __init__(
         self,
         recipe: Recipe,
-        model: AlignmentModel,
+        model: Model,
         folder: RunFolder,
         seconds: dict[str, float],
         *,

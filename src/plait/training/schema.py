@@ -80,6 +80,18 @@ class Projection(Section):
     options: dict[str, Any] = {}
 
 
+class Vocabulary(Section):
+    """A tokenizer trained on the texts of the training split, for encoders from scratch.
+
+    Attributes:
+        kind: ``word``, ``character`` or ``bpe`` (see `plait.data.tokenizer_training`).
+        size: the most token ids.
+    """
+
+    kind: Literal["word", "character", "bpe"] = "bpe"
+    size: Annotated[int, Field(ge=8)] = 8000
+
+
 class Tower(Section):
     """One modality's encoder and projection.
 
@@ -88,12 +100,15 @@ class Tower(Section):
             ``pkg/NAME``, ``scratch/NAME`` or a local folder.
         pretrained: load its weights; false starts from random ones.
         options: arguments of that encoder, e.g. ``{image_size: 256}``.
+        projection: into the shared space of an alignment model; fusion models have none.
+        vocabulary: trains a tokenizer for a text encoder from scratch; null keeps the encoder's own.
     """
 
     encoder: str
     pretrained: bool = True
     options: dict[str, Any] = {}
     projection: Projection = Projection()
+    vocabulary: Vocabulary | None = None
 
 
 class Temperature(Section):
@@ -104,14 +119,42 @@ class Temperature(Section):
     learn: bool = True
 
 
-class Model(Section):
-    """Towers into one shared space of ``dim`` features; ``bias`` starts the sigmoid loss's bias."""
+class Joint(Section):
+    """How a fusion model brings its modalities together. A bare word is short for ``{kind: WORD}``.
 
-    kind: Literal["alignment"] = "alignment"
+    Attributes:
+        kind: an idea of `plait.fusion` (``concat``, ``gated``, ``co_attention``, ...) or a system of
+            `plait.models.systems` (``visual_bert``, ``lxmert``, ...).
+        options: its arguments.
+    """
+
+    kind: str
+    options: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
+
+
+class Model(Section):
+    """What is trained.
+
+    Attributes:
+        kind: ``alignment`` (every modality into one space, compared by cosine) or ``fusion`` (one
+            representation of all modalities, read by heads).
+        dim: features of the shared space, or of the fused representation.
+        towers: by modality.
+        temperature, bias: of alignment; ``bias`` starts the sigmoid loss's bias.
+        fusion: of fusion models.
+    """
+
+    kind: Literal["alignment", "fusion"] = "alignment"
     dim: Count = 256
     towers: dict[str, Tower]
     temperature: Temperature = Temperature()
     bias: float | None = None
+    fusion: Joint | None = None
 
 
 class Soften(Section):
@@ -128,18 +171,27 @@ class Soften(Section):
     temperature: Positive = 0.1
 
 
+CONTRASTIVE = ("info_nce", "sigmoid")
+
+
 class Task(Section):
-    """One objective between two modalities.
+    """One objective.
 
     Attributes:
-        objective: ``info_nce`` or ``sigmoid``.
+        objective: of alignment ``info_nce`` or ``sigmoid``, between two modalities; of fusion
+            ``answer`` (questions about pictures).
+        loss: of ``answer``: ``ce`` (the most frequent answer), ``bce`` (every answer by its score)
+            or ``kl`` (the scores as one distribution).
+        answers: of ``answer``: at most so many, the most frequent of training.
         direction: ``both``, or ``left`` (each row of the first modality picks among the second).
         modalities: which two; default: image and text.
         weight: its share in the sum of losses.
         soften: InfoNCE with softened targets; null for hard ones.
     """
 
-    objective: Literal["info_nce", "sigmoid"] = "info_nce"
+    objective: Literal["info_nce", "sigmoid", "answer"] = "info_nce"
+    loss: Literal["ce", "bce", "kl"] = "ce"
+    answers: Count = 3129
     soften: Soften | None = None
     direction: Literal["both", "left"] = "both"
     modalities: Annotated[list[str], Field(min_length=2, max_length=2)] = ["image", "text"]
@@ -240,6 +292,7 @@ class Stage(Section):
             where an encoder trains and this machine computes it natively.
         augment: augmentation of images that are decoded every epoch.
         texts: in place of the data section's ``texts``.
+        together: rows that share a picture come in one batch, which encodes it once for all.
         ema: decay of an exponential moving average of the weights, which is then evaluated and
             saved; null for none.
     """
@@ -258,6 +311,7 @@ class Stage(Section):
     features: Features = Features()
     augment: list[Step] | None = None
     texts: Literal["one", "all", "first"] | None = None
+    together: bool = False
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
 
     def part(self, name: str) -> Part:
@@ -273,8 +327,9 @@ class Evaluation(Section):
         split: what early stopping and the choice of the best weights look at.
         every: evaluate after this many epochs.
         best: keep the weights of the best evaluation rather than the last.
-        metric: what is compared: ``mean_recall`` (mean of R@1, 5, 10 both ways),
-            ``text_to_image.R@5`` and the like.
+        metric: what is compared: of alignment ``mean_recall`` (mean of R@1, 5, 10 both ways),
+            ``text_to_image.R@5`` and the like; of fusion ``vqa.accuracy``; ``loss`` of both. null:
+            the first of these.
         patience: stop a stage after so many evaluations without improvement; null: never.
         test: the split of the final figures.
     """
@@ -282,7 +337,7 @@ class Evaluation(Section):
     split: Literal["validation", "test", "train"] = "validation"
     every: Count = 1
     best: bool = True
-    metric: str = "mean_recall"
+    metric: str | None = None
     patience: Count | None = None
     test: Literal["validation", "test", "train"] | None = "test"
 

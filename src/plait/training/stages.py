@@ -12,16 +12,20 @@ from torch import distributed
 
 from plait.core.errors import DataError
 from plait.core.progress import bar
+from plait.data.answers import AnswerSet, answer_set
 from plait.data.dataset import PairDataset
-from plait.models.alignment import AlignmentModel
+from plait.models.fusion_model import FusionModel
+from plait.models.kinds import Model
 from plait.training import build
+from plait.training.answering import AnswerTargets, AnswerValidator
 from plait.training.average import WeightAverage
+from plait.training.combinations import watched_metric
 from plait.training.features import augmentation, feature_change, frozen_features
 from plait.training.loop import LoopPlan, Position, StageLoop
 from plait.training.material import Material, cached_towers, material_of, sources_of
 from plait.training.optimise import build_optimiser, parameter_groups
 from plait.training.precision import channels_last, resolve
-from plait.training.rows import RowPlan
+from plait.training.rows import InOrder, RowPlan
 from plait.training.run_folder import RunFolder
 from plait.training.saving import Saver
 from plait.training.schema import Recipe, Stage
@@ -32,6 +36,7 @@ from plait.training.validation import Validator
 from plait.training.watch import Recorder
 
 TOKENS_AT_ONCE = 64  # rows that an evaluation encodes at a time
+AT_ONCE = 256  # questions that an evaluation answers at a time
 FEATURES_AT_ONCE = 4096  # rows of cached features that it projects at a time
 
 
@@ -85,7 +90,10 @@ class StageRunner:
                 f"The {recipe.evaluation.split} split is empty: the last weights are kept, and "
                 "nothing stops early."
             )
-        self.model = build.build_model(recipe)
+        self.answers = self._answers(dataset)
+        self.model = build.build_model(
+            recipe, self.training.texts, () if self.answers is None else self.answers.answers
+        )
         self.saver = Saver(recipe, self.model, folder, clock.seconds, main=self.main)
         self.model.to(accelerator.device)
 
@@ -98,7 +106,13 @@ class StageRunner:
             )
         return material
 
-    def run(self) -> AlignmentModel:
+    def _answers(self, dataset: PairDataset) -> AnswerSet | None:
+        """What an answer head chooses from: the most frequent answers of training."""
+        tasks = [task for stage in self.recipe.stages for task in stage.tasks]
+        sizes = [task.answers for task in tasks if task.objective == "answer"]
+        return answer_set(dataset.split("train"), top_k=max(sizes)) if sizes else None
+
+    def run(self) -> Model:
         """The trained model, in evaluation mode on the CPU.
 
         Raises:
@@ -143,6 +157,7 @@ class StageRunner:
             seed=recipe.seed + 7919 * number,
             slots=stage.features.slots if isinstance(sources.get("image"), FeatureSource) else 1,
             world=world,
+            together=self.training.picture_numbers if stage.together else None,
         )
         supply = Supply(
             plan,
@@ -152,6 +167,7 @@ class StageRunner:
             rank=rank,
             world=world,
             change=feature_change(stage.features, recipe.seed, number, rank),
+            targets=self._targets(self.training),
         )
         group = distributed.group.WORLD if world > 1 else None
         updater = Updater(
@@ -210,18 +226,43 @@ class StageRunner:
             features,
             augment=augment,
             cache_pixels=self.recipe.data.cache_pixels,
+            share=isinstance(self.model, FusionModel),
         )
 
-    def _validator(self, stage: Stage, dtype: torch.dtype) -> Validator:
+    def _targets(self, material: Material) -> AnswerTargets | None:
+        return None if self.answers is None else AnswerTargets(material.samples, self.answers)
+
+    def _validator(
+        self, stage: Stage, dtype: torch.dtype
+    ) -> Callable[[], tuple[float, dict[str, Any]]]:
         sources = self._sources(self.validation, stage, training=False)
+        metric = watched_metric(self.recipe)
+        if isinstance(self.model, FusionModel):
+            targets = self._targets(self.validation)
+            assert targets is not None
+            return AnswerValidator(
+                self.model,
+                build.build_task(self.model, stage),
+                Supply(
+                    InOrder(self.validation.counts, AT_ONCE),
+                    sources,
+                    self.validation.groups,
+                    self.validation.ids,
+                    targets=targets,
+                ),
+                targets,
+                metric=metric,
+                device=self.accelerator.device,
+                dtype=dtype,
+            )
         cached = all(isinstance(source, FeatureSource) for source in sources.values())
         return Validator(
             self.model,
-            build.build_task(self.model, stage),
+            build.contrastive_task(self.model, stage),
             sources,
             self.validation.counts,
             self.validation.groups,
-            metric=self.recipe.evaluation.metric,
+            metric=metric,
             device=self.accelerator.device,
             dtype=dtype,
             chunk=FEATURES_AT_ONCE if cached else TOKENS_AT_ONCE,

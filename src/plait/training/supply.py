@@ -16,7 +16,7 @@ from jaxtyping import Int
 
 from plait.core.batch import Batch, ModalityInput
 from plait.data.preprocess import TextPreprocess
-from plait.training.rows import RowPlan, Rows
+from plait.training.rows import Plan, Rows
 
 
 @runtime_checkable
@@ -60,31 +60,45 @@ class TokenSource:
 
 
 class PixelSource:
-    """Pictures, decoded as they are needed.
+    """Pictures, decoded as they are needed, each once a batch.
 
     Args:
-        load: (positions of samples) to uint8 (B, 3, H, W).
+        load: (positions of samples) to uint8 (U, 3, H, W).
         augment: (pixels, positions, epoch) to pixels; None for none.
+        numbers: (n,) equal where samples show the same picture; None: each has its own.
+        share: give each distinct picture once, with a tensor ``rows`` (B,) that says which of them
+            each row shows; for models that encode it once (`plait.models.fusion_model`).
     """
 
     def __init__(
         self,
         load: Callable[[Sequence[int]], Any],
         augment: Callable[[torch.Tensor, Sequence[int], int], torch.Tensor] | None = None,
+        *,
+        numbers: Int[np.ndarray, " n"] | None = None,
+        share: bool = False,
     ) -> None:
-        self.load, self.augment = load, augment
+        self.load, self.augment, self.numbers, self.share = load, augment, numbers, share
 
     def __call__(self, rows: Rows) -> ModalityInput:
-        """``pixels`` (B, 3, H, W)."""
-        positions = [int(i) for i in rows.sample]
-        pixels = torch.as_tensor(self.load(positions))
+        """``pixels`` (B, 3, H, W), or (U, 3, H, W) and ``rows``."""
+        shown = rows.sample if self.numbers is None else self.numbers[rows.sample]
+        _, first, places = np.unique(shown, return_index=True, return_inverse=True)
+        distinct = torch.as_tensor(self.load([int(i) for i in rows.sample[first]]))
+        if self.share:
+            present = torch.ones(len(places), dtype=torch.bool)
+            return ModalityInput({"pixels": distinct, "rows": torch.from_numpy(places)}, present)
+        pixels = distinct[torch.from_numpy(places)]
         if self.augment is not None:
-            pixels = self.augment(pixels, positions, rows.epoch)
+            pixels = self.augment(pixels, [int(i) for i in rows.sample], rows.epoch)
         return ModalityInput.of(pixels=pixels)
 
 
 Change = Callable[[Batch, int, int], Batch]
 """(batch, epoch, position in the epoch) to a batch."""
+
+Targets = Callable[[Rows], Mapping[str, torch.Tensor]]
+"""Rows to what they should answer."""
 
 
 class Supply:
@@ -97,12 +111,13 @@ class Supply:
         ids: (n,) names of samples.
         rank, world: this process among how many.
         change: made to every batch at last (noise on features).
+        targets: what the rows should answer; None for contrastive tasks.
         ahead: batches to prepare in the background while the last one trains; 0 for none.
     """
 
     def __init__(
         self,
-        plan: RowPlan,
+        plan: Plan,
         sources: Mapping[str, Source],
         groups: Int[np.ndarray, " n"],
         ids: Sequence[str],
@@ -110,8 +125,10 @@ class Supply:
         rank: int = 0,
         world: int = 1,
         change: Change | None = None,
+        targets: Targets | None = None,
         ahead: int = 2,
     ) -> None:
+        self.targets = targets
         self.plan, self.sources, self.ids = plan, dict(sources), ids
         self.groups = torch.from_numpy(np.asarray(groups, dtype=np.int64))
         self.rank, self.world, self.change = rank, world, change
@@ -130,6 +147,7 @@ class Supply:
             ids=[self.ids[i] for i in rows.sample],
             groups=self.groups[torch.from_numpy(rows.sample)],
             modalities={name: source(rows) for name, source in self.sources.items()},
+            targets={} if self.targets is None else self.targets(rows),
         )
         return batch if self.change is None else self.change(batch, epoch, number)
 

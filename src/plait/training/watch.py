@@ -9,6 +9,7 @@ from typing import Any
 
 from plait.core.batch import Batch
 from plait.models.alignment import AlignmentModel
+from plait.models.kinds import Model
 from plait.training.loop import Position
 from plait.training.nan_origin import TrainingError, find_origin
 from plait.training.run_folder import RunFolder
@@ -26,7 +27,7 @@ class Recorder:
     """
 
     def __init__(
-        self, folder: RunFolder | None, stage: str, model: AlignmentModel, updater: Updater
+        self, folder: RunFolder | None, stage: str, model: Model, updater: Updater
     ) -> None:
         self.folder, self.stage, self.model, self.updater = folder, stage, model, updater
         self.losses: list[float] = []
@@ -48,11 +49,16 @@ class Recorder:
                 "parts": dict(record.parts),
                 "grad_norm": record.grad_norm,
                 "part_norms": dict(record.part_norms),
-                "scale": float(self.model.scale.detach()),
-                "max_scale": self.model.max_scale,
+                **self._scale(),
                 "rate": factor,
             }
         )
+
+    def _scale(self) -> dict[str, float | None]:
+        """The logit scale and its bound, of models that have one."""
+        if not isinstance(self.model, AlignmentModel):
+            return {}
+        return {"scale": float(self.model.scale.detach()), "max_scale": self.model.max_scale}
 
     def evaluated(self, position: Position, value: float, metrics: Mapping[str, Any]) -> None:
         """Notes an evaluation, with the mean training loss since the last."""

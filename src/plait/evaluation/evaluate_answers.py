@@ -1,0 +1,136 @@
+"""How well a fusion model answers questions about pictures, and how much it needs the pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from plait.core.errors import DataError
+from plait.core.modality import IMAGE, TEXT
+from plait.core.progress import track
+from plait.data.dataset import PairDataset
+from plait.data.sample import MediaRef, Sample
+from plait.evaluation.vqa import vqa_figures
+from plait.models.asking import (
+    QUESTIONS_AT_ONCE,
+    Change,
+    answer_logits,
+    shuffled_pictures,
+    without,
+)
+from plait.models.fusion_model import FusionModel
+
+
+def evaluate_answers(
+    model: FusionModel,
+    dataset: PairDataset,
+    *,
+    split: str = "all",
+    bootstrap: int = 1000,
+    seed: int = 0,
+    controls: bool = True,
+) -> dict[str, Any]:
+    """Asks every question of a split.
+
+    Args:
+        model: with an answer head.
+        dataset: samples with a picture, a question as their text, and answers among their labels.
+        split: ``train``, ``validation``, ``test``, or ``all`` that the data set holds.
+        bootstrap: replicates of the 95% intervals, over pictures.
+        seed: of the intervals and of the control that shuffles pictures.
+        controls: also without pictures, without questions, and with another question's picture.
+
+    Returns:
+        ``vqa`` (see `plait.evaluation.vqa.vqa_figures`), ``controls`` (accuracy of each, percent) and
+        ``counts``.
+
+    Raises:
+        DataError: no question in the split, or one without picture or answer, by its row.
+    """
+    samples = list(dataset.split(split))
+    if not samples:
+        raise DataError(f"no samples in the split {split!r}")
+    pictures, questions, answers = asked(samples)
+    groups = np.array([str(sample.group or sample.id) for sample in samples])
+    kinds = [
+        [sample.labels.get(name) for sample in samples] for name in ("question_type", "answer_type")
+    ]
+    report: dict[str, Any] = {
+        "vqa": vqa_figures(
+            predict(model, pictures, questions, title="Answering"),
+            answers,
+            groups=groups,
+            question_types=kinds[0] if any(kinds[0]) else None,
+            answer_types=kinds[1] if any(kinds[1]) else None,
+            bootstrap=bootstrap,
+            seed=seed,
+        ),
+        "counts": {"questions": len(samples), "pictures": len(set(pictures))},
+    }
+    if controls:
+        changes: Mapping[str, Change] = {
+            "question_only": without(IMAGE),
+            "picture_only": without(TEXT),
+            "shuffled_pictures": shuffled_pictures(seed),
+        }
+        report["controls"] = {
+            name: vqa_figures(
+                predict(model, pictures, questions, change=change, title=f"Control: {name}"),
+                answers,
+                groups=groups,
+                bootstrap=0,
+            )["accuracy"]
+            for name, change in changes.items()
+        }
+    return report
+
+
+def asked(
+    samples: Sequence[Sample],
+) -> tuple[list[MediaRef], list[str], list[Sequence[str]]]:
+    """Pictures, questions and answers of samples.
+
+    Raises:
+        DataError: a sample that lacks one of them, by its row.
+    """
+    pictures, questions, answers = [], [], []
+    for sample in samples:
+        given = raw_answers(sample)
+        for what, there in (
+            ("picture", sample.image),
+            ("question", sample.texts),
+            ("answer", given),
+        ):
+            if not there:
+                raise DataError(f"this question has no {what}", path=sample.where)
+        assert sample.image is not None
+        pictures.append(sample.image)
+        questions.append(sample.texts[0])
+        answers.append(tuple(given))
+    return pictures, questions, answers
+
+
+def raw_answers(sample: Sample) -> tuple[str, ...]:
+    """What people answered, as they wrote it."""
+    given = sample.labels.get("answers") or sample.labels.get("answer") or ()
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def predict(
+    model: FusionModel,
+    pictures: Sequence[MediaRef],
+    questions: Sequence[str],
+    *,
+    change: Change | None = None,
+    title: str | None = None,
+) -> list[str]:
+    """The likeliest answer to each question; ``title`` shows a progress bar."""
+    labels = model.head("answer").labels
+    found: list[str] = []
+    batches = answer_logits(model, pictures, questions, change=change)
+    total = -(-len(pictures) // QUESTIONS_AT_ONCE)
+    for logits in batches if title is None else track(batches, title, total=total):
+        found += [labels[i] for i in logits.argmax(dim=1).tolist()]
+    return found

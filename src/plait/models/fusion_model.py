@@ -1,0 +1,172 @@
+"""A vision-language model: encoders, one way of bringing their outputs together, and heads.
+
+Shape legend: B samples, U distinct pictures of a batch, N tokens, D features, A answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from plait.core.batch import Batch, Encoded, Fused, ModalityInput
+from plait.core.errors import ModelError
+from plait.core.modality import IMAGE, TEXT
+from plait.encoders.base import Encoder
+from plait.fusion.base import Fusion
+from plait.models.heads import Head
+from plait.models.systems.base import System
+
+ROWS = "rows"
+"""Name of the tensor (B,) that says which of U distinct inputs each row of a batch shows."""
+
+
+class BareTower(nn.Module):
+    """An encoder without a projection, named as in `plait.models.alignment.Tower`."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+
+class FusionModel(nn.Module):
+    """Answers from several modalities together.
+
+    Args:
+        encoders: by modality. A `System` embeds texts itself: of its text encoder only the
+            tokenizer is used.
+        joint: a fusion of encoded modalities, or one of the classic systems.
+        heads: by the name of the task that reads them.
+
+    Raises:
+        ModelError: a system without an image or a text encoder, or with a third.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, Encoder],
+        joint: Fusion | System,
+        heads: Mapping[str, Head],
+    ) -> None:
+        super().__init__()
+        if isinstance(joint, System) and set(encoders) != {IMAGE, TEXT}:
+            raise ModelError(
+                f"a vision-language system reads image and text, not {', '.join(encoders)}"
+            )
+        self.towers = nn.ModuleDict({name: BareTower(one) for name, one in encoders.items()})
+        self.joint = joint
+        self.heads = nn.ModuleDict(heads)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities that it reads."""
+        return tuple(self.towers)
+
+    def tower(self, modality: str) -> BareTower:
+        """The tower of a modality.
+
+        Raises:
+            ModelError: the model has none.
+        """
+        if modality not in self.towers:
+            raise ModelError(f"this model reads {', '.join(self.towers)}, not {modality!r}")
+        tower = self.towers[modality]
+        assert isinstance(tower, BareTower)
+        return tower
+
+    def head(self, name: str) -> Head:
+        """A head by the name of its task.
+
+        Raises:
+            ModelError: the model was trained without it.
+        """
+        if name not in self.heads:
+            known = ", ".join(self.heads) or "none"
+            raise ModelError(f"this model has no head for {name!r} (it has: {known})")
+        head = self.heads[name]
+        assert isinstance(head, Head)
+        return head
+
+    def clamp_scale(self) -> None:
+        """Nothing to bring back into range after an update."""
+
+    def encode(self, modality: str, inputs: ModalityInput) -> Encoded:
+        """Tokens of one modality; zeros, masked, where a sample lacks it.
+
+        Inputs that several rows share (``rows``) are encoded once.
+        """
+        encoder = self.tower(modality).encoder
+        tensors = dict(inputs.tensors)
+        rows = tensors.pop(ROWS, None)
+        if rows is not None:
+            distinct = ModalityInput.of(**tensors)
+            return _absent_as_zero(_taken(encoder(distinct), rows), inputs.present)
+        if bool(inputs.present.all()):
+            found: Encoded = encoder(inputs)
+            return found
+        return _absent_as_zero(encoder(_harmless(inputs)), inputs.present)
+
+    def fuse(self, batch: Batch, *, masked_regions: Tensor | None = None) -> Fused:
+        """What all heads read.
+
+        Args:
+            batch: every modality of the model.
+            masked_regions: (B, N) image tokens hidden from a system (masked region modelling).
+        """
+        if isinstance(self.joint, System):
+            text = batch.modalities[TEXT]
+            ids, mask = text.tensors["ids"], text.mask
+            mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
+            mask = mask & text.present[:, None]
+            regions = self.encode(IMAGE, batch.modalities[IMAGE])
+            fused: Fused = self.joint(ids, mask, regions, masked_regions=masked_regions)
+            return fused
+        parts, present = {}, {}
+        for name in self.modalities:
+            parts[name] = self.encode(name, batch.modalities[name])
+            present[name] = batch.modalities[name].present
+        out: Fused = self.joint(parts, present)
+        return out
+
+    forward = fuse
+
+    def vector(self, fused: Fused) -> Tensor:
+        """(B, D) what heads of whole samples read."""
+        return self.joint.answer_vector(fused) if isinstance(self.joint, System) else fused.pooled
+
+    def answer(self, batch: Batch) -> Tensor:
+        """(B, A) logits of the answers."""
+        return self.head("answer")(self.vector(self.fuse(batch)))
+
+
+def _taken(found: Encoded, rows: Tensor) -> Encoded:
+    """(U, ...) to (B, ...)."""
+    return Encoded(
+        found.tokens[rows],
+        found.mask[rows],
+        found.pooled[rows],
+        None if found.boxes is None else found.boxes[rows],
+    )
+
+
+def _harmless(inputs: ModalityInput) -> ModalityInput:
+    """Zeros for whatever the tensors of absent rows hold."""
+
+    def cleaned(tensor: Tensor) -> Tensor:
+        keep = inputs.present.view(-1, *[1] * (tensor.ndim - 1))
+        return torch.where(keep, tensor, torch.zeros_like(tensor))
+
+    return replace(inputs, tensors={name: cleaned(t) for name, t in inputs.tensors.items()})
+
+
+def _absent_as_zero(found: Encoded, present: Tensor) -> Encoded:
+    if bool(present.all()):
+        return found
+    return replace(
+        found,
+        tokens=found.tokens * present[:, None, None],
+        mask=found.mask & present[:, None],
+        pooled=found.pooled * present[:, None],
+    )
