@@ -12,6 +12,9 @@
 | shared-text | note | different samples have the same text |
 | over-long | warning | the tokenizer will cut the text |
 | mismatch | warning | picture and text fit badly by a model's embeddings |
+| question-without-image | error | a question that no picture answers |
+| contradicting-answer | warning | a question about a picture twice, with answers that have none in common |
+| duplicate-question | warning | a question about a picture twice |
 | inconsistent-label, label-spelling | warning | one picture with several labels; ``Cat`` and ``cat`` |
 | orphan-image | note | a picture that no row names |
 """
@@ -27,6 +30,7 @@ from typing import Any, Protocol, runtime_checkable
 from plait.core.errors import DataError
 from plait.data.audit_images import MAX_PIXELS, image_findings
 from plait.data.audit_pairs import Vectors, mismatches
+from plait.data.audit_questions import is_question, question_findings
 from plait.data.audit_rows import Audited, Finding
 from plait.data.audit_text import label_findings, text_findings
 from plait.data.dataset import PairDataset
@@ -142,6 +146,9 @@ def audit(
     checks = ["rows", "texts", "labels"]
     findings += text_findings(audited)
     findings += label_findings(audited)
+    if any(map(is_question, audited.samples)):
+        checks.append("questions")
+        findings += question_findings(audited)
     if found is not None:
         checks.append("orphans")
         findings += _orphans(audited, found)

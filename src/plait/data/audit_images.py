@@ -89,19 +89,20 @@ def _summary(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
 
 def image_findings(audited: Audited, max_pixels: int, threads: int = 4) -> Iterator[Finding]:
     """Everything about pictures: see the table in `plait.data.audit`."""
-    refs = [sample.image for sample in audited.samples]
+    refs = {  # all questions about a picture share one: look once
+        id(sample.image): (number, sample.image)
+        for number, sample in reversed(list(enumerate(audited.samples)))
+        if sample.image is not None
+    }
+    first = sorted(refs.values(), key=lambda one: one[0])
     with ThreadPoolExecutor(threads) as pool:
-        results = pool.map(lambda ref: ref and look(ref, max_pixels), refs)
-        looks = list(progress.track(results, "Looking at pictures", len(refs)))
+        results = pool.map(lambda one: look(one[1], max_pixels), first)
+        looks = list(progress.track(results, "Looking at pictures", len(first)))
     good: list[tuple[int, Look]] = []
-    for number, seen in enumerate(looks):
-        if seen is None:
-            continue
+    for (number, ref), seen in zip(first, looks, strict=True):
         if seen.problem is not None:
-            place, id = audited.places[number][0], audited.samples[number].id
-            ref = refs[number]
-            assert ref is not None  # there was something to look at
-            yield Finding(seen.problem[0], "error", *place, id, f"{ref.name}: {seen.problem[1]}")
+            place, id_ = audited.places[number][0], audited.samples[number].id
+            yield Finding(seen.problem[0], "error", *place, id_, f"{ref.name}: {seen.problem[1]}")
         if seen.bits is not None:
             good.append((number, seen))
     yield from _duplicates(audited, good)

@@ -32,7 +32,8 @@ def text_findings(audited: Audited) -> Iterator[Finding]:
                 yield Finding("duplicate-text", "warning", *place, sample.id, detail)
             else:
                 seen[key] = text
-                owners[key].append((number, which))
+                if "question" not in sample.labels:  # the same question of many pictures is meant
+                    owners[key].append((number, which))
     for shared in owners.values():
         groups = {audited.samples[number].group_key for number, _ in shared}
         if len(groups) > 1:

@@ -92,6 +92,16 @@ _ENTRIES = (
         version="easy-vqa 1.0, official test split",
         load="plait.data.sets.easy_vqa:load",
     ),
+    Entry(
+        name="vqa-v2",
+        title="COCO photographs with questions, ten answers each",
+        licence="CC BY 4.0 (questions and answers); pictures under their Flickr terms",
+        size="214,354 validation and 447,793 test questions, about 30 GB; no training questions, "
+        "see docs/vqa.md",
+        source="Hugging Face hub, lmms-lab/VQAv2",
+        version="Goyal et al. 2017, v2.0",
+        load="plait.data.sets.vqa_v2:load",
+    ),
 )
 
 CATALOG: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}

@@ -116,9 +116,12 @@ def inspect(source: str | Path, *, columns: Mapping[str, str] | None = None) -> 
     """What a source holds, as plain JSON values; bad rows are counted, not raised.
 
     Returns:
-        ``format``, ``detected``, ``samples``, ``texts``, ``splits``, ``languages``, ``notes``,
-        ``skipped`` (count, by kind, the first ten) and up to three ``examples``.
+        ``format``, ``detected``, ``samples``, ``texts``, ``splits``, ``languages``,
+        ``questions`` (see `plait.data.audit_questions.describe`), ``notes``, ``skipped`` (count,
+        by kind, the first ten) and up to three ``examples``.
     """
+    from plait.data.audit_questions import describe
+
     dataset = open_dataset(source, columns=columns, on_bad_row="skip")
     kinds: dict[str, int] = {}
     for bad in dataset.skipped:
@@ -131,6 +134,7 @@ def inspect(source: str | Path, *, columns: Mapping[str, str] | None = None) -> 
         "texts": dataset.texts,
         "splits": dataset.split_counts,
         "languages": dataset.language_counts,
+        "questions": describe(dataset.samples),
         "notes": list(dataset.notes),
         "skipped": {
             "count": len(dataset.skipped),
@@ -144,7 +148,16 @@ def inspect(source: str | Path, *, columns: Mapping[str, str] | None = None) -> 
                 "image": None if sample.image is None else sample.image.name,
                 "texts": list(sample.texts),
                 "split": split,
+                **_answers(sample),
             }
             for sample, split in list(zip(dataset, dataset.splits, strict=True))[:3]
         ],
     }
+
+
+def _answers(sample: Sample) -> dict[str, Any]:
+    """The answers of a question, for an example; {} for other samples."""
+    if "question" not in sample.labels:
+        return {}
+    answer = sample.labels.get("answer")
+    return {"answers": list(sample.labels.get("answers", () if answer is None else (answer,)))}

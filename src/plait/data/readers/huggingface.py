@@ -31,7 +31,7 @@ def read(found: Found) -> Rows:
         for name, data in tables.items():
             yield from _streamed(data, paths[name], found, finder, stated[name])
         return
-    parts = [arrow.Part(paths[name], _table(data), stated[name]) for name, data in tables.items()]
+    parts = [arrow.Part(paths[name], table_of(data), stated[name]) for name, data in tables.items()]
     yield from arrow.read(parts, found, finder)
 
 
@@ -72,7 +72,8 @@ def from_hub(name: str, streaming: bool = False) -> dict[str, Any]:
     return dict(loaded) if isinstance(loaded, Mapping) else {"all": loaded}
 
 
-def _table(data: Any) -> Any:
+def table_of(data: Any) -> Any:
+    """The Arrow table of a data set of the hub, mapped from disk, with pictures as their bytes."""
     if data._indices is not None:  # a filtered or shuffled view: the table holds other rows too
         data = data.flatten_indices()
     return data.data.table.replace_schema_metadata(data.features.arrow_schema.metadata)

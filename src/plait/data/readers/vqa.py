@@ -104,17 +104,21 @@ def _fill(
     row.key, row.id = ("question", question_id), str(question_id)
     row.group = stem(row.name.rsplit("/", 1)[-1])
     row.texts = clean_texts([question])
-    row.labels = {"question": row.texts[0], **_answers(answers.get(question_id))}
+    row.labels = {"question": row.texts[0], **answer_labels(answers.get(question_id))}
     row.meta = {"image_id": image_id, "question_id": question_id}
     return question_id
 
 
-def _answers(annotation: dict[str, Any] | None) -> dict[str, Any]:
+def answer_labels(annotation: dict[str, Any] | None) -> dict[str, Any]:
+    """The labels of an annotation. Raises `Bad` when it is not laid out like one of VQA v2."""
     if annotation is None:  # the test questions have no public answers
         return {}
     given = documents.required(annotation, "answers", (list,), "the answers")
     labels: dict[str, Any] = {
-        "answers": [documents.required(one, "answer", (str,), "an answer") for one in given]
+        "answers": [
+            one if isinstance(one, str) else documents.required(one, "answer", (str,), "an answer")
+            for one in given
+        ]
     }
     for name, label in (
         ("multiple_choice_answer", "answer"),
