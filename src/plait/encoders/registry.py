@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from plait.core.errors import ModelError, did_you_mean
-from plait.encoders import clip, hf, joined, packaged, scratch, timm_image, torchvision_image
+from plait.encoders import (
+    clip,
+    hf,
+    joined,
+    packaged,
+    precomputed_regions,
+    scratch,
+    timm_image,
+    torchvision_image,
+)
 from plait.encoders.base import Encoder, Family
 
 FAMILIES: dict[str, Family] = {
@@ -22,6 +31,7 @@ FAMILIES: dict[str, Family] = {
         clip.FAMILY,
         scratch.FAMILY,
         joined.FAMILY,
+        precomputed_regions.FAMILY,
     )
 }
 
