@@ -196,3 +196,24 @@ def test_pixels_may_be_bytes_or_fractions(encoder: Encoder) -> None:
         ModalityInput.of(pixels=pixels.contiguous(memory_format=torch.channels_last))
     ).pooled
     torch.testing.assert_close(in_channels_last.double(), from_bytes, rtol=1e-3, atol=1e-3)
+
+
+def test_boxes_of_tokens_tile_the_picture(encoder: Encoder) -> None:
+    if not isinstance(encoder.preprocess, ImagePreprocess):
+        pytest.skip("images only")
+    out = encoder(inputs_of(encoder))
+    assert out.boxes is not None
+    assert out.boxes.shape == (*out.tokens.shape[:2], 4)
+    assert torch.equal(out.boxes[0], out.boxes[2])
+    boxes = out.boxes[0].double()
+    assert (boxes >= 0).all() and (boxes <= 1).all()
+    whole = (boxes == torch.tensor([0.0, 0, 1, 1])).all(dim=1)
+    cells = boxes if len(boxes) == 1 else boxes[~whole]
+    x1, y1, x2, y2 = cells.unbind(dim=1)
+    assert (x2 > x1).all() and (y2 > y1).all()
+    assert ((x2 - x1) * (y2 - y1)).sum() == pytest.approx(1, abs=1e-6)
+    # Area 1 and no overlap: nothing is left out.
+    wide = (torch.minimum(x2[:, None], x2) - torch.maximum(x1[:, None], x1)).clamp(min=0)
+    high = (torch.minimum(y2[:, None], y2) - torch.maximum(y1[:, None], y1)).clamp(min=0)
+    overlap = (wide * high).fill_diagonal_(0)
+    assert overlap.max() < 1e-6

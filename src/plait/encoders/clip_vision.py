@@ -18,6 +18,7 @@ from plait.core.errors import DataError, ModelError
 from plait.core.modality import IMAGE
 from plait.data.preprocess import ImagePreprocess
 from plait.encoders.base import Encoder, PixelNorm
+from plait.encoders.regions import boxes_for
 from plait.encoders.transformer import AttentionPool, Block, initialise
 
 
@@ -88,7 +89,8 @@ class ClipVision(Encoder):
         """``pixels`` (B, 3, H, W) of the tower's size, uint8, or float 0 to 1."""
         tokens = self.encode(self.normalise(inputs.tensors["pixels"]))
         mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        return Encoded(tokens, mask, self.pooled(tokens))
+        rows, columns = (side // self.config.patch for side in self.config.image_size)
+        return Encoded(tokens, mask, self.pooled(tokens), boxes_for(tokens, rows, columns))
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Normalised pixels (B, 3, H, W) to tokens (B, N, D)."""

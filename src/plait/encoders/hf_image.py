@@ -19,6 +19,7 @@ from plait.encoders import hf_weights
 from plait.encoders.base import Encoder, PixelNorm, check_options
 from plait.encoders.image_processor import read_processor
 from plait.encoders.pooling import Pool
+from plait.encoders.regions import boxes_for, find_grid, patch_of, sides
 
 OPTIONS = ("pool",)
 
@@ -50,16 +51,22 @@ class HfImageEncoder(Encoder):
 
     def forward(self, inputs: ModalityInput) -> Encoded:
         """``pixels`` (B, 3, H, W), uint8, or float 0 to 1."""
-        output = self.model(pixel_values=self.normalise(inputs.tensors["pixels"]))
+        pixels = inputs.tensors["pixels"]
+        output = self.model(pixel_values=self.normalise(pixels))
         tokens = output.last_hidden_state
         if tokens.ndim == 4:
+            grid: tuple[int, int] | None = sides(tokens.shape[-2:])
             tokens = tokens.flatten(2).transpose(1, 2)
+        else:
+            patch = patch_of(getattr(self.model.config, "patch_size", None))
+            grid = find_grid(int(tokens.shape[1]), sides(pixels.shape[-2:]), patch)
         mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         if self.pool is None:
             pooled = output.pooler_output.flatten(1)
         else:
             pooled = self.pool(tokens, mask)
-        return Encoded(tokens, mask, pooled)
+        boxes = None if grid is None else boxes_for(tokens, *grid)
+        return Encoded(tokens, mask, pooled, boxes)
 
     def spec(self) -> dict[str, Any]:
         """See `Encoder.spec`."""

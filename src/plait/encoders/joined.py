@@ -51,9 +51,14 @@ class JoinedEncoder(Encoder):
         self.preprocess = first
         with torch.no_grad():
             pixels = torch.zeros(1, 3, *first.size_2d, dtype=torch.uint8)
-            counts = {part(ModalityInput.of(pixels=pixels)).tokens.shape[1] for part in parts}
+            found = [part(ModalityInput.of(pixels=pixels)) for part in parts]
+            counts = {one.tokens.shape[1] for one in found}
         if len(counts) != 1:
             raise ModelError(f"joined encoders must give equally many tokens, not {sorted(counts)}")
+        places = found[0].boxes
+        self.placed = places is not None and all(
+            one.boxes is not None and torch.equal(one.boxes, places) for one in found
+        )
         self.width = sum(part.width for part in parts)
         self.token_width = sum(part.token_width for part in parts)
 
@@ -64,6 +69,7 @@ class JoinedEncoder(Encoder):
             torch.cat([one.tokens for one in found], dim=-1),
             found[0].mask,
             torch.cat([one.pooled for one in found], dim=-1),
+            found[0].boxes if self.placed else None,  # of grids that are alike
         )
 
     def spec(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from plait.core.modality import IMAGE
 from plait.data.preprocess import ImagePreprocess
 from plait.encoders.base import Encoder, PixelNorm
 from plait.encoders.clip_vision import ClipVision, VisionConfig
+from plait.encoders.regions import boxes_for, sides
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -81,7 +82,8 @@ class CnnEncoder(Encoder):
         grid = self.stages(self.normalise(inputs.tensors["pixels"]))
         tokens = self.norm(grid.flatten(2).transpose(1, 2))
         mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        return Encoded(tokens, mask, tokens.mean(dim=1))
+        boxes = boxes_for(tokens, *sides(grid.shape[-2:]))
+        return Encoded(tokens, mask, tokens.mean(dim=1), boxes)
 
     def spec(self) -> dict[str, Any]:
         """See `Encoder.spec`."""

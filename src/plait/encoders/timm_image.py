@@ -27,6 +27,7 @@ from plait.encoders.base import (
 )
 from plait.encoders.image_processor import adjusted
 from plait.encoders.pooling import Pool
+from plait.encoders.regions import boxes_for, find_grid, patch_of, sides
 
 OPTIONS = ("pool", "layers", "level_norm", "size", "resize")
 
@@ -61,34 +62,36 @@ class TimmEncoder(Encoder):
         self.model, self.name, self.preprocess = model, name, preprocess
         self.pool_kind, self.layers, self.level_norm = pool, list(layers), level_norm
         self.normalise = PixelNorm(preprocess.mean, preprocess.std)
-        prefix = int(getattr(model, "num_prefix_tokens", 0) or 0)
-        self.pool = None if pool == "native" else Pool(pool, skip=prefix)
+        self.prefix = int(getattr(model, "num_prefix_tokens", 0) or 0)
+        self.pool = None if pool == "native" else Pool(pool, skip=self.prefix)
         self.level_pool = Pool("mean" if pool in ("native", "cls") else pool)
         model.eval()
-        tokens, pooled = self._encode(torch.zeros(1, 3, *preprocess.size_2d))
+        tokens, pooled, _ = self._encode(torch.zeros(1, 3, *preprocess.size_2d))
         drop_unused(model, tokens.sum() + pooled.sum())
         self.token_width, self.width = tokens.shape[-1], pooled.shape[-1]
 
     def forward(self, inputs: ModalityInput) -> Encoded:
         """``pixels`` (B, 3, H, W), uint8, or float 0 to 1."""
-        tokens, pooled = self._encode(self.normalise(inputs.tensors["pixels"]))
+        tokens, pooled, grid = self._encode(self.normalise(inputs.tensors["pixels"]))
         mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        return Encoded(tokens, mask, pooled)
+        boxes = None if grid is None else boxes_for(tokens, *grid)
+        return Encoded(tokens, mask, pooled, boxes)
 
-    def _encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def _encode(self, pixels: Tensor) -> tuple[Tensor, Tensor, tuple[int, int] | None]:
+        """(tokens, pooled, rows and columns of the tokens' grid where it is clear)."""
         if self.layers:
             final, levels = self.model.forward_intermediates(  # type: ignore[operator]
                 pixels, indices=self.layers
             )
         else:
             final, levels = self.model.forward_features(pixels), []  # type: ignore[operator]
-        tokens = self._as_tokens(final)
+        tokens, grid = self._as_tokens(final, pixels)
         if self.pool is None:
             pooled = self.model.forward_head(final, pre_logits=True)  # type: ignore[operator]
         else:
             pooled = self.pool(tokens, _all_real(tokens))
         if not levels:
-            return tokens, pooled
+            return tokens, pooled, grid
         parts = []
         for level in levels:
             cells = level.flatten(2).transpose(1, 2)  # intermediates are always (B, C, H, W)
@@ -96,16 +99,19 @@ class TimmEncoder(Encoder):
         parts.append(pooled)
         if self.level_norm:
             parts = [nn.functional.normalize(part, dim=-1) for part in parts]
-        return tokens, torch.cat(parts, dim=-1)
+        return tokens, torch.cat(parts, dim=-1), grid
 
-    def _as_tokens(self, features: Tensor) -> Tensor:
+    def _as_tokens(self, features: Tensor, pixels: Tensor) -> tuple[Tensor, tuple[int, int] | None]:
         if features.ndim == 3:
-            return features
+            stem = getattr(self.model, "patch_embed", None)
+            patch = patch_of(getattr(stem, "patch_size", None))
+            count = int(features.shape[1]) - self.prefix
+            return features, find_grid(count, sides(pixels.shape[-2:]), patch)
         if features.ndim != 4:
             raise ModelError(f"timm/{self.name} gives features of shape {tuple(features.shape)}")
         if getattr(self.model, "output_fmt", "NCHW") == "NHWC":
-            return features.flatten(1, 2)
-        return features.flatten(2).transpose(1, 2)
+            return features.flatten(1, 2), sides(features.shape[1:3])
+        return features.flatten(2).transpose(1, 2), sides(features.shape[2:])
 
     def spec(self) -> dict[str, Any]:
         """See `Encoder.spec`."""

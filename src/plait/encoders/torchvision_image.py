@@ -26,6 +26,7 @@ from plait.encoders.base import (
 )
 from plait.encoders.image_processor import adjusted
 from plait.encoders.pooling import Pool
+from plait.encoders.regions import boxes_for, sides
 
 OPTIONS = ("pool", "size", "resize")
 
@@ -53,18 +54,22 @@ class TorchvisionEncoder(Encoder):
         height, width = preprocess.size_2d
         trunk.eval()
         with torch.no_grad():
-            self.token_width = self._tokens(torch.zeros(1, 3, height, width)).shape[-1]
+            self.token_width = self._tokens(torch.zeros(1, 3, height, width))[0].shape[-1]
         self.width = self.token_width * len(self.pool.kinds)
 
-    def _tokens(self, pixels: Tensor) -> Tensor:
+    def _tokens(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """(tokens, rows and columns of their grid)."""
         features: Tensor = self.trunk(pixels)
-        return features if features.ndim == 3 else features.flatten(2).transpose(1, 2)
+        if isinstance(self.trunk, _VitTrunk):
+            (height, width), patch = sides(pixels.shape[-2:]), self.trunk.conv_proj.stride
+            return features, (height // patch[0], width // patch[1])
+        return features.flatten(2).transpose(1, 2), sides(features.shape[-2:])
 
     def forward(self, inputs: ModalityInput) -> Encoded:
         """``pixels`` (B, 3, H, W), uint8, or float 0 to 1."""
-        tokens = self._tokens(self.normalise(inputs.tensors["pixels"]))
+        tokens, grid = self._tokens(self.normalise(inputs.tensors["pixels"]))
         mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        return Encoded(tokens, mask, self.pool(tokens, mask))
+        return Encoded(tokens, mask, self.pool(tokens, mask), boxes_for(tokens, *grid))
 
     def spec(self) -> dict[str, Any]:
         """See `Encoder.spec`."""
