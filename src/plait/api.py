@@ -253,7 +253,7 @@ def ask(run: Source, image: Source, question: str, *, answers: int = 5) -> dict[
     if not question.strip():
         raise DataError("the question is empty")
     model = fused(load(run), "a question")
-    labels = model.head("answer").labels
+    labels = model.labels("answer")
     (logits,) = answer_logits(model, [FileRef(Path(image))], [question])
     shares = logits[0].softmax(dim=0)
     best = shares.argsort(descending=True)[:answers].tolist()

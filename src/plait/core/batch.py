@@ -61,6 +61,7 @@ class Batch:
         modalities: by modality name (see `plait.core.modality`).
         targets: named supervision tensors, each (B, ...).
         meta: raw values of each row for reports, or empty.
+        tasks: names of the tasks that this batch is for; empty means all.
     """
 
     ids: Sequence[str]
@@ -68,6 +69,7 @@ class Batch:
     modalities: Mapping[str, ModalityInput]
     targets: Mapping[str, Tensor] = field(default_factory=dict)
     meta: Sequence[Mapping[str, Any]] = ()
+    tasks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -16,7 +16,7 @@ from plait.data.tokenizer_files import surround
 
 Kind = Literal["word", "character", "bpe"]
 KINDS: tuple[Kind, ...] = ("word", "character", "bpe")
-PAD, UNKNOWN, START, END = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+PAD, UNKNOWN, START, END, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def train_tokenizer(
@@ -33,7 +33,7 @@ def train_tokenizer(
         kind: ``"word"`` splits at spaces and punctuation and knows whole words; ``"character"``
             knows single characters; ``"bpe"`` knows frequent pieces and can spell new words from
             them. All take each Chinese character for a word.
-        vocabulary: the most ids, the four special ones included; the rarest are left out.
+        vocabulary: the most ids, the five special ones included; the rarest are left out.
         lowercase: and strip accents.
 
     Raises:

@@ -127,7 +127,7 @@ def predict(
     title: str | None = None,
 ) -> list[str]:
     """The likeliest answer to each question; ``title`` shows a progress bar."""
-    labels = model.head("answer").labels
+    labels = model.labels("answer")
     found: list[str] = []
     batches = answer_logits(model, pictures, questions, change=change)
     total = -(-len(pictures) // QUESTIONS_AT_ONCE)

@@ -16,7 +16,7 @@ from plait.core.errors import ModelError
 from plait.core.modality import IMAGE, TEXT
 from plait.encoders.base import Encoder
 from plait.fusion.base import Fusion
-from plait.models.heads import Head
+from plait.models.heads import AnyHead, Head, TokenHead
 from plait.models.systems.base import System
 
 ROWS = "rows"
@@ -48,7 +48,7 @@ class FusionModel(nn.Module):
         self,
         encoders: Mapping[str, Encoder],
         joint: Fusion | System,
-        heads: Mapping[str, Head],
+        heads: Mapping[str, AnyHead],
     ) -> None:
         super().__init__()
         if isinstance(joint, System) and set(encoders) != {IMAGE, TEXT}:
@@ -58,6 +58,7 @@ class FusionModel(nn.Module):
         self.towers = nn.ModuleDict({name: BareTower(one) for name, one in encoders.items()})
         self.joint = joint
         self.heads = nn.ModuleDict(heads)
+        self.balance: nn.Module | None = None  # of the tasks of the stage that trains it
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -76,7 +77,7 @@ class FusionModel(nn.Module):
         assert isinstance(tower, BareTower)
         return tower
 
-    def head(self, name: str) -> Head:
+    def head(self, name: str) -> AnyHead:
         """A head by the name of its task.
 
         Raises:
@@ -86,8 +87,14 @@ class FusionModel(nn.Module):
             known = ", ".join(self.heads) or "none"
             raise ModelError(f"this model has no head for {name!r} (it has: {known})")
         head = self.heads[name]
-        assert isinstance(head, Head)
+        assert isinstance(head, Head | TokenHead)
         return head
+
+    def labels(self, name: str) -> tuple[str, ...]:
+        """What the logits of a head stand for."""
+        head = self.head(name)
+        assert isinstance(head, Head), name
+        return head.labels
 
     def clamp_scale(self) -> None:
         """Nothing to bring back into range after an update."""

@@ -1,6 +1,6 @@
-"""What reads a fused representation: answers, classes, matching.
+"""What reads a fused representation: answers, classes, matching; and hidden words and regions.
 
-Shape legend: B samples, D features, C outputs.
+Shape legend: B samples, K positions, D features, C outputs.
 """
 
 from __future__ import annotations
@@ -49,10 +49,45 @@ class Head(nn.Module):
         return out
 
     def spec(self) -> dict[str, Any]:
-        """The arguments that make it again."""
+        """The arguments of `head_from_spec` that make it again."""
         return {
+            "kind": "labels",
             "width": self.width,
             "labels": list(self.labels),
             "hidden": self.hidden,
             "dropout": self.dropout,
         }
+
+
+class TokenHead(nn.Module):
+    """Linear, GELU, LayerNorm, linear on single tokens: what was hidden there (Devlin et al. 2019).
+
+    Args:
+        width: features of a fused token.
+        outputs: vocabulary for words, features of a region for regions.
+    """
+
+    def __init__(self, width: int, outputs: int) -> None:
+        super().__init__()
+        self.width, self.outputs = width, outputs
+        self.layers = nn.Sequential(
+            nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width), nn.Linear(width, outputs)
+        )
+
+    def forward(self, tokens: Float[Tensor, "... D"]) -> Float[Tensor, "... C"]:
+        """(..., D) to (..., C)."""
+        out: Tensor = self.layers(tokens)
+        return out
+
+    def spec(self) -> dict[str, Any]:
+        """The arguments of `head_from_spec` that make it again."""
+        return {"kind": "tokens", "width": self.width, "outputs": self.outputs}
+
+
+AnyHead = Head | TokenHead
+
+
+def head_from_spec(spec: dict[str, Any]) -> AnyHead:
+    """The head that ``spec()`` described, with random weights."""
+    arguments = {key: value for key, value in spec.items() if key != "kind"}
+    return TokenHead(**arguments) if spec["kind"] == "tokens" else Head(**arguments)

@@ -21,7 +21,7 @@ from plait.encoders.base import Encoder
 from plait.encoders.registry import encoder_from_spec
 from plait.models.alignment import AlignmentModel, Tower
 from plait.models.fusion_model import FusionModel
-from plait.models.heads import Head
+from plait.models.heads import head_from_spec
 from plait.models.joints import joint_from_spec
 from plait.models.kinds import Model
 from plait.models.projection import build_projection
@@ -116,7 +116,7 @@ def _alignment(spec: dict[str, Any], encoders: dict[str, Encoder]) -> Model:
 
 
 def _fusion(spec: dict[str, Any], encoders: dict[str, Encoder]) -> Model:
-    heads = {name: Head(**arguments) for name, arguments in spec["heads"].items()}
+    heads = {name: head_from_spec(arguments) for name, arguments in spec["heads"].items()}
     return FusionModel(encoders, joint_from_spec(spec["joint"]), heads)
 
 

@@ -9,17 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from plait.core.errors import RecipeError
+from plait.core.modality import TEXT
+from plait.data.preprocess import TextPreprocess
 from plait.data.tokenizer_training import train_tokenizer
 from plait.encoders.adapt import merge_lora, set_trainable
 from plait.encoders.base import Encoder
 from plait.encoders.registry import build_encoder
 from plait.models.alignment import AlignmentModel, Tower
 from plait.models.fusion_model import FusionModel
-from plait.models.heads import Head
+from plait.models.heads import AnyHead, Head, TokenHead
 from plait.models.joints import build_joint
 from plait.models.kinds import Model
 from plait.models.projection import Projection, build_projection
+from plait.models.systems.base import System
 from plait.training import schema
+from plait.training.balance import Balance
 from plait.training.combinations import FUSION, HEADS, PARTS, TEMPERATURE, part_names
 from plait.training.fusion_tasks import FusionTask, Objective
 from plait.training.optimise import part_of
@@ -29,14 +33,16 @@ LORA_DEFAULTS: Mapping[str, Any] = {"rank": 8, "alpha": 16}
 
 
 def build_model(
-    recipe: schema.Recipe, texts: Sequence[str] = (), answers: Sequence[str] = ()
+    recipe: schema.Recipe,
+    texts: Sequence[str] = (),
+    labels: Mapping[str, Sequence[str]] | None = None,
 ) -> Model:
     """The untrained model of a recipe; the same weights for the same seed.
 
     Args:
         recipe: what to build.
         texts: of the training split, for tokenizers that are trained on them.
-        answers: that an answer head chooses from.
+        labels: what heads choose from: ``answer``, ``classify``.
 
     Raises:
         ModelError: an unknown source or option, or weights that are missing.
@@ -45,7 +51,7 @@ def build_model(
     model = recipe.model
     encoders = {name: _build_encoder(name, part, texts) for name, part in model.towers.items()}
     if model.kind == "fusion":
-        return _build_fusion(recipe, encoders, answers)
+        return _build_fusion(recipe, encoders, labels or {})
     towers = {
         name: Tower(encoders[name], _build_projection(part, encoders[name].width, model.dim))
         for name, part in model.towers.items()
@@ -75,13 +81,28 @@ def _build_projection(tower: schema.Tower, width: int, dim: int) -> Projection:
 
 
 def _build_fusion(
-    recipe: schema.Recipe, encoders: Mapping[str, Encoder], answers: Sequence[str]
+    recipe: schema.Recipe, encoders: Mapping[str, Encoder], labels: Mapping[str, Sequence[str]]
 ) -> FusionModel:
     model = recipe.model
     assert model.fusion is not None
     joint = build_joint(model.fusion.kind, encoders, model.dim, **model.fusion.options)
     objectives = {task.objective for stage in recipe.stages for task in stage.tasks}
-    heads = {"answer": Head(joint.width, answers)} if "answer" in objectives else {}
+    heads: dict[str, AnyHead] = {
+        name: Head(joint.width, labels[name]) for name in ("answer", "classify") if name in labels
+    }
+    if objectives & {"match", "wra"}:
+        heads["match"] = Head(joint.width, ("apart", "together"))
+    if "mlm" in objectives:
+        read = encoders[TEXT].preprocess
+        assert isinstance(read, TextPreprocess)
+        width = joint.text_width if isinstance(joint, System) else joint.width
+        heads["mlm"] = TokenHead(width, read.vocabulary)
+    if "mrfr" in objectives:
+        if not isinstance(joint, System):
+            raise RecipeError(
+                f"mrfr hides regions from a system such as uniter; {model.fusion.kind} has no way to"
+            )
+        heads["mrfr"] = TokenHead(joint.image_width, joint.region_width)
     return FusionModel(encoders, joint, heads)
 
 
@@ -92,9 +113,10 @@ def build_task(model: Model, stage: schema.Stage, group: Any = None) -> Task:
         RecipeError: see `contrastive_task`.
     """
     if isinstance(model, FusionModel):
-        return FusionTask(
-            model, [Objective(task.objective, task.weight, task.loss) for task in stage.tasks]
-        )
+        objectives = [Objective(task.objective, task.weight, task.loss) for task in stage.tasks]
+        balance = model.balance
+        assert balance is None or isinstance(balance, Balance)
+        return FusionTask(model, objectives, balance)
     return contrastive_task(model, stage, group)
 
 
@@ -132,6 +154,8 @@ def prepare_stage(model: Model, recipe: schema.Recipe, number: int) -> None:
         lora = {**LORA_DEFAULTS, **{k: v for k, v in given.items() if v is not None}}
         set_trainable(module, part.mode, **lora if part.mode == "lora" else {})
     if isinstance(model, FusionModel):
+        names = [task.objective for task in stage.tasks]
+        model.balance = Balance(names, stage.balance) if len(names) > 1 else None
         return
     learn = recipe.model.temperature.learn and stage.part(TEMPERATURE).mode == "full"
     model.log_scale.requires_grad_(learn)
@@ -157,6 +181,8 @@ def parts_of(model: Model) -> dict[str, nn.Module]:
 def finish_stage(model: nn.Module) -> None:
     """Merges adapters, so that between stages every model has its plain architecture."""
     merge_lora(model)
+    if isinstance(model, FusionModel):
+        model.balance = None
 
 
 def changed_before(recipe: schema.Recipe, number: int) -> set[str]:

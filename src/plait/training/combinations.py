@@ -18,10 +18,13 @@ METRICS = {
         *(f"{way}.R@{k}" for way in ("text_to_image", "image_to_text") for k in (1, 5, 10)),
         "loss",
     ),
-    "fusion": ("vqa.accuracy", "loss"),
+    "fusion": ("vqa.accuracy", "classification.accuracy", "match.accuracy", "loss"),
 }
 """What a model of each kind can be chosen by; the first is the default."""
-OBJECTIVES = {"alignment": CONTRASTIVE, "fusion": ("answer",)}
+OBJECTIVES = {
+    "alignment": CONTRASTIVE,
+    "fusion": ("answer", "classify", "match", "wra", "mlm", "mrfr"),
+}
 
 
 def part_names(recipe: Recipe) -> list[str]:
@@ -32,9 +35,21 @@ def part_names(recipe: Recipe) -> list[str]:
     return [*(f"{tower}.{part}" for tower in towers for part in PARTS), TEMPERATURE]
 
 
-def watched_metric(recipe: Recipe) -> str:
-    """What evaluations of a recipe are compared by."""
-    return recipe.evaluation.metric or METRICS[recipe.model.kind][0]
+def watched_metric(recipe: Recipe, stage: Stage) -> str:
+    """What the evaluations of a stage are compared by.
+
+    The recipe's metric where the stage has a task that gives it; else the first that its tasks do.
+    """
+    given = [name for name in METRICS[recipe.model.kind] if _measures(stage, name)]
+    wanted = recipe.evaluation.metric
+    return wanted if wanted in given else given[0]
+
+
+def _measures(stage: Stage, metric: str) -> bool:
+    """Whether a stage's tasks give a metric."""
+    needs = {"vqa": {"answer"}, "classification": {"classify"}, "match": {"match", "wra"}}
+    wanted = needs.get(metric.partition(".")[0])
+    return wanted is None or any(task.objective in wanted for task in stage.tasks)
 
 
 PARTS = ("encoder", "projection")
@@ -43,8 +58,8 @@ PARTS = ("encoder", "projection")
 def faults(recipe: Recipe) -> Iterator[Fault]:
     """Every impossible combination, as its place in the recipe and a message."""
     yield from _model_faults(recipe)
-    metric, known_metrics = watched_metric(recipe), METRICS[recipe.model.kind]
-    if metric not in known_metrics:
+    metric, known_metrics = recipe.evaluation.metric, METRICS[recipe.model.kind]
+    if metric is not None and metric not in known_metrics:
         known = ", ".join(known_metrics)
         hint = did_you_mean(metric, known_metrics)
         yield ("evaluation", "metric"), f"{metric!r} is not measured{hint} (known: {known})"

@@ -6,13 +6,13 @@ Legend: n samples, m texts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from plait.core.errors import DataError
+from plait.core.errors import DataError, RecipeError
 from plait.data.dataset import PairDataset
 from plait.data.fast_decode import load_pixels
 from plait.data.pixel_cache import PixelCache
@@ -80,6 +80,31 @@ def material_of(dataset: PairDataset) -> Material:
     left_out = len(dataset) - len(kept)
     number = np.array(counts, dtype=np.int64)
     return Material(ids, where, pictures, groups, texts, number, left_out, samples)
+
+
+def worded(material: Material, template: str) -> Material:
+    """The same samples, each with one text made of its labels.
+
+    Args:
+        material: of a split.
+        template: such as ``"{question} {answer}"``.
+
+    Raises:
+        DataError: a sample lacks a label that the template names, by its row.
+    """
+    texts = []
+    for sample in material.samples:
+        try:
+            texts.append(template.format_map(sample.labels))
+        except KeyError as missing:
+            have = ", ".join(sample.labels) or "none"
+            raise DataError(
+                f"the stage's text {template!r} needs the label {missing.args[0]!r} (has: {have})",
+                path=sample.where,
+            ) from None
+        except (ValueError, IndexError) as fault:
+            raise RecipeError(f"the stage's text {template!r} is no template: {fault}") from None
+    return replace(material, texts=texts, counts=np.ones(len(texts), dtype=np.int64))
 
 
 Augment = Callable[[Any, Sequence[str], int], Any]

@@ -14,13 +14,13 @@ from plait.training.schema import Optimiser, Schedule, Stage
 def part_of(name: str) -> str:
     """The part that a parameter belongs to: ``towers.image.encoder.conv.weight`` to ``image.encoder``.
 
-    A fusion model's further parts are ``fusion`` and ``heads``. Whatever is in none of them (logit
+    A fusion model's further parts are ``fusion``, ``heads`` and ``balance``. Whatever is in none of them (logit
     scale, bias) is part of ``temperature``.
     """
     steps = name.split(".")
     if steps[0] == "towers" and len(steps) > 3:
         return f"{steps[1]}.{steps[2]}"
-    return {"joint": "fusion", "heads": "heads"}.get(steps[0], "temperature")
+    return {"joint": "fusion", "heads": "heads", "balance": "balance"}.get(steps[0], "temperature")
 
 
 def undecayed(model: nn.Module) -> set[str]:

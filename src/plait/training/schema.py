@@ -178,8 +178,11 @@ class Task(Section):
     """One objective.
 
     Attributes:
-        objective: of alignment ``info_nce`` or ``sigmoid``, between two modalities; of fusion
-            ``answer`` (questions about pictures).
+        objective: of alignment ``info_nce`` or ``sigmoid``, between two modalities. Of fusion
+            ``answer`` (questions about pictures), ``classify`` (a label of the sample), ``match``
+            (do picture and text belong together), ``wra`` (match, with word-region alignment),
+            ``mlm`` (hidden words) and ``mrfr`` (hidden regions; systems alone).
+        label: of ``classify``: which of the samples' labels.
         loss: of ``answer``: ``ce`` (the most frequent answer), ``bce`` (every answer by its score)
             or ``kl`` (the scores as one distribution).
         answers: of ``answer``: at most so many, the most frequent of training.
@@ -189,7 +192,10 @@ class Task(Section):
         soften: InfoNCE with softened targets; null for hard ones.
     """
 
-    objective: Literal["info_nce", "sigmoid", "answer"] = "info_nce"
+    objective: Literal[
+        "info_nce", "sigmoid", "answer", "classify", "match", "wra", "mlm", "mrfr"
+    ] = "info_nce"
+    label: str = "label"
     loss: Literal["ce", "bce", "kl"] = "ce"
     answers: Count = 3129
     soften: Soften | None = None
@@ -292,6 +298,13 @@ class Stage(Section):
             where an encoder trains and this machine computes it natively.
         augment: augmentation of images that are decoded every epoch.
         texts: in place of the data section's ``texts``.
+        text: a text made of each sample's labels in place of its texts, e.g.
+            ``"{question} {answer}"``.
+        sampling: tasks of an update: all ``together``, or one, drawn in turn (``round_robin``), in
+            proportion to the rows that have its target (``proportional``), or to that number to the
+            power of 1 / ``sampling_temperature`` (``temperature``).
+        balance: how tasks are weighed: ``fixed`` weights, by ``uncertainty``, or by the size of
+            their ``gradients`` (see `plait.training.balance`).
         together: rows that share a picture come in one batch, which encodes it once for all.
         ema: decay of an exponential moving average of the weights, which is then evaluated and
             saved; null for none.
@@ -312,6 +325,10 @@ class Stage(Section):
     augment: list[Step] | None = None
     texts: Literal["one", "all", "first"] | None = None
     together: bool = False
+    text: str | None = None
+    sampling: Literal["together", "round_robin", "proportional", "temperature"] = "together"
+    sampling_temperature: Annotated[float, Field(ge=1)] = 2.0
+    balance: Literal["fixed", "uncertainty", "gradients"] = "fixed"
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
 
     def part(self, name: str) -> Part:

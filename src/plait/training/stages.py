@@ -12,25 +12,27 @@ from torch import distributed
 
 from plait.core.errors import DataError
 from plait.core.progress import bar
-from plait.data.answers import AnswerSet, answer_set
 from plait.data.dataset import PairDataset
 from plait.models.fusion_model import FusionModel
 from plait.models.kinds import Model
 from plait.training import build
-from plait.training.answering import AnswerTargets, AnswerValidator
 from plait.training.average import WeightAverage
 from plait.training.combinations import watched_metric
 from plait.training.features import augmentation, feature_change, frozen_features
+from plait.training.fusion_tasks import FusionTask
+from plait.training.fusion_validation import FusionValidator
 from plait.training.loop import LoopPlan, Position, StageLoop
-from plait.training.material import Material, cached_towers, material_of, sources_of
+from plait.training.material import Material, cached_towers, material_of, sources_of, worded
 from plait.training.optimise import build_optimiser, parameter_groups
 from plait.training.precision import channels_last, resolve
 from plait.training.rows import InOrder, RowPlan
 from plait.training.run_folder import RunFolder
+from plait.training.sampling import TaskSampler
 from plait.training.saving import Saver
 from plait.training.schema import Recipe, Stage
 from plait.training.signals import StopRequest, stop_on_signals
 from plait.training.supply import FeatureSource, Source, Supply
+from plait.training.targets import Targets, known_of
 from plait.training.update import Updater
 from plait.training.validation import Validator
 from plait.training.watch import Recorder
@@ -90,10 +92,9 @@ class StageRunner:
                 f"The {recipe.evaluation.split} split is empty: the last weights are kept, and "
                 "nothing stops early."
             )
-        self.answers = self._answers(dataset)
-        self.model = build.build_model(
-            recipe, self.training.texts, () if self.answers is None else self.answers.answers
-        )
+        self.known = known_of(recipe, self.training.samples)
+        texts = [text for stage in recipe.stages for text in self._of_stage(stage).texts]
+        self.model = build.build_model(recipe, texts, self.known.labels)
         self.saver = Saver(recipe, self.model, folder, clock.seconds, main=self.main)
         self.model.to(accelerator.device)
 
@@ -105,12 +106,6 @@ class StageRunner:
                 "take no part."
             )
         return material
-
-    def _answers(self, dataset: PairDataset) -> AnswerSet | None:
-        """What an answer head chooses from: the most frequent answers of training."""
-        tasks = [task for stage in self.recipe.stages for task in stage.tasks]
-        sizes = [task.answers for task in tasks if task.objective == "answer"]
-        return answer_set(dataset.split("train"), top_k=max(sizes)) if sizes else None
 
     def run(self) -> Model:
         """The trained model, in evaluation mode on the CPU.
@@ -149,9 +144,10 @@ class StageRunner:
         dtype = resolve(stage.precision, device, trains_encoder=trains_encoder)
         if trains_encoder:
             channels_last(self.model)
-        sources = self._sources(self.training, stage, training=True)
+        material = self._of_stage(stage)
+        sources = self._sources(material, stage, training=True)
         plan = RowPlan(
-            self.training.counts,
+            material.counts,
             texts=stage.texts or recipe.data.texts,
             batch_size=stage.batch_size,
             seed=recipe.seed + 7919 * number,
@@ -159,6 +155,7 @@ class StageRunner:
             world=world,
             together=self.training.picture_numbers if stage.together else None,
         )
+        targets = self._targets(self.training)
         supply = Supply(
             plan,
             sources,
@@ -167,7 +164,8 @@ class StageRunner:
             rank=rank,
             world=world,
             change=feature_change(stage.features, recipe.seed, number, rank),
-            targets=self._targets(self.training),
+            targets=targets,
+            tasks=self._sampler(stage, targets, plan.steps, recipe.seed + 7919 * number),
         )
         group = distributed.group.WORLD if world > 1 else None
         updater = Updater(
@@ -229,32 +227,34 @@ class StageRunner:
             share=isinstance(self.model, FusionModel),
         )
 
-    def _targets(self, material: Material) -> AnswerTargets | None:
-        return None if self.answers is None else AnswerTargets(material.samples, self.answers)
+    def _of_stage(self, stage: Stage) -> Material:
+        """The training pairs, in the words of the stage."""
+        return self.training if stage.text is None else worded(self.training, stage.text)
+
+    def _targets(self, material: Material) -> Targets | None:
+        return Targets(material.samples, self.known) if self.known.labels else None
+
+    def _sampler(
+        self, stage: Stage, targets: Targets | None, steps: int, seed: int
+    ) -> TaskSampler | None:
+        if stage.sampling == "together" or len(stage.tasks) < 2:
+            return None
+        counts = {} if targets is None else targets.counts()
+        names = [task.objective for task in stage.tasks]
+        sizes = [counts.get(name, len(self.training)) for name in names]
+        temperature = stage.sampling_temperature
+        return TaskSampler(
+            stage.sampling, names, sizes, steps=steps, seed=seed, temperature=temperature
+        )
 
     def _validator(
         self, stage: Stage, dtype: torch.dtype
     ) -> Callable[[], tuple[float, dict[str, Any]]]:
-        sources = self._sources(self.validation, stage, training=False)
-        metric = watched_metric(self.recipe)
+        validation = self.validation if stage.text is None else worded(self.validation, stage.text)
+        sources = self._sources(validation, stage, training=False)
+        metric = watched_metric(self.recipe, stage)
         if isinstance(self.model, FusionModel):
-            targets = self._targets(self.validation)
-            assert targets is not None
-            return AnswerValidator(
-                self.model,
-                build.build_task(self.model, stage),
-                Supply(
-                    InOrder(self.validation.counts, AT_ONCE),
-                    sources,
-                    self.validation.groups,
-                    self.validation.ids,
-                    targets=targets,
-                ),
-                targets,
-                metric=metric,
-                device=self.accelerator.device,
-                dtype=dtype,
-            )
+            return self._fusion_validator(self.model, stage, validation, sources, metric, dtype)
         cached = all(isinstance(source, FeatureSource) for source in sources.values())
         return Validator(
             self.model,
@@ -266,6 +266,30 @@ class StageRunner:
             device=self.accelerator.device,
             dtype=dtype,
             chunk=FEATURES_AT_ONCE if cached else TOKENS_AT_ONCE,
+        )
+
+    def _fusion_validator(
+        self,
+        model: FusionModel,
+        stage: Stage,
+        material: Material,
+        sources: dict[str, Source],
+        metric: str,
+        dtype: torch.dtype,
+    ) -> FusionValidator:
+        task = build.build_task(model, stage)
+        assert isinstance(task, FusionTask)
+        targets = Targets(material.samples, self.known)
+        supply = Supply(
+            InOrder(material.counts, AT_ONCE),
+            sources,
+            material.groups,
+            material.ids,
+            targets=targets,
+        )
+        device = self.accelerator.device
+        return FusionValidator(
+            model, task, supply, targets, metric=metric, device=device, dtype=dtype
         )
 
     def _run_loop(self, loop: StageLoop) -> None:

@@ -112,6 +112,7 @@ class Supply:
         rank, world: this process among how many.
         change: made to every batch at last (noise on features).
         targets: what the rows should answer; None for contrastive tasks.
+        tasks: (epoch, position in the epoch) to the tasks of a batch; None: all of them.
         ahead: batches to prepare in the background while the last one trains; 0 for none.
     """
 
@@ -126,9 +127,10 @@ class Supply:
         world: int = 1,
         change: Change | None = None,
         targets: Targets | None = None,
+        tasks: Callable[[int, int], tuple[str, ...]] | None = None,
         ahead: int = 2,
     ) -> None:
-        self.targets = targets
+        self.targets, self.tasks = targets, tasks
         self.plan, self.sources, self.ids = plan, dict(sources), ids
         self.groups = torch.from_numpy(np.asarray(groups, dtype=np.int64))
         self.rank, self.world, self.change = rank, world, change
@@ -148,6 +150,7 @@ class Supply:
             groups=self.groups[torch.from_numpy(rows.sample)],
             modalities={name: source(rows) for name, source in self.sources.items()},
             targets={} if self.targets is None else self.targets(rows),
+            tasks=() if self.tasks is None else self.tasks(epoch, number),
         )
         return batch if self.change is None else self.change(batch, epoch, number)
 

@@ -1,0 +1,266 @@
+"""Fusion models learn to answer, in one stage or several, with one task or many."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from plait.core.batch import Batch
+from plait.core.errors import DataError, RecipeError
+from plait.data import open_dataset
+from plait.evaluation.evaluate_answers import evaluate_answers
+from plait.models.fusion_model import FusionModel
+from plait.models.joints import JOINTS
+from plait.models.storage import load_model
+from plait.training.build import build_model
+from plait.training.material import material_of, sources_of
+from plait.training.recipe import check
+from plait.training.rows import RowPlan
+from plait.training.run import RunResult, train
+from plait.training.run_folder import RunFolder
+
+COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220)}
+SMALL = {"layers": 1, "heads": 2, "hidden": 16}
+SIZES: dict[str, dict[str, Any]] = {
+    "visual_bert": SMALL,
+    "uniter": SMALL,
+    "uniter_two_stream": {"heads": 2, "hidden": 16, "layers": 2},
+    "vilbert": {
+        **SMALL,
+        "image": {"width": 8, "layers": 1, "heads": 2, "hidden": 16},
+        "joint": {"width": 8, "heads": 2},
+    },
+    "lxmert": {
+        "heads": 2,
+        "hidden": 16,
+        "text_layers": 1,
+        "image_layers": 1,
+        "cross_layers": 1,
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """48 pictures of one colour, each with two questions, as VQA v2's files."""
+    folder = tmp_path_factory.mktemp("questions")
+    asked: list[dict[str, Any]] = []
+    answered: list[dict[str, Any]] = []
+    for number in range(48):
+        name = list(COLOURS)[number % 2]
+        shade = tuple(max(0, value - number // 4 * 3) for value in COLOURS[name])
+        Image.new("RGB", (16, 16), shade).save(folder / f"picture_{number:012d}.png")
+        for text, answer in (
+            ("what colour is it?", name),
+            ("is it red?", "yes" if name == "red" else "no"),
+        ):
+            key = {"question_id": len(asked), "image_id": number}
+            asked.append({**key, "question": text})
+            answered.append(
+                {**key, "answers": [{"answer": answer}] * 10, "multiple_choice_answer": answer}
+            )
+    (folder / "v2_questions.json").write_text(json.dumps({"questions": asked}))
+    (folder / "v2_annotations.json").write_text(json.dumps({"annotations": answered}))
+    return folder
+
+
+def recipe_of(source: Path | str, **changes: Any) -> Any:
+    """A recipe that trains in a second; ``stage`` changes its one stage, ``model`` the model."""
+    stage = {
+        "name": "answers",
+        "tasks": [{"objective": "answer"}],
+        "train": {"image.encoder": "full", "text.encoder": "full"},
+        "epochs": 12,
+        "batch_size": 32,
+        "precision": "float32",
+        "optimiser": {"lr": 0.01},
+        **changes.pop("stage", {}),
+    }
+    model = {
+        "kind": "fusion",
+        "dim": 8,
+        "fusion": "concat",
+        "towers": {
+            "image": {"encoder": "scratch/cnn", "options": {"size": 16, "widths": [4, 8]}},
+            "text": {
+                "encoder": "scratch/transformer",
+                "options": {"width": 8, "layers": 1, "heads": 2, "max_length": 16},
+                "vocabulary": {"kind": "word", "size": 100},
+            },
+        },
+        **changes.pop("model", {}),
+    }
+    return check(
+        {
+            "name": "tiny",
+            "data": {"source": str(source), "texts": "first"},
+            "model": model,
+            "stages": changes.pop("stages", [stage]),
+            **changes,
+        }
+    )
+
+
+def run(recipe: Any, out: Path) -> RunResult:
+    return train(recipe, out=out)
+
+
+def test_it_learns_saves_and_answers_the_same_after_loading(
+    questions: Path, tmp_path: Path
+) -> None:
+    result = run(recipe_of(questions), tmp_path / "run")
+    assert result.metrics["vqa"]["accuracy"] > 90
+    assert result.metrics["controls"]["shuffled_pictures"] < result.metrics["vqa"]["accuracy"]
+    model = load_model(tmp_path / "run")
+    assert isinstance(model, FusionModel)
+    assert set(model.labels("answer")) == {"red", "blue", "yes", "no"}
+    test = open_dataset(str(questions)).split("test")
+    again = evaluate_answers(model, test, controls=False)
+    assert again["vqa"] == result.metrics["vqa"]
+
+
+@pytest.mark.parametrize("kind", JOINTS)
+def test_every_way_of_joining_trains_one_update(kind: str, questions: Path, tmp_path: Path) -> None:
+    fusion = {"kind": kind, "options": SIZES.get(kind, {})}
+    stage = {"epochs": None, "steps": 1, "together": True}
+    model: dict[str, Any] = {"fusion": fusion}
+    recipe = recipe_of(questions, stage=stage, model=model, evaluation={"test": None})
+    run(recipe, tmp_path / "run")
+    before = load_model(tmp_path / "run").state_dict()
+    assert all(torch.isfinite(value).all() for value in before.values())
+
+
+def test_sharing_a_picture_among_its_questions_changes_no_answer(questions: Path) -> None:
+    recipe = recipe_of(questions, stage={"together": True, "batch_size": 96})
+    material = material_of(open_dataset(str(questions)))
+    model = build_model(recipe, material.texts, {"answer": ["yes", "no"]})
+    assert isinstance(model, FusionModel)
+    rows = RowPlan(
+        material.counts, texts="first", batch_size=96, seed=0, together=material.picture_numbers
+    ).batch(0, 0)
+    pictures = material.picture_numbers[rows.sample]
+    assert (pictures[::2] == pictures[1::2]).all()  # the two questions of each come together
+    model.eval()
+    logits = []
+    for share in (False, True):
+        sources = sources_of(material, model, {}, share=share)
+        parts = {name: source(rows) for name, source in sources.items()}
+        assert len(parts["image"].tensors["pixels"]) == (48 if share else 96)
+        logits.append(model.answer(Batch([""] * 96, torch.arange(96), parts)))
+    assert torch.allclose(logits[0], logits[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("balance", ["fixed", "uncertainty", "gradients"])
+@pytest.mark.parametrize("sampling", ["together", "round_robin", "temperature"])
+def test_several_tasks_in_one_stage(
+    balance: str, sampling: str, questions: Path, tmp_path: Path
+) -> None:
+    tasks = [
+        {"objective": "answer"},
+        {"objective": "wra"},
+        {"objective": "mlm"},
+    ]
+    recipe = recipe_of(
+        questions,
+        model={"fusion": {"kind": "shared_attention", "options": {"layers": 1, "heads": 2}}},
+        stage={
+            "tasks": tasks,
+            "epochs": 2,
+            "balance": balance,
+            "sampling": sampling,
+            "text": "{question} {answer}",
+        },
+        evaluation={"test": None},
+    )
+    result = run(recipe, tmp_path / "run")
+    updates = [r for r in RunFolder(result.run).records() if r["kind"] == "update"]
+    named = [{"answer", "wra", "mlm"} & set(record["parts"]) for record in updates]
+    if sampling == "together":
+        assert all(len(names) == 3 for names in named)
+        assert "agreement/answer-wra" in updates[0]["parts"]
+        assert -1 <= updates[0]["parts"]["agreement/answer-wra"] <= 1
+    else:
+        assert all(len(names) == 1 for names in named)
+    if sampling == "round_robin":
+        assert named[:3] == [{"answer"}, {"wra"}, {"mlm"}]
+    checks = [r for r in RunFolder(result.run).records() if r["kind"] == "validation"]
+    assert {"vqa", "match", "loss"} <= set(checks[-1])
+
+
+def test_pretraining_then_answers(questions: Path, tmp_path: Path) -> None:
+    shared = {"train": {"image.encoder": "full", "text.encoder": "full"}, "precision": "float32"}
+    stages = [
+        {
+            "name": "pretraining",
+            "tasks": [{"objective": "mlm"}, {"objective": "match"}],
+            "text": "{question} {answer}",
+            "epochs": 1,
+            "batch_size": 32,
+            **shared,
+        },
+        {
+            "name": "answers",
+            "tasks": [{"objective": "answer", "loss": "bce"}],
+            "epochs": 1,
+            "batch_size": 32,
+            **shared,
+        },
+    ]
+    fusion: dict[str, Any] = {"kind": "uniter", "options": SIZES["uniter"]}
+    result = run(recipe_of(questions, stages=stages, model={"fusion": fusion}), tmp_path / "run")
+    assert 0 <= result.metrics["vqa"]["accuracy"] <= 100
+
+
+def test_mistakes_are_named(questions: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no fusion 'conct', did you mean 'concat'"):
+        recipe_of(questions, model={"fusion": "conct"})
+    with pytest.raises(RecipeError, match="'info_nce' is no objective of a model of kind fusion"):
+        recipe_of(questions, stage={"tasks": [{"objective": "info_nce"}]})
+    with pytest.raises(DataError, match="needs the label 'caption'"):
+        run(recipe_of(questions, stage={"text": "{caption}"}), tmp_path / "a")
+    with pytest.raises(RecipeError, match="mrfr hides regions from a system"):
+        run(recipe_of(questions, stage={"tasks": [{"objective": "mrfr"}]}), tmp_path / "b")
+    with pytest.raises(DataError, match="at least two classes"):
+        run(recipe_of(questions, stage={"tasks": [{"objective": "classify"}]}), tmp_path / "c")
+
+
+def test_a_stopped_run_goes_on_bitwise(
+    questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Balances, samplers and masks follow from the position, or are in the checkpoint."""
+    from plait.core.errors import Interrupted
+    from plait.training.loop import StageLoop
+
+    recipe = recipe_of(
+        questions,
+        model={"fusion": {"kind": "shared_attention", "options": {"layers": 1, "heads": 2}}},
+        stage={
+            "tasks": [{"objective": "answer"}, {"objective": "mlm"}, {"objective": "match"}],
+            "epochs": 3,
+            "balance": "gradients",
+        },
+        evaluation={"test": None},
+        checkpoints={"steps": 1},
+    )
+    run(recipe, tmp_path / "whole")
+    saved: list[int] = []
+    original: Callable[..., None] = StageLoop._save_if_due
+
+    def stop_once(self: StageLoop) -> None:
+        original(self)
+        saved.append(self.position.run_step)
+        if len(saved) == 3:
+            raise Interrupted("here")
+
+    monkeypatch.setattr(StageLoop, "_save_if_due", stop_once)
+    with pytest.raises(Interrupted):
+        run(recipe, tmp_path / "broken")
+    train(recipe, out=tmp_path / "broken", resume=True)
+    one, other = (load_model(tmp_path / name).state_dict() for name in ("whole", "broken"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
