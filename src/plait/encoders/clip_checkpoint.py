@@ -256,7 +256,7 @@ def read_weights(folder: Path, names: tuple[str, ...]) -> tuple[dict[str, Tensor
             weights = load_file(path)
         else:
             stored = torch.load(path, map_location="cpu", weights_only=True)
-            weights = stored.get("state_dict", stored)
+            weights = _state_dict(stored, path)
     except (SafetensorError, RuntimeError, EOFError, KeyError) as problem:
         raise ModelError(f"{path} is damaged or no state dict: {problem}") from problem
     except Exception as problem:
@@ -267,6 +267,17 @@ def read_weights(folder: Path, names: tuple[str, ...]) -> tuple[dict[str, Tensor
             " safetensors where you trust it"
         ) from problem
     return weights, path
+
+
+def _state_dict(stored: Any, path: Path) -> dict[str, Tensor]:
+    """What a torch file holds, or its entry ``state_dict``."""
+    found = stored.get("state_dict", stored) if isinstance(stored, dict) else stored
+    if not isinstance(found, dict):
+        raise ModelError(f"{path} holds no state dict but a {type(found).__name__}")
+    strange = next((key for key, value in found.items() if not isinstance(value, Tensor)), None)
+    if strange is not None:
+        raise ModelError(f"{path} holds no state dict: {strange!r} is no tensor")
+    return dict(found)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:

@@ -94,7 +94,7 @@ def load_checkpoint(
         raise ModelError(f"no file or folder {str(path)!r}")
     folder, names = (path, FILES) if path.is_dir() else (path.parent, (path.name,))
     weights, where = read_weights(folder, names)
-    weights = _modern(weights, where)
+    weights = _modern(weights)
     kind, prefix = _kind(weights, where)
     config = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
     _check_config(kind, config, folder)
@@ -111,12 +111,10 @@ def load_checkpoint(
     return Published(system.eval(), {name: head.eval() for name, head in heads.items()}, left)
 
 
-def _modern(weights: Mapping[str, Any], where: Path) -> dict[str, Tensor]:
+def _modern(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Names without ``module.`` of DataParallel, and with LayerNorm's weight and bias."""
     found = {}
     for key, value in weights.items():
-        if not isinstance(value, torch.Tensor):
-            raise ModelError(f"{where} is no state dict: {key!r} is no tensor")
         key = key.removeprefix("module.")
         for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
             key = key.removesuffix(old) + new if key.endswith(old) else key

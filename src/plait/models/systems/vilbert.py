@@ -188,8 +188,8 @@ def _with_whole(
     seen = inputs.region_mask if masked is None else inputs.region_mask & ~masked
     total = inputs.features.sum(dim=1, keepdim=True)
     mean = total / seen.sum(dim=1).clamp(min=1)[:, None, None]
-    box = inputs.boxes.new_tensor(WHOLE).expand(len(mean), 1, 4)
     present = inputs.region_mask.any(dim=1, keepdim=True)
+    box = inputs.boxes.new_tensor(WHOLE) * present[..., None]
     return (
         torch.cat([mean, inputs.features], dim=1),
         torch.cat([box, inputs.boxes], dim=1),
