@@ -123,6 +123,7 @@ def inspect(source: str | Path, *, columns: Mapping[str, str] | None = None) -> 
     from plait.data.audit_questions import describe
 
     dataset = open_dataset(source, columns=columns, on_bad_row="skip")
+    questions = describe(dataset.samples)
     kinds: dict[str, int] = {}
     for bad in dataset.skipped:
         kinds[bad.kind] = kinds.get(bad.kind, 0) + 1
@@ -134,7 +135,7 @@ def inspect(source: str | Path, *, columns: Mapping[str, str] | None = None) -> 
         "texts": dataset.texts,
         "splits": dataset.split_counts,
         "languages": dataset.language_counts,
-        "questions": describe(dataset.samples),
+        "questions": questions,
         "notes": list(dataset.notes),
         "skipped": {
             "count": len(dataset.skipped),
@@ -148,16 +149,14 @@ def inspect(source: str | Path, *, columns: Mapping[str, str] | None = None) -> 
                 "image": None if sample.image is None else sample.image.name,
                 "texts": list(sample.texts),
                 "split": split,
-                **_answers(sample),
+                **({"answers": _answers(sample)} if questions else {}),
             }
             for sample, split in list(zip(dataset, dataset.splits, strict=True))[:3]
         ],
     }
 
 
-def _answers(sample: Sample) -> dict[str, Any]:
-    """The answers of a question, for an example; {} for other samples."""
-    if "question" not in sample.labels:
-        return {}
+def _answers(sample: Sample) -> list[Any]:
+    """What people answered, as the source spells it."""
     answer = sample.labels.get("answer")
-    return {"answers": list(sample.labels.get("answers", () if answer is None else (answer,)))}
+    return list(sample.labels.get("answers", () if answer is None else (answer,)))

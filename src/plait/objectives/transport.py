@@ -54,9 +54,11 @@ def ipot(
         plan = real.to(near.dtype)
         rows = real.any(dim=2, keepdim=True)  # (B, N, 1): none real where the other side is empty
         columns = real.any(dim=1, keepdim=True)  # (B, 1, M)
-        row_weight = rows / rows.sum(dim=1, keepdim=True).clamp(min=1)
-        column_weight = columns / columns.sum(dim=2, keepdim=True).clamp(min=1)
-        right = column_weight.to(near.dtype)
+        row_weight, column_weight = (
+            side.to(near.dtype) / side.sum(dim=(1, 2), keepdim=True).clamp(min=1)
+            for side in (rows, columns)
+        )
+        right = column_weight
         for _ in range(iterations):
             kernel = near * plan
             left = row_weight / (kernel * right).sum(2, keepdim=True).masked_fill(~rows, 1)
