@@ -10,7 +10,7 @@ model.similarity(images=["a.jpg"], texts=["a red apple"])
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -86,6 +86,46 @@ def train(
     folder = Path(out) if out is not None else _new_run_folder(loaded.name)
     result = run_training(loaded, out=folder, resume=resume)
     return result.to_json() if result.is_main else None
+
+
+def compare(
+    recipe: Source,
+    over: str,
+    *,
+    data: Source | None = None,
+    out: Source | None = None,
+    overrides: Sequence[str] = (),
+    tell: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Trains a recipe once for each value of a key and compares the runs.
+
+    Args:
+        recipe: a YAML file or a name of `plait recipes`.
+        over: ``"model.fusion=concat,late,gated"``.
+        data: replaces the data of the recipe.
+        out: folder of the runs and of the table; finished runs in it are reused.
+        overrides: for all runs.
+        tell: is told which run begins.
+
+    Returns:
+        ``out``, and ``rows``: ``value``, ``measure``, ``quality`` with ``low`` and ``high``,
+        ``parameters``, ``seconds``, ``step_ms``, ``latency_ms``, ``run``.
+    """
+    from dataclasses import asdict
+
+    from plait.training.compare import compare as run_comparison
+
+    name = Path(recipe).stem
+    folder = Path(out) if out is not None else _new_run_folder(f"compare-{name}")
+    rows = run_comparison(
+        recipe,
+        over,
+        out=folder,
+        data=None if data is None else str(data),
+        overrides=overrides,
+        tell=tell,
+    )
+    return {"out": str(folder), "rows": [asdict(row) for row in rows]}
 
 
 def _new_run_folder(name: str) -> Path:
@@ -196,15 +236,27 @@ def search(
     where: str | None = None,
     run: Source | None = None,
     sheet: Source | None = None,
+    rerank: Source | None = None,
 ) -> list[dict[str, Any]]:
-    """The ``k`` nearest rows of an index to words or to a picture: ``{id, score, path, text}``."""
+    """The ``k`` nearest rows of an index to words or to a picture: ``{id, score, path, text}``.
+
+    With ``rerank``, the run of a fusion model trained to match, the nearest rows (at least 50) are
+    put in its order first, and each has its log odds as ``match``.
+    """
+    from plait.models.kinds import fused
     from plait.retrieval import contact_sheet, open_index
+    from plait.retrieval.rerank import CANDIDATES
+    from plait.retrieval.rerank import rerank as in_better_order
 
     if (query is None) == (image is None):
         raise UserError("give words to look for, or --image FILE, one of the two")
     opened = open_index(index, model=None if run is None else _aligned(run, "search"))
     wanted = query if query is not None else Path(str(image))
-    hits = opened.search(wanted, k=k, where=where)
+    hits = opened.search(wanted, k=k if rerank is None else max(k, CANDIDATES), where=where)
+    if rerank is not None:
+        judge = fused(load(rerank), "reranking")
+        scale = float(opened.model.scale.detach())
+        hits = in_better_order(judge, wanted, hits, scale=scale)[:k]
     if sheet is not None:
         contact_sheet([(wanted, hits)], Path(sheet))
     return hits
@@ -329,6 +381,7 @@ __all__: Sequence[str] = [
     "ask",
     "audit",
     "classify",
+    "compare",
     "convert",
     "demo",
     "doctor",

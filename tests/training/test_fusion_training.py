@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from plait.core.batch import Batch
-from plait.core.errors import DataError, RecipeError
+from plait.core.errors import DataError, ModelError, RecipeError
 from plait.data import open_dataset
 from plait.evaluation.evaluate_answers import evaluate_answers
 from plait.models.fusion_model import FusionModel
@@ -217,8 +217,32 @@ def test_pretraining_then_answers(questions: Path, tmp_path: Path) -> None:
     assert 0 <= result.metrics["vqa"]["accuracy"] <= 100
 
 
+def test_a_run_starts_from_another_with_an_account(questions: Path, tmp_path: Path) -> None:
+    joint = {"fusion": {"kind": "shared_attention", "options": {"layers": 1, "heads": 2}}}
+    stage = {
+        "tasks": [{"objective": "mlm"}, {"objective": "match"}],
+        "text": "{question} {answer}",
+        "epochs": 1,
+    }
+    quiet = {"evaluation": {"test": None}}
+    first = recipe_of(questions, model=joint, stage=stage, **quiet)
+    run(first, tmp_path / "pre")
+    model = {**joint, "init_from": str(tmp_path / "pre")}
+    one_step = {"epochs": None, "steps": 1, "optimiser": {"lr": 1e-12}}
+    with pytest.raises(ModelError, match=r"left over \(the first is 'heads.match.*leave=\["):
+        run(recipe_of(questions, model=model, stage=one_step, **quiet), tmp_path / "a")
+    model["init_from"] = {"run": str(tmp_path / "pre"), "leave": ["heads.match", "heads.mlm"]}
+    result = run(recipe_of(questions, model=model, stage=one_step, **quiet), tmp_path / "b")
+    (note,) = [note for note in result.notes if note.startswith("Started from")]
+    assert "(heads.answer) new" in note and "(heads.match, heads.mlm) left over" in note
+    before, after = (load_model(tmp_path / name).state_dict() for name in ("pre", "b"))
+    shared = [name for name in before if not name.startswith("heads")]
+    assert shared
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in shared)
+
+
 def test_mistakes_are_named(questions: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="no fusion 'conct', did you mean 'concat'"):
+    with pytest.raises(RecipeError, match="no fusion 'conct'; did you mean 'concat'"):
         recipe_of(questions, model={"fusion": "conct"})
     with pytest.raises(RecipeError, match="'info_nce' is no objective of a model of kind fusion"):
         recipe_of(questions, stage={"tasks": [{"objective": "info_nce"}]})

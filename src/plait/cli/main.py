@@ -39,6 +39,7 @@ MAIN, USE, ABOUT = "The main job", "Use a trained model", "About this installati
 app.command("demo", rich_help_panel=MAIN)(demo.demo)
 app.add_typer(data.app, name="data", rich_help_panel=MAIN)
 app.command("train", rich_help_panel=MAIN)(train.train)
+app.command("compare", rich_help_panel=MAIN)(compare.compare)
 app.command("evaluate", rich_help_panel=MAIN)(evaluate.evaluate)
 app.command("index", rich_help_panel=USE)(index.index)
 app.command("search", rich_help_panel=USE)(search.search)

@@ -24,13 +24,19 @@ def search(
         Path | None, typer.Option(help="The run folder, if it moved since the index was made.")
     ] = None,
     sheet: Annotated[Path | None, typer.Option(help="Also draw the results into this PNG.")] = None,
+    rerank: Annotated[
+        Path | None,
+        typer.Option(help="A fusion run trained to match: it orders the nearest results anew."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Search an index by words (in any language the model knows) or by a picture."""
     from plait import api
 
     api.tune_process()
-    hits = api.search(index, query, image=image, k=k, where=where, run=run, sheet=sheet)
+    hits = api.search(
+        index, query, image=image, k=k, where=where, run=run, sheet=sheet, rerank=rerank
+    )
 
     def page() -> None:
         rows = [

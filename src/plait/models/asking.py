@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,17 +32,19 @@ def answer_logits(
     pictures: Sequence[MediaRef],
     questions: Sequence[str],
     *,
+    head: str = "answer",
     batch_size: int = QUESTIONS_AT_ONCE,
     change: Change | None = None,
     on_error: Callable[[int, DataError], None] | None = None,
 ) -> Iterator[Tensor]:
-    """(B, A) float32 logits of the answers, batch after batch.
+    """(B, A) float32 logits of a head, batch after batch.
 
     Args:
-        model: with an answer head.
+        model: with that head.
         pictures: one for each question; a picture that several questions share is read and
             encoded once a batch.
         questions: as many.
+        head: ``answer``, or ``match`` for whether a text belongs to its picture.
         batch_size: questions at once.
         change: made to every batch, e.g. to hide a modality.
         on_error: is told the question and the error of a picture that cannot be used; None raises.
@@ -56,8 +59,30 @@ def answer_logits(
         if change is not None:
             batch = change(batch)
         with answering(model) as device:
-            logits = model.answer(batch.to(device)).float().cpu()
+            fused = model.fuse(batch.to(device))
+            logits = model.head(head)(model.vector(fused)).float().cpu()
         yield logits
+
+
+def match_scores(
+    model: FusionModel, pictures: Sequence[MediaRef], texts: Sequence[str], **options: Any
+) -> np.ndarray:
+    """(n,) float32 log odds that each text belongs to its picture.
+
+    Args:
+        model: trained with the objective ``match`` or ``wra``.
+        pictures: n.
+        texts: n.
+        options: as for `answer_logits`.
+
+    Raises:
+        ModelError: the model was not trained to match.
+        DataError: a picture that cannot be used.
+    """
+    found = [np.zeros(0, np.float32)]
+    for logits in answer_logits(model, pictures, texts, head="match", **options):
+        found.append((logits[:, 1] - logits[:, 0]).numpy())
+    return np.concatenate(found)
 
 
 def batch_of(

@@ -149,16 +149,24 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Raises:
         ModelError: a missing or damaged file, or names or shapes that differ, the first named.
     """
+    fill(model, read_weights(path), str(path))
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name.
+
+    Raises:
+        ModelError: a missing or damaged file.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not path.exists():
         raise ModelError(f"{path} is missing")
     try:
-        state = load_file(path)
+        return load_file(path)
     except SafetensorError as problem:
         raise ModelError(f"{path} is damaged: {problem}") from problem
-    fill(model, state, str(path))
 
 
 def fill(module: nn.Module, state: dict[str, Tensor], where: str) -> None:

@@ -26,6 +26,7 @@ from plait.training import schema
 from plait.training.balance import Balance
 from plait.training.combinations import FUSION, HEADS, PARTS, TEMPERATURE, part_names
 from plait.training.fusion_tasks import FusionTask, Objective
+from plait.training.init_from import tokenizer_of
 from plait.training.optimise import part_of
 from plait.training.tasks import Contrast, ContrastiveTask, Softening, Task
 
@@ -49,7 +50,8 @@ def build_model(
     """
     torch.manual_seed(recipe.seed)
     model = recipe.model
-    encoders = {name: _build_encoder(name, part, texts) for name, part in model.towers.items()}
+    run = None if model.init_from is None else model.init_from.run
+    encoders = {name: _build_encoder(name, part, texts, run) for name, part in model.towers.items()}
     if model.kind == "fusion":
         return _build_fusion(recipe, encoders, labels or {})
     towers = {
@@ -64,9 +66,13 @@ def build_model(
     )
 
 
-def _build_encoder(modality: str, tower: schema.Tower, texts: Sequence[str]) -> Encoder:
+def _build_encoder(
+    modality: str, tower: schema.Tower, texts: Sequence[str], run: str | None
+) -> Encoder:
     options = dict(tower.options)
-    if tower.vocabulary is not None:
+    if tower.vocabulary is not None and run is not None:
+        options["tokenizer"] = tokenizer_of(run, modality)
+    elif tower.vocabulary is not None:
         options["tokenizer"] = train_tokenizer(
             texts, kind=tower.vocabulary.kind, vocabulary=tower.vocabulary.size
         )
@@ -85,7 +91,8 @@ def _build_fusion(
 ) -> FusionModel:
     model = recipe.model
     assert model.fusion is not None
-    joint = build_joint(model.fusion.kind, encoders, model.dim, **model.fusion.options)
+    options = {**model.sizes.get(model.fusion.kind, {}), **model.fusion.options}
+    joint = build_joint(model.fusion.kind, encoders, model.dim, **options)
     objectives = {task.objective for stage in recipe.stages for task in stage.tasks}
     heads: dict[str, AnyHead] = {
         name: Head(joint.width, labels[name]) for name in ("answer", "classify") if name in labels

@@ -118,6 +118,10 @@ def _fusion_faults(recipe: Recipe) -> Iterator[Fault]:
             f"no fusion {model.fusion.kind!r}{hint} (known: {', '.join(JOINTS)})",
         )
 
+    for kind in model.sizes:
+        if kind not in JOINTS:
+            yield ("model", "sizes", kind), f"no fusion {kind!r}{did_you_mean(kind, JOINTS)}"
+
 
 def _stage_faults(recipe: Recipe, stage: Stage) -> Iterator[Fault]:
     if (stage.epochs is None) == (stage.steps is None):
@@ -173,7 +177,8 @@ def _task_faults(recipe: Recipe, stage: Stage) -> Iterator[Fault]:
 
 def _foreign_faults(task: Task, place: Place) -> Iterator[Fault]:
     for name in ("soften", "direction", "modalities"):
-        if name in task.model_fields_set:
+        # Not "was it given": a run's own recipe spells every default out.
+        if getattr(task, name) != Task.model_fields[name].default:
             yield (*place, name), f"belongs to {' and '.join(CONTRASTIVE)}, not {task.objective}"
 
 

@@ -147,11 +147,29 @@ def sources_of(
             sources[name] = FeatureSource(features[name], "text" if name == "text" else "sample")
         elif isinstance(preprocess, TextPreprocess):
             sources[name] = TokenSource(material.texts, preprocess)
+        elif isinstance(preprocess, RegionPreprocess):
+            sources[name] = _region_source(material, preprocess, augment)
         else:
             sources[name] = _pixel_source(
                 material, preprocess, augment, cache_pixels, share=share and augment is None
             )
     return sources
+
+
+def _region_source(
+    material: Material, preprocess: RegionPreprocess, augment: Augment | None
+) -> RegionSource:
+    if augment is not None:
+        raise RecipeError("regions that a detector found before cannot be augmented: leave it out")
+
+    def load(positions: Sequence[int]) -> ModalityInput:
+        return load_regions(
+            [material.pictures[i] for i in positions],
+            preprocess,
+            on_error=lambda place, error: material.failed(int(positions[place]), error),
+        )
+
+    return RegionSource(load)
 
 
 def _pixel_source(

@@ -137,6 +137,24 @@ class Joint(Section):
         return {"kind": value} if isinstance(value, str) else value
 
 
+class InitFrom(Section):
+    """Start from another run's weights. A bare word is short for ``{run: WORD}``.
+
+    Attributes:
+        run: its folder.
+        leave: beginnings of the names of weights that this model has no place for, e.g.
+            ``[heads.mlm]``; ``["*"]`` allows any. Without leave they are an error.
+    """
+
+    run: str
+    leave: list[str] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"run": value} if isinstance(value, str) else value
+
+
 class Model(Section):
     """What is trained.
 
@@ -147,6 +165,9 @@ class Model(Section):
         towers: by modality.
         temperature, bias: of alignment; ``bias`` starts the sigmoid loss's bias.
         fusion: of fusion models.
+        sizes: options of ways of joining, by kind, for whichever ``fusion`` names; so that
+            ``plait compare`` can exchange the kind alone.
+        init_from: a run whose weights, and tokenizer, this one starts from.
     """
 
     kind: Literal["alignment", "fusion"] = "alignment"
@@ -155,6 +176,8 @@ class Model(Section):
     temperature: Temperature = Temperature()
     bias: float | None = None
     fusion: Joint | None = None
+    sizes: dict[str, dict[str, Any]] = {}
+    init_from: InitFrom | None = None
 
 
 class Soften(Section):

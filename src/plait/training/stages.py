@@ -21,6 +21,7 @@ from plait.training.combinations import watched_metric
 from plait.training.features import augmentation, feature_change, frozen_features
 from plait.training.fusion_tasks import FusionTask
 from plait.training.fusion_validation import FusionValidator
+from plait.training.init_from import start_from
 from plait.training.loop import LoopPlan, Position, StageLoop
 from plait.training.material import Material, cached_towers, material_of, sources_of, worded
 from plait.training.optimise import build_optimiser, parameter_groups
@@ -95,6 +96,9 @@ class StageRunner:
         self.known = known_of(recipe, self.training.samples)
         texts = [text for stage in recipe.stages for text in self._of_stage(stage).texts]
         self.model = build.build_model(recipe, texts, self.known.labels)
+        if recipe.model.init_from is not None:
+            account = start_from(self.model, **recipe.model.init_from.model_dump())
+            self.notes.append(account.line())
         self.saver = Saver(recipe, self.model, folder, clock.seconds, main=self.main)
         self.model.to(accelerator.device)
 

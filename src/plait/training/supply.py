@@ -94,6 +94,21 @@ class PixelSource:
         return ModalityInput.of(pixels=pixels)
 
 
+class RegionSource:
+    """Regions that a detector found before, read as they are needed.
+
+    Args:
+        load: (positions of samples) to their regions, padded to the most of them.
+    """
+
+    def __init__(self, load: Callable[[Sequence[int]], ModalityInput]) -> None:
+        self.load = load
+
+    def __call__(self, rows: Rows) -> ModalityInput:
+        """``features_of_regions`` (B, N, D), ``boxes`` (B, N, 4) and their mask."""
+        return self.load([int(i) for i in rows.sample])
+
+
 Change = Callable[[Batch, int, int], Batch]
 """(batch, epoch, position in the epoch) to a batch."""
 
