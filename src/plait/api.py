@@ -137,7 +137,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Metrics of a run on a split of ``data`` (default: the data it was trained on), in percent."""
     from plait.evaluation import evaluate_alignment
-    from plait.evaluation.evaluate_answers import evaluate_answers
+    from plait.evaluation.evaluate_fusion import evaluate_fusion
     from plait.models.fusion_model import FusionModel
 
     columns = None
@@ -146,7 +146,7 @@ def evaluate(
     dataset = _open_split(data, split, on_bad_row, columns)
     model = load(run)
     if isinstance(model, FusionModel):
-        metrics = evaluate_answers(model, dataset)
+        metrics = evaluate_fusion(model, dataset)
     else:
         metrics = evaluate_alignment(model, dataset, on_bad_row=_checked(on_bad_row))
     return {"run": str(run), "split": split, **metrics}

@@ -21,6 +21,8 @@ COMMANDS = [
     ("data", "audit"),
     ("data", "convert"),
     ("train",),
+    ("compare",),
+    ("ask",),
     ("evaluate",),
     ("index",),
     ("search",),

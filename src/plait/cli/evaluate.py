@@ -26,8 +26,8 @@ def evaluate(
     result = api.evaluate(run, data=data, split=split, on_bad_row=on_bad_row)
 
     def page() -> None:
-        if "vqa" in result:
-            answer_table(result, f"Answers, {split} split")
+        if "retrieval" not in result:
+            answer_table(result, f"{split} split")
             return
         retrieval_table(result["retrieval"], f"Retrieval, {split} split")
         for language, figures in (result.get("languages") or {}).items():

@@ -64,13 +64,21 @@ def retrieval_table(retrieval: Mapping[str, Mapping[str, Any]], title: str = "Re
 
 
 def answer_table(result: Mapping[str, Any], title: str) -> None:
-    """Accuracy of answers, by type, and what is left of it without pictures or questions."""
-    rows = [("all questions", _interval(result["vqa"]))]
-    for name, figures in (result["vqa"].get("by_answer_type") or {}).items():
+    """Accuracy by head; of answers by type, and what is left without pictures or questions."""
+    rows = [
+        (name, _interval(result[key]))
+        for key, name in (
+            ("vqa", "all questions"),
+            ("classification", "classes"),
+            ("match", "does the text belong to the picture"),
+        )
+        if key in result
+    ]
+    for name, figures in (result.get("vqa", {}).get("by_answer_type") or {}).items():
         rows.append((name, _interval(figures)))
     for name, accuracy in (result.get("controls") or {}).items():
         rows.append((f"control: {name.replace('_', ' ')}", f"{accuracy:.1f}"))
-    table(title, ["questions", "accuracy, %"], rows)
+    table(title, ["", "accuracy, %"], rows)
 
 
 def _interval(figures: Mapping[str, Any]) -> str:

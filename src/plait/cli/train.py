@@ -52,8 +52,8 @@ def train(
     def page() -> None:
         if result.get("retrieval"):
             retrieval_table(result["retrieval"], f"Retrieval, {result['split']} split")
-        if result.get("vqa"):
-            answer_table(result, f"Answers, {result['split']} split")
+        elif result.keys() & {"vqa", "classification", "match"}:
+            answer_table(result, f"{result['split']} split")
         skipped = result.get("skipped", 0)
         if skipped:
             say(f"[yellow]{skipped} bad rows were skipped[/]; see `plait data audit`.")
@@ -61,8 +61,11 @@ def train(
         typer.echo(f"run: {run}")
         typer.echo(f"report: {run}/report.html")
         typer.echo("next:")
-        if "vqa" in result:
-            typer.echo(f'  plait ask {run} PICTURE "question"')
+        if result.keys() & {"vqa", "classification", "match"}:
+            if "vqa" in result:
+                typer.echo(f'  plait ask {run} PICTURE "question"')
+            if "match" in result:
+                typer.echo(f'  plait search INDEX "words" --rerank {run}')
             return
         typer.echo(f"  plait index {run} {data or 'PATH'} --out {run}/index")
         typer.echo(f'  plait search {run}/index "words"')

@@ -44,7 +44,15 @@ def curves(records: Sequence[Record]) -> list[Curve]:
     for record in records:
         starts.setdefault(record["stage"], record["run_step"])
     borders = tuple(starts.values())[1:]
-    charts = [_loss(updates, checks), _recall(checks), _rank(checks), *_steps(updates)]
+    charts = [
+        _loss(updates, checks),
+        _recall(checks),
+        _accuracy(checks),
+        _tasks(updates),
+        _agreement(updates),
+        _rank(checks),
+        *_steps(updates),
+    ]
     return [
         Curve(c.title, c.told, c.series, c.zero, c.mark, c.mark_label, borders)
         for c in charts
@@ -90,6 +98,62 @@ def _recall(checks: Sequence[Record]) -> Curve | None:
         mark=best,
         mark_label=f"best {best[1]:.1f}",
     )
+
+
+def _accuracy(checks: Sequence[Record]) -> Curve | None:
+    """Validation accuracy of fusion models, a line a head."""
+    drawn = []
+    heads = (("vqa", "answers"), ("classification", "classes"), ("match", "pairs"))
+    for style, (key, name) in enumerate(heads, 1):
+        points = [(r["run_step"], r[key]["accuracy"]) for r in checks if key in r]
+        if points:
+            drawn.append(Series(name, thinned(points, MOST), style))
+    if not drawn:
+        return None
+    told = "; ".join(f"{line.name} end at {line.points[-1][1]:.1f} percent" for line in drawn)
+    return Curve("Validation accuracy, %", f"{told}.", tuple(drawn), zero=False)
+
+
+def _tasks(updates: Sequence[Record]) -> Curve | None:
+    """The losses of several tasks."""
+    names = dict.fromkeys(name for r in updates for name in r["parts"] if "/" not in name)
+    if len(names) < 2:
+        return None
+    drawn = tuple(
+        Series(
+            name,
+            thinned(
+                [(r["run_step"], r["parts"][name]) for r in updates if name in r["parts"]], MOST
+            ),
+            1 + place % 4,
+        )
+        for place, name in enumerate(names)
+    )
+    told = "; ".join(f"{line.name} ends at {line.points[-1][1]:.3g}" for line in drawn)
+    return Curve("Loss of each task", f"{told}.", drawn)
+
+
+def _agreement(updates: Sequence[Record]) -> Curve | None:
+    """Cosines between the tasks' gradients: below zero they pull against one another."""
+    names = dict.fromkeys(
+        name for r in updates for name in r["parts"] if name.startswith("agreement/")
+    )
+    if not names:
+        return None
+    drawn = tuple(
+        Series(
+            name.removeprefix("agreement/").replace("-", " and "),
+            thinned(
+                [(r["run_step"], r["parts"][name]) for r in updates if name in r["parts"]], MOST
+            ),
+            1 + place % 4,
+        )
+        for place, name in enumerate(names)
+    )
+    below = sum(y < 0 for line in drawn for _, y in line.points)
+    count = sum(len(line.points) for line in drawn)
+    told = f"The tasks' gradients pull against one another in {below} of {count} measurements."
+    return Curve("Agreement of the tasks' gradients (cosine)", told, drawn, zero=False)
 
 
 def _rank(checks: Sequence[Record]) -> Curve | None:

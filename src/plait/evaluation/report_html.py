@@ -10,6 +10,7 @@ from typing import Any
 
 from plait.evaluation.curves import Curve
 from plait.evaluation.plots import bars, histogram, line_chart
+from plait.evaluation.report_answers import HEADS, answers
 from plait.evaluation.report_data import ReportData
 from plait.evaluation.report_examples import mistakes, pictures, searches
 from plait.evaluation.report_results import results
@@ -41,6 +42,7 @@ def page(data: ReportData, curves: Sequence[Curve]) -> str:
 def _sections(data: ReportData, curves: Sequence[Curve]) -> Iterator[Section]:
     result = data.result
     yield "results", "How well it finds", results(result)
+    yield "answers", "How well it answers", answers(result)
     sheet = ""
     if data.sheet:
         sheet = f'<div class="scroll" tabindex="0"><img class="sheet" src="{data.sheet}" alt="Contact sheet: queries in free words, each with the pictures found, best first"></div>'
@@ -99,6 +101,11 @@ def _tiles(data: ReportData) -> str:
                 f"of pictures put in the right one of {zero_shot['classes']} classes",
             )
         )
+    tiles += [
+        (f"{data.result[name]['accuracy']:.1f}%", words.lower())
+        for name, words in HEADS.items()
+        if name in data.result
+    ]
     seconds = data.result.get("seconds")
     if seconds:
         tiles.append((duration(sum(seconds.values())), "from start to finish"))
@@ -179,6 +186,8 @@ def _next(data: ReportData) -> str:
     run = shlex.quote(str(data.run))
     source = shlex.quote(str(data.data.get("source", "PATH")))
     index = shlex.quote(str(data.run / "index"))
+    if any(name in data.result for name in HEADS):
+        return _next_of_fusion(run, str(data.run), data.result)
     made = (data.run / "index" / "manifest.json").is_file()
     lines = [] if made else [f"plait index {run} {source} --out {index}"]
     lines += [
@@ -192,6 +201,20 @@ def _next(data: ReportData) -> str:
         f"model = plait.load({str(data.run)!r})\n"
         'model.similarity(images=["a.jpg"], texts=["a red apple", "a green pear"])'
     )
+    return (
+        f'<p>In a shell:</p><pre tabindex="0">{escape(chr(10).join(lines))}</pre>'
+        f'<p>In Python:</p><pre tabindex="0">{escape(code)}</pre>'
+    )
+
+
+def _next_of_fusion(run: str, folder: str, result: Mapping[str, Any]) -> str:
+    lines = [f"plait evaluate {run} --split test"]
+    code = f"import plait\n\nmodel = plait.load({folder!r})"
+    if "vqa" in result:
+        lines.insert(0, f'plait ask {run} PICTURE.jpg "what is this?"')
+        code = f'import plait\n\nplait.ask({folder!r}, "a.jpg", "what is this?")["answer"]'
+    if "match" in result:
+        lines.append(f'plait search INDEX "words to look for" --rerank {run}')
     return (
         f'<p>In a shell:</p><pre tabindex="0">{escape(chr(10).join(lines))}</pre>'
         f'<p>In Python:</p><pre tabindex="0">{escape(code)}</pre>'

@@ -29,10 +29,13 @@ class Fusion(nn.Module, ABC):
     Attributes:
         width: features of ``Fused.pooled``.
         modalities: what it brings together, in the order of `plait.core.modality`.
+        pooled_only: it reads pooled vectors and no tokens, so that frozen encoders need to run but
+            once, and their pooled features are enough.
     """
 
     width: int
     modalities: tuple[str, ...]
+    pooled_only: bool = False
 
     @abstractmethod
     def forward(self, parts: Parts, present: Present) -> Fused:

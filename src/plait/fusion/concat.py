@@ -27,6 +27,8 @@ class ConcatFusion(Fusion):
     `Fused.parts` stays empty: no token sees another modality.
     """
 
+    pooled_only = True
+
     def __init__(
         self, widths: Mapping[str, int], *, width: int = 256, hidden: int | None = None
     ) -> None:

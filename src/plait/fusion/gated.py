@@ -32,6 +32,8 @@ class GatedFusion(Fusion):
     `Fused.parts` stays empty: no token sees another modality.
     """
 
+    pooled_only = True
+
     def __init__(self, widths: Mapping[str, int], *, width: int = 256) -> None:
         super().__init__()
         self.inputs = PooledInputs(widths)

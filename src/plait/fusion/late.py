@@ -31,6 +31,8 @@ class LateFusion(Fusion):
     `Fused.parts` stays empty: no token sees another modality.
     """
 
+    pooled_only = True
+
     def __init__(
         self, widths: Mapping[str, int], *, width: int = 256, hidden: int | None = None
     ) -> None:

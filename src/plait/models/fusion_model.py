@@ -102,8 +102,11 @@ class FusionModel(nn.Module):
     def encode(self, modality: str, inputs: ModalityInput) -> Encoded:
         """Tokens of one modality; zeros, masked, where a sample lacks it.
 
-        Inputs that several rows share (``rows``) are encoded once.
+        Inputs that several rows share (``rows``) are encoded once. ``features`` (B, D) stand for
+        the pooled output of a frozen encoder, for a fusion that reads nothing else.
         """
+        if "features" in inputs.tensors:
+            return _absent_as_zero(_alone(inputs.tensors["features"]), inputs.present)
         encoder = self.tower(modality).encoder
         tensors = dict(inputs.tensors)
         rows = tensors.pop(ROWS, None)
@@ -146,6 +149,12 @@ class FusionModel(nn.Module):
     def answer(self, batch: Batch) -> Tensor:
         """(B, A) logits of the answers."""
         return self.head("answer")(self.vector(self.fuse(batch)))
+
+
+def _alone(features: Tensor) -> Encoded:
+    """Pooled features (B, D) as the one token that they are."""
+    mask = torch.ones(len(features), 1, dtype=torch.bool, device=features.device)
+    return Encoded(features[:, None], mask, features)
 
 
 def _taken(found: Encoded, rows: Tensor) -> Encoded:

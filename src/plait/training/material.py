@@ -12,16 +12,18 @@ from typing import Any
 
 import numpy as np
 
+from plait.core.batch import ModalityInput
 from plait.core.errors import DataError, RecipeError
 from plait.data.dataset import PairDataset
 from plait.data.fast_decode import load_pixels
 from plait.data.pixel_cache import PixelCache
 from plait.data.preprocess import ImagePreprocess, TextPreprocess
+from plait.data.regions import RegionPreprocess, load_regions
 from plait.data.sample import MediaRef, Sample
 from plait.models.fusion_model import FusionModel
 from plait.models.kinds import Model
 from plait.training.schema import Stage
-from plait.training.supply import FeatureSource, PixelSource, Source, TokenSource
+from plait.training.supply import FeatureSource, PixelSource, RegionSource, Source, TokenSource
 
 
 @dataclass(frozen=True)
@@ -113,9 +115,11 @@ Augment = Callable[[Any, Sequence[str], int], Any]
 def cached_towers(model: Model, stage: Stage) -> list[str]:
     """The towers of a stage whose features are computed once.
 
-    Pooled features alone are kept, so a fusion, which reads tokens, has none.
+    Pooled features alone are kept, so a fusion that reads tokens has none.
     """
-    if stage.features.cache is False or isinstance(model, FusionModel):
+    if stage.features.cache is False:
+        return []
+    if isinstance(model, FusionModel) and not getattr(model.joint, "pooled_only", False):
         return []
     return [name for name in model.modalities if stage.part(f"{name}.encoder").mode == "frozen"]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from plait.core.files import write_text
+from plait.evaluation.report_answers import lines as answer_lines
 from plait.training.health import Finding
 from plait.training.schema import Recipe
 
@@ -26,6 +27,7 @@ def _lines(recipe: Recipe, result: Mapping[str, Any], health: Sequence[Finding])
     yield f"Trained on `{recipe.data.source}` with seed {recipe.seed}."
     if result.get("retrieval"):
         yield from _retrieval(result)
+    yield from answer_lines(result)
     yield ""
     yield "## Seconds"
     yield ""

@@ -85,7 +85,7 @@ def train(
         out: the run folder.
         resume: go on with the run in ``out``.
         evaluate: (model, data set) to metrics of the test split; None for
-            `plait.evaluation.evaluate_alignment` or `plait.evaluation.evaluate_answers`, by the
+            `plait.evaluation.evaluate_alignment` or `plait.evaluation.evaluate_fusion`, by the
             model's kind.
         accelerator: of ``accelerate``; None makes one.
 
@@ -187,9 +187,9 @@ def _conclude(runner: StageRunner, dataset: PairDataset, evaluate: Evaluate | No
 
             metrics.update(evaluate_alignment(runner.model, part, engine=engines))
         else:
-            from plait.evaluation.evaluate_answers import evaluate_answers
+            from plait.evaluation.evaluate_fusion import evaluate_fusion
 
-            metrics.update(evaluate_answers(runner.model, part))
+            metrics.update(evaluate_fusion(runner.model, part))
     clock.measure("evaluate", start)
     result = RunResult(
         folder.path,
