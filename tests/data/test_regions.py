@@ -11,7 +11,14 @@ import torch
 from safetensors.torch import save_file
 
 from plait.core.errors import DataError
-from plait.data.regions import RegionPreprocess, check_regions, pad_regions, read_regions
+from plait.data.regions import (
+    RegionPreprocess,
+    check_regions,
+    load_regions,
+    pad_regions,
+    read_regions,
+)
+from plait.data.sample import BytesRef, FileRef
 
 FEATURES = np.arange(6, dtype=np.float32).reshape(2, 3)
 PIXELS = np.array([[0, 0, 50, 20], [25, 10, 100, 40]], dtype=np.float32)
@@ -165,3 +172,35 @@ def test_batches_are_padded_with_a_mask() -> None:
         pad_regions([one, wider])
     with pytest.raises(DataError, match="features of one width, not none"):
         pad_regions([None])
+
+
+def test_regions_beside_pictures_are_one_batch(tmp_path: Path) -> None:
+    write(tmp_path / "1.npz", **GOOD)
+    write(tmp_path / "2.safetensors", features=FEATURES[1:], boxes=SHARES[1:])
+    pictures = [FileRef(tmp_path / "2.jpg"), FileRef(tmp_path / "1.jpg")]
+    batch = load_regions(pictures, RegionPreprocess(3))
+    assert batch.mask is not None and batch.mask.tolist() == [[True, False], [True, True]]
+    assert batch.tensors["features_of_regions"][1].tolist() == FEATURES.tolist()
+
+
+def test_pictures_without_regions_are_named(tmp_path: Path) -> None:
+    write(tmp_path / "1.npz", **GOOD)
+    pictures = [
+        FileRef(tmp_path / "1.jpg"),
+        FileRef(tmp_path / "9.jpg"),
+        BytesRef(b"", "x.tar!2.jpg"),
+    ]
+    with pytest.raises(DataError) as error:
+        load_regions(pictures, RegionPreprocess(3))
+    assert str(error.value) == (
+        f"{tmp_path / '9.jpg'}: no regions are beside this picture: 9.npz or 9.safetensors is"
+        " expected in its folder"
+    )
+    told: dict[int, str] = {}
+    batch = load_regions(
+        pictures, RegionPreprocess(3), on_error=lambda place, e: told.update({place: str(e)})
+    )
+    assert batch.present.tolist() == [True, False, False]
+    assert told[2].startswith("x.tar!2.jpg: is inside an archive or a table")
+    with pytest.raises(DataError, match="features are 3 wide, and the model takes 4"):
+        load_regions(pictures[:1], RegionPreprocess(4))

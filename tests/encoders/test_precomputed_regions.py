@@ -18,7 +18,7 @@ def batch(padding: float = 0.0) -> ModalityInput:
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(2, 3, 5, generator=generator, dtype=torch.float64)
     features[~MASK] = padding
-    boxes = torch.tensor([0.0, 0.25, 0.5, 1.0], dtype=torch.float64).expand(2, 3, 4)
+    boxes = torch.tensor([0.0, 0.25, 0.5, 1.0], dtype=torch.float64).repeat(2, 3, 1)
     return ModalityInput.of(mask=MASK, features_of_regions=features, boxes=boxes)
 
 
@@ -38,6 +38,9 @@ def test_padding_and_absent_rows_change_nothing() -> None:
     encoder = build_encoder("regions/precomputed", modality="image", width=5)
     plain, padded = encoder(batch()), encoder(batch(float("nan")))
     assert torch.equal(plain.pooled, padded.pooled) and torch.equal(plain.tokens, padded.tokens)
+    bare = batch()
+    bare.tensors["boxes"][~MASK] = 0
+    assert torch.equal(encoder(ModalityInput.of(**bare.tensors)).mask, MASK)
     inputs = batch()
     inputs.present[1] = False
     absent = encoder(inputs)

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from plait.core.batch import ModalityInput
 from plait.core.errors import DataError, did_you_mean
 from plait.core.files import digest
+from plait.data.sample import MediaRef
 
 FEATURES = "features_of_regions"
 BOXES = "boxes"
@@ -147,6 +148,57 @@ def pad_regions(pictures: Sequence[Regions | None]) -> ModalityInput:
             mask[row, :count] = True
     present = torch.tensor([one is not None for one in pictures])
     return ModalityInput({FEATURES: features, BOXES: boxes}, present, mask)
+
+
+def load_regions(
+    pictures: Sequence[MediaRef],
+    preprocess: RegionPreprocess,
+    *,
+    on_error: Callable[[int, DataError], None] | None = None,
+) -> ModalityInput:
+    """Inputs of a batch from the files of regions that stand beside its pictures.
+
+    Args:
+        pictures: at least one; ``a/1.jpg`` has its regions in ``a/1.npz`` or ``a/1.safetensors``.
+        preprocess: what is expected.
+        on_error: told of pictures without usable regions, by position; they are absent then.
+            Without it the error is raised.
+
+    Raises:
+        DataError: see `read_regions`; or no usable picture at all.
+    """
+    found: list[Regions | None] = []
+    for position, picture in enumerate(pictures):
+        try:
+            found.append(preprocess(regions_beside(picture)))
+        except DataError as error:
+            if on_error is None:
+                raise
+            on_error(position, error)
+            found.append(None)
+    return pad_regions(found)
+
+
+def regions_beside(picture: MediaRef) -> Path:
+    """The file of regions of a picture: its own path with another suffix.
+
+    Raises:
+        DataError: there is none, or the picture is no file of its own.
+    """
+    if picture.path is None:
+        raise DataError(
+            "is inside an archive or a table; regions are read from files beside picture files",
+            path=picture.name,
+        )
+    known = [picture.path.with_suffix(suffix) for suffix in _READERS]
+    for path in known:
+        if path.is_file():
+            return path
+    raise DataError(
+        f"no regions are beside this picture: {' or '.join(path.name for path in known)} is"
+        " expected in its folder",
+        path=picture.path,
+    )
 
 
 def _shares(boxes: np.ndarray, size: np.ndarray | None, path: Path | None) -> np.ndarray:

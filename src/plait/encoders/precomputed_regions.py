@@ -38,6 +38,8 @@ class PrecomputedRegions(Encoder):
     def forward(self, inputs: ModalityInput) -> Encoded:
         """``features_of_regions`` (B, N, D), ``boxes`` (B, N, 4) as shares, and a mask.
 
+        Without a mask, empty boxes are padding: no region has one.
+
         Raises:
             DataError: features of another width.
         """
@@ -46,9 +48,7 @@ class PrecomputedRegions(Encoder):
             raise DataError(
                 f"features of regions are {tokens.shape[-1]} wide, and the model takes {self.width}"
             )
-        mask = inputs.mask
-        if mask is None:
-            mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        mask = boxes[..., 2] > boxes[..., 0] if inputs.mask is None else inputs.mask
         mask = mask & inputs.present[:, None]
         tokens = torch.where(mask[..., None], tokens, torch.zeros_like(tokens))
         return Encoded(tokens, mask, mean_pool(tokens, mask), boxes)

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 import numpy as np
 
 from plait.core.errors import ModelError
-from plait.data.preprocess import TextPreprocess
+from plait.data.preprocess import ImagePreprocess, TextPreprocess
 from plait.encoders.base import Encoder
 from plait.engines.choices import Choice, choices
 from plait.engines.tower import least_cosine
@@ -156,11 +156,17 @@ class _Opener:
 
 
 def probe_inputs(encoder: Encoder) -> dict[str, np.ndarray]:
-    """Made-up inputs: short texts, or pictures of smooth random blotches."""
+    """Made-up inputs: short texts, or pictures of smooth random blotches.
+
+    Raises:
+        ModelError: an encoder of precomputed regions, which has nothing to run.
+    """
     preprocess = encoder.preprocess
     if isinstance(preprocess, TextPreprocess):
         ids, mask = preprocess(PROBE_TEXTS)
         return {"ids": ids, "mask": mask}
+    if not isinstance(preprocess, ImagePreprocess):
+        raise ModelError("precomputed regions need no engine: their encoder computes nothing")
     random = np.random.default_rng(0)
     pictures = [
         preprocess(

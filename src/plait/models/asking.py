@@ -18,6 +18,7 @@ from plait.core.errors import DataError
 from plait.core.modality import IMAGE, TEXT
 from plait.data.fast_decode import load_pixels
 from plait.data.preprocess import ImagePreprocess, TextPreprocess
+from plait.data.regions import RegionPreprocess, load_regions
 from plait.data.sample import MediaRef
 from plait.models.embedding import answering
 from plait.models.fusion_model import ROWS, FusionModel
@@ -95,7 +96,7 @@ def batch_of(
 ) -> Batch:
     """One batch of questions about pictures; ``first`` is the number of the first for errors."""
     show, read = (model.tower(name).encoder.preprocess for name in (IMAGE, TEXT))
-    assert isinstance(show, ImagePreprocess) and isinstance(read, TextPreprocess)
+    assert isinstance(read, TextPreprocess)
     number: dict[MediaRef, int] = {}
     rows = np.array([number.setdefault(ref, len(number)) for ref in pictures], np.int64)
 
@@ -105,12 +106,15 @@ def batch_of(
         for row in np.flatnonzero(rows == place).tolist():
             on_error(first + row, error)
 
-    pixels = load_pixels(list(number), show, on_error=failed)
+    if isinstance(show, RegionPreprocess):
+        tensors = dict(load_regions(list(number), show, on_error=failed).tensors)
+    else:
+        assert isinstance(show, ImagePreprocess)
+        tensors = {"pixels": torch.as_tensor(load_pixels(list(number), show, on_error=failed))}
     ids, mask = read(list(questions))
     count = len(questions)
     image = ModalityInput(
-        {"pixels": torch.as_tensor(pixels), ROWS: torch.from_numpy(rows)},
-        torch.ones(count, dtype=torch.bool),
+        {**tensors, ROWS: torch.from_numpy(rows)}, torch.ones(count, dtype=torch.bool)
     )
     text = ModalityInput.of(mask=torch.from_numpy(mask), ids=torch.from_numpy(ids))
     return Batch([""] * count, torch.arange(count), {IMAGE: image, TEXT: text})
