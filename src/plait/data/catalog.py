@@ -96,7 +96,7 @@ _ENTRIES = (
         name="vqa-v2",
         title="COCO photographs with questions, ten answers each",
         licence="CC BY 4.0 (questions and answers); pictures under their Flickr terms",
-        size="214,354 validation and 447,793 test questions, about 30 GB; no training questions, "
+        size="214,354 validation and 447,793 test questions, tens of GB; no training questions, "
         "see docs/vqa.md",
         source="Hugging Face hub, lmms-lab/VQAv2",
         version="Goyal et al. 2017, v2.0",
