@@ -121,7 +121,13 @@ def cached_towers(model: Model, stage: Stage) -> list[str]:
         return []
     if isinstance(model, FusionModel) and not getattr(model.joint, "pooled_only", False):
         return []
-    return [name for name in model.modalities if stage.part(f"{name}.encoder").mode == "frozen"]
+    return [
+        name
+        for name in model.modalities
+        if stage.part(f"{name}.encoder").mode == "frozen"
+        # Regions are features already.
+        and not isinstance(model.tower(name).encoder.preprocess, RegionPreprocess)
+    ]
 
 
 def sources_of(
@@ -155,7 +161,7 @@ def sources_of(
             sources[name] = _region_source(material, preprocess, augment)
         else:
             sources[name] = _pixel_source(
-                material, preprocess, augment, cache_pixels, share=share and augment is None
+                material, preprocess, augment, cache_pixels, share=share
             )
     return sources
 
