@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from plait.core.batch import Encoded
 from plait.models.systems.base import System
@@ -150,3 +151,24 @@ def recorded(layers: nn.ModuleList) -> list[Any]:
 def sizes_of(draw: random.Random) -> dict[str, int]:
     heads = draw.choice([1, 2, 3])
     return {"heads": heads, "width": heads * draw.choice([2, 4, 6]), "hidden": draw.randint(5, 20)}
+
+
+def words_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+
+
+def finish(
+    found: dict[str, float],
+    side: Side,
+    loss: Tensor,
+    their_loss: Tensor,
+    features: Tensor,
+    their_features: Tensor,
+) -> None:
+    """Adds loss and gradients to the differences found."""
+    loss.backward()
+    their_loss.backward()
+    found["loss"] = gap(loss, their_loss)
+    found["gradients"] = side.gradients()
+    assert features.grad is not None and their_features.grad is not None
+    found["gradients of regions"] = gap(features.grad, their_features.grad)
