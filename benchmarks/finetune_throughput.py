@@ -224,9 +224,10 @@ def serve_plait(folder: Path, batch: int, threads: int) -> None:
 
     from plait.core.progress import bar
     from plait.data import open_dataset
+    from plait.training.clock import Clock
     from plait.training.run_folder import RunFolder
     from plait.training.schema import Recipe
-    from plait.training.stages import Clock, StageRunner
+    from plait.training.stages import StageRunner
 
     torch.set_num_threads(threads)
     chosen = Recipe.model_validate(recipe(folder, batch))
@@ -274,7 +275,7 @@ def serve_plait(folder: Path, batch: int, threads: int) -> None:
         loop.position.epoch, loop.position.batch = loop.position.epoch + 1, 0
         return timed_supply.started
 
-    pairs = len(runner.training)
+    pairs = len(runner.data.training)
     serve({"window": lambda: window(run, losses, pairs), "ready": lambda: "ready"})
 
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from plait.api import embed, evaluate, index, load, search, train
+    from plait.api import ask, compare, embed, evaluate, index, load, search, train
     from plait.data import open_dataset
 
 _LAZY = {
+    "ask": "plait.api",
+    "compare": "plait.api",
     "load": "plait.api",
     "train": "plait.api",
     "evaluate": "plait.api",
@@ -26,6 +28,8 @@ _LAZY = {
 
 __all__ = [
     "__version__",
+    "ask",
+    "compare",
     "embed",
     "evaluate",
     "index",

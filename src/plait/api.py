@@ -286,7 +286,7 @@ def ask(run: Source, image: Source, question: str, *, answers: int = 5) -> dict[
     """Answers a question about a picture.
 
     Args:
-        run: a run that was trained to answer (``plait train vqa``).
+        run: a run that was trained to answer (``plait train easy-vqa``).
         image: a file.
         question: in words.
         answers: how many of the likeliest to list.

@@ -51,7 +51,7 @@ def answers(plait: Callable, questions: Path, tmp_path_factory: pytest.TempPathF
     """A run that answers."""
     out = tmp_path_factory.mktemp("runs") / "vqa"
     joint = ("--set", "model.fusion=concat")
-    plait("train", "vqa", "--data", questions, "--out", out, "--json", *SET, *joint)
+    plait("train", "easy-vqa", "--data", questions, "--out", out, "--json", *SET, *joint)
     return out
 
 
@@ -70,7 +70,7 @@ def test_train_evaluate_ask(plait: Callable, questions: Path, answers: Path) -> 
 
 def test_compare_reuses_what_is_finished(plait: Callable, questions: Path, tmp_path: Path) -> None:
     out = tmp_path / "compared"
-    command = ["compare", "vqa", "--data", questions, "--out", out, *SET]
+    command = ["compare", "easy-vqa", "--data", questions, "--out", out, *SET]
     command += ["--set", "stages.0.epochs=1", "--json"]
     first = plait(*command, "--over", "model.fusion=concat,gated").json
     assert [row["value"] for row in first["rows"]] == ["concat", "gated"]
@@ -114,7 +114,7 @@ def test_bad_input(plait: Callable, questions: Path, answers: Path, tmp_path: Pa
     assert "missing.png" in plait("ask", answers, tmp_path / "missing.png", "what?", code=2).err
     said = plait("index", answers, questions, "--out", tmp_path / "index", code=2).err
     assert "needs an alignment model" in said and not (tmp_path / "index").exists()
-    command = ["compare", "vqa", "--data", questions, "--out", tmp_path / "none", *SET]
+    command = ["compare", "easy-vqa", "--data", questions, "--out", tmp_path / "none", *SET]
     assert "at least two values" in plait(*command, "--over", "model.fusion=late", code=2).err
     said = plait(*command, "--over", "model.fusion=late,gate", code=2).err
     assert "did you mean 'late'" in said or "did you mean 'gated'" in said
@@ -129,7 +129,7 @@ def test_a_question_without_its_picture_or_answer(
     folder = tmp_path / "broken"
     shutil.copytree(questions, folder)
     (folder / "picture_000000000007.png").unlink()
-    command = ["train", "vqa", "--data", folder, "--out", tmp_path / "run", *SET]
+    command = ["train", "easy-vqa", "--data", folder, "--out", tmp_path / "run", *SET]
     said = plait(*command, code=2).err
     assert "no picture's name ends with the number 7" in said and "questions[14]" in said
     assert not (tmp_path / "run" / "model.safetensors").exists()

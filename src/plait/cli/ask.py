@@ -12,7 +12,7 @@ from plait.cli.output import JsonOption, emit, table
 
 def ask(
     run: Annotated[
-        Path, typer.Argument(help="A run that was trained to answer (plait train vqa).")
+        Path, typer.Argument(help="A run that was trained to answer (plait train easy-vqa).")
     ],
     image: Annotated[Path, typer.Argument(help="A picture.")],
     question: Annotated[str, typer.Argument(help='Words in quotes: "what colour is the shape?"')],

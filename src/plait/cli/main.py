@@ -12,6 +12,7 @@ import typer
 from plait.cli import (
     ask,
     classify,
+    compare,
     data,
     demo,
     doctor,

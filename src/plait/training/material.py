@@ -160,9 +160,7 @@ def sources_of(
         elif isinstance(preprocess, RegionPreprocess):
             sources[name] = _region_source(material, preprocess, augment)
         else:
-            sources[name] = _pixel_source(
-                material, preprocess, augment, cache_pixels, share=share
-            )
+            sources[name] = _pixel_source(material, preprocess, augment, cache_pixels, share=share)
     return sources
 
 

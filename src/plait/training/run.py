@@ -20,11 +20,12 @@ from plait.models.alignment import AlignmentModel
 from plait.models.kinds import Model
 from plait.models.storage import save_model
 from plait.training.checked import only_languages, require_usable, usable
+from plait.training.clock import Clock
 from plait.training.health import Finding, examine
 from plait.training.report import write_markdown
 from plait.training.run_folder import REPORT, RunFolder
 from plait.training.schema import Recipe
-from plait.training.stages import Clock, StageRunner
+from plait.training.stages import StageRunner
 
 WORTH_CONVERTING = 500  # samples
 

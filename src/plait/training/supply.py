@@ -84,8 +84,11 @@ class PixelSource:
         """``pixels`` (B, 3, H, W), or (U, 3, H, W) and ``rows``."""
         shown = rows.sample if self.numbers is None else self.numbers[rows.sample]
         _, first, places = np.unique(shown, return_index=True, return_inverse=True)
-        distinct = torch.as_tensor(self.load([int(i) for i in rows.sample[first]]))
+        samples = [int(i) for i in rows.sample[first]]
+        distinct = torch.as_tensor(self.load(samples))
         if self.share:
+            if self.augment is not None:  # all rows of a picture see it augmented alike
+                distinct = self.augment(distinct, samples, rows.epoch)
             present = torch.ones(len(places), dtype=torch.bool)
             return ModalityInput({"pixels": distinct, "rows": torch.from_numpy(places)}, present)
         pixels = distinct[torch.from_numpy(places)]
