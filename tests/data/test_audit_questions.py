@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from tests.data import planted
+from typer.testing import CliRunner
 
 from plait.data.audit import audit
 from plait.data.audit_questions import describe
@@ -75,3 +78,20 @@ def test_overview() -> None:
         "most frequent": ["2", "3", "dog"],
     }
     assert describe([Sample("1", "x", PICTURES[0], ("a caption",))]) == {}
+
+
+def test_inspect_tells_of_questions(tmp_path: Path) -> None:
+    from plait.cli.data import app
+
+    (tmp_path / "0.jpg").write_bytes(planted.jpeg(0))
+    rows = "image,question,answer,sample_id\n0.jpg,what is it?,A dog,1\n0.jpg,how many?,two,2\n"
+    (tmp_path / "questions.csv").write_text(rows)
+    options = ["--column", "text=question", "--column", "labels=question,answer"]
+    command = ["inspect", str(tmp_path / "questions.csv"), *options]
+    page = CliRunner().invoke(app, command)
+    assert page.exit_code == 0, page.output
+    assert "most frequent" in page.output
+    assert "2, dog" in page.output or "dog, 2" in page.output
+    found = json.loads(CliRunner().invoke(app, [*command, "--json"]).output)
+    assert found["questions"]["answered"] == 2
+    assert [one["answers"] for one in found["examples"]] == [["A dog"], ["two"]]
