@@ -1,0 +1,186 @@
+"""What a stage trains on and is measured by: batches of the training split, and a validator."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from plait.core.errors import DataError
+from plait.data.dataset import PairDataset
+from plait.models.fusion_model import FusionModel
+from plait.models.kinds import Model
+from plait.training import build
+from plait.training.clock import Clock
+from plait.training.combinations import watched_metric
+from plait.training.features import augmentation, feature_change, frozen_features
+from plait.training.fusion_tasks import FusionTask
+from plait.training.fusion_validation import FusionValidator
+from plait.training.material import Material, cached_towers, material_of, sources_of, worded
+from plait.training.rows import InOrder, RowPlan
+from plait.training.sampling import TaskSampler
+from plait.training.schema import Recipe, Stage
+from plait.training.supply import FeatureSource, Source, Supply
+from plait.training.targets import Targets, known_of
+from plait.training.validation import Validator
+
+TOKENS_AT_ONCE = 64  # rows that an evaluation encodes at a time
+QUESTIONS_AT_ONCE = 256  # rows that a fusion model answers at a time
+FEATURES_AT_ONCE = 4096  # rows of cached features that an evaluation projects at a time
+
+Evaluate = Callable[[], tuple[float, dict[str, Any]]]
+
+
+class StageData:
+    """The training and the validation split, as each stage wants them.
+
+    Args:
+        recipe: of the run.
+        dataset: all samples.
+        clock: counts the seconds of frozen towers.
+        accelerator: device and processes (`accelerate.Accelerator`).
+
+    Attributes:
+        training, validation: their samples that have all they need.
+        known: the answers and classes of the training split.
+        notes: for the report.
+
+    Raises:
+        DataError: no pair to train on, or none with what the tasks need.
+    """
+
+    def __init__(
+        self, recipe: Recipe, dataset: PairDataset, clock: Clock, accelerator: Any
+    ) -> None:
+        self.recipe, self.clock, self.accelerator = recipe, clock, accelerator
+        self.notes: list[str] = []
+        self.training = self._material(dataset, "train")
+        self.validation = self._material(dataset, recipe.evaluation.split)
+        if not len(self.training):
+            raise DataError("no pair to train on in the train split", path=recipe.data.source)
+        if not len(self.validation):
+            self.notes.append(
+                f"The {recipe.evaluation.split} split is empty: the last weights are kept, and "
+                "nothing stops early."
+            )
+        self.known = known_of(recipe, self.training.samples)
+
+    def _material(self, dataset: PairDataset, split: str) -> Material:
+        material = material_of(dataset.split(split))
+        if material.left_out:
+            self.notes.append(
+                f"{material.left_out} samples of the {split} split lack a picture or a text and "
+                "take no part."
+            )
+        return material
+
+    def texts(self) -> Iterator[str]:
+        """Every text that some stage trains on, for tokenizers."""
+        for stage in self.recipe.stages:
+            yield from _in_words_of(stage, self.training).texts
+
+    def supply(self, model: Model, number: int) -> Supply:
+        """The batches of stage ``number``.
+
+        Raises:
+            DataError: a picture that cannot be used, or a sample that lacks what a task needs.
+        """
+        stage, seed = self.recipe.stages[number], self.recipe.seed + 7919 * number
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        material = _in_words_of(stage, self.training)
+        sources = self._sources(model, material, stage, training=True)
+        plan = RowPlan(
+            material.counts,
+            texts=stage.texts or self.recipe.data.texts,
+            batch_size=stage.batch_size,
+            seed=seed,
+            slots=stage.features.slots if isinstance(sources.get("image"), FeatureSource) else 1,
+            world=world,
+            together=material.picture_numbers if stage.together else None,
+        )
+        targets = self._targets(material)
+        return Supply(
+            plan,
+            sources,
+            material.groups,
+            material.ids,
+            rank=rank,
+            world=world,
+            change=feature_change(stage.features, self.recipe.seed, number, rank),
+            targets=targets,
+            tasks=_sampler(stage, targets, len(material), plan.steps, seed),
+        )
+
+    def validator(self, model: Model, stage: Stage, dtype: torch.dtype) -> Evaluate | None:
+        """Measures the validation split; None when it is empty."""
+        if not len(self.validation):
+            return None
+        material = _in_words_of(stage, self.validation)
+        sources = self._sources(model, material, stage, training=False)
+        metric, device = watched_metric(self.recipe, stage), self.accelerator.device
+        if isinstance(model, FusionModel):
+            task = build.build_task(model, stage)
+            assert isinstance(task, FusionTask)
+            targets = Targets(material.samples, self.known)
+            plan = InOrder(material.counts, QUESTIONS_AT_ONCE)
+            supply = Supply(plan, sources, material.groups, material.ids, targets=targets)
+            return FusionValidator(
+                model, task, supply, targets, metric=metric, device=device, dtype=dtype
+            )
+        cached = all(isinstance(source, FeatureSource) for source in sources.values())
+        return Validator(
+            model,
+            build.contrastive_task(model, stage),
+            sources,
+            material.counts,
+            material.groups,
+            metric=metric,
+            device=device,
+            dtype=dtype,
+            chunk=FEATURES_AT_ONCE if cached else TOKENS_AT_ONCE,
+        )
+
+    def _sources(
+        self, model: Model, material: Material, stage: Stage, *, training: bool
+    ) -> dict[str, Source]:
+        features = {}
+        for modality in cached_towers(model, stage):
+            start = time.perf_counter()
+            with self.accelerator.main_process_first():  # the others then find them in the cache
+                features[modality] = frozen_features(
+                    model, modality, material, stage.features, self.recipe.seed, training=training
+                )
+            self.clock.measure(f"{modality} features", start)
+        augment = augmentation(stage.augment, self.recipe.seed) if training else None
+        return sources_of(
+            material,
+            model,
+            features,
+            augment=augment,
+            cache_pixels=self.recipe.data.cache_pixels,
+            share=isinstance(model, FusionModel),
+        )
+
+    def _targets(self, material: Material) -> Targets | None:
+        return Targets(material.samples, self.known) if self.known.labels else None
+
+
+def _in_words_of(stage: Stage, material: Material) -> Material:
+    """The pairs of a split in the words of a stage."""
+    return material if stage.text is None else worded(material, stage.text)
+
+
+def _sampler(
+    stage: Stage, targets: Targets | None, rows: int, steps: int, seed: int
+) -> TaskSampler | None:
+    if stage.sampling == "together" or len(stage.tasks) < 2:
+        return None
+    counts = {} if targets is None else targets.counts()
+    names = [task.objective for task in stage.tasks]
+    sizes = [counts.get(name, rows) for name in names]
+    temperature = stage.sampling_temperature
+    return TaskSampler(
+        stage.sampling, names, sizes, steps=steps, seed=seed, temperature=temperature
+    )
