@@ -23,6 +23,7 @@ from torch import Tensor
 
 from plait.core.batch import Encoded
 from plait.fusion.base import Fusion
+from plait.fusion.attention import CrossAttention, visible
 from plait.fusion.bottleneck import BottleneckFusion
 from plait.fusion.co_attention import CoAttentionFusion
 from plait.fusion.gated import GatedFusion
@@ -334,3 +335,14 @@ def test_streams_read_one_another_as_they_were_before_the_layer() -> None:
     after = built(made, everywhere())
     assert torch.equal(before.parts["image"].tokens, after.parts["image"].tokens)
     assert not torch.equal(before.parts["text"].tokens, after.parts["text"].tokens)
+
+
+def test_a_row_without_keys_sees_all_and_finds_nothing() -> None:
+    real = torch.tensor([[True, False, True], [False, False, False]])
+    assert visible(real)[:, 0, 0].tolist() == [[True, False, True], [True, True, True]]
+    attention = CrossAttention(4, 6, heads=2).double()
+    x, context = torch.randn(2, 5, 4).double(), torch.randn(2, 3, 6).double()
+    found = attention(x, context, real)
+    assert not found[1].any() and found[0].abs().min() > 0
+    alone = attention(x[:1], context[:1, [0, 2]], real[:1, [0, 2]])
+    torch.testing.assert_close(found[:1], alone, rtol=0, atol=BOUND)
