@@ -22,8 +22,8 @@ from tests.fusion.reference import (
 from torch import Tensor
 
 from plait.core.batch import Encoded
-from plait.fusion.base import Fusion
 from plait.fusion.attention import CrossAttention, visible
+from plait.fusion.base import Fusion
 from plait.fusion.bottleneck import BottleneckFusion
 from plait.fusion.co_attention import CoAttentionFusion
 from plait.fusion.gated import GatedFusion

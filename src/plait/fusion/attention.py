@@ -17,7 +17,8 @@ from plait.encoders.transformer import Block, Mlp
 def visible(real: Bool[Tensor, "B K"]) -> Bool[Tensor, "B 1 1 K"]:
     """The mask to attend with. A row without any real key sees all.
 
-    Softmax over nothing is 0/0, and kernels differ in what they make of it (zero, NaN). What such a row's queries find is meaningless; the caller leaves it out.
+    Softmax over nothing is 0/0, and kernels differ in what they make of it (zero, NaN). What such
+    a row's queries find is meaningless; the caller leaves it out.
     """
     return (real | ~real.any(dim=1, keepdim=True))[:, None, None, :]
 
