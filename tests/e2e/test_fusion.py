@@ -13,9 +13,11 @@ from plait.core.files import read_json
 
 TINY = [
     "model.dim=16",
-    "model.towers.image.options={size: 16, widths: [8, 16]}",
-    "model.towers.text.options={width: 16, layers: 1, heads: 2, max_length: 16}",
+    "model.towers.image={encoder: scratch/cnn, options: {size: 16, widths: [8, 16]}}",
+    "model.towers.text={encoder: scratch/transformer, vocabulary: {kind: word, size: 100}, "
+    "options: {width: 16, layers: 1, heads: 2, max_length: 16}}",
     "model.sizes={}",
+    "stages.0.augment=null",
     "stages.0.epochs=8",
     "stages.0.batch_size=32",
     "stages.0.optimiser.lr=0.01",

@@ -99,7 +99,7 @@ def recipe_of(source: Path | str, **changes: Any) -> Any:
     return check(
         {
             "name": "tiny",
-            "data": {"source": str(source), "texts": "first"},
+            "data": {"source": str(source), "texts": "first", **changes.pop("data_more", {})},
             "model": model,
             "stages": changes.pop("stages", [stage]),
             **changes,
@@ -239,6 +239,21 @@ def test_a_run_starts_from_another_with_an_account(questions: Path, tmp_path: Pa
     shared = [name for name in before if not name.startswith("heads")]
     assert shared
     assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in shared)
+
+
+def test_a_control_without_pictures_learns_the_questions_alone(
+    questions: Path, tmp_path: Path
+) -> None:
+    recipe = recipe_of(questions, data_more={"without": ["image"]})
+    result = run(recipe, tmp_path / "run")
+    blind = result.metrics["controls"]["question_only"]
+    assert 25 <= blind <= 75  # each question has two answers, equally frequent
+    records = list(RunFolder(result.run).records())
+    assert all(r["vqa"]["accuracy"] <= 75 for r in records if r["kind"] == "validation")
+    with pytest.raises(RecipeError, match="no tower 'picture'"):
+        recipe_of(questions, data_more={"without": ["picture"]})
+    with pytest.raises(RecipeError, match="can do without some"):
+        recipe_of(questions, data_more={"without": ["image", "text"]})
 
 
 def test_mistakes_are_named(questions: Path, tmp_path: Path) -> None:

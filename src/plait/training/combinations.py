@@ -81,6 +81,12 @@ def _model_faults(recipe: Recipe) -> Iterator[Fault]:
             ("model", "towers"),
             f"an {model.kind} needs two towers, not {len(model.towers)}".replace("an f", "a f"),
         )
+    for name in recipe.data.without:
+        if name not in model.towers:
+            hint = did_you_mean(name, model.towers)
+            yield ("data", "without"), f"the model has no tower {name!r}{hint}"
+        elif model.kind != "fusion" or len(set(recipe.data.without)) >= len(model.towers):
+            yield ("data", "without"), "a fusion model can do without some of its modalities"
     if model.kind == "fusion":
         yield from _fusion_faults(recipe)
     elif model.fusion is not None:

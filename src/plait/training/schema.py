@@ -54,6 +54,8 @@ class Data(Section):
         texts: ``one`` text of each image drawn anew every epoch, ``all`` (every text a row), or the
             ``first``.
         languages: keep only texts of these languages (where the data says the language).
+        without: modalities that a fusion model never sees, neither in training nor in validation:
+            a control for how much they tell.
         cache_pixels: keep decoded, resized pictures on disk, for encoders that train over many
             epochs on large pictures.
     """
@@ -63,6 +65,7 @@ class Data(Section):
     on_bad_row: Literal["fail", "skip"] = "fail"
     texts: Literal["one", "all", "first"] = "one"
     languages: list[str] | None = None
+    without: list[str] = []
     cache_pixels: bool = False
 
 

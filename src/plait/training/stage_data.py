@@ -111,6 +111,7 @@ class StageData:
             change=feature_change(stage.features, self.recipe.seed, number, rank),
             targets=targets,
             tasks=_sampler(stage, targets, len(material), plan.steps, seed),
+            without=self.recipe.data.without,
         )
 
     def validator(self, model: Model, stage: Stage, dtype: torch.dtype) -> Evaluate | None:
@@ -125,7 +126,14 @@ class StageData:
             assert isinstance(task, FusionTask)
             targets = Targets(material.samples, self.known)
             plan = InOrder(material.counts, QUESTIONS_AT_ONCE)
-            supply = Supply(plan, sources, material.groups, material.ids, targets=targets)
+            supply = Supply(
+                plan,
+                sources,
+                material.groups,
+                material.ids,
+                targets=targets,
+                without=self.recipe.data.without,
+            )
             return FusionValidator(
                 model, task, supply, targets, metric=metric, device=device, dtype=dtype
             )
