@@ -54,6 +54,7 @@ def _remove_run(out: Path) -> None:
 def _make(out: Path, seed: int) -> dict[str, Any]:
     from plait.data import open_dataset
     from plait.evaluation.report import write_report
+    from plait.models.kinds import aligned
     from plait.models.storage import load_model
     from plait.retrieval import build_index, contact_sheet
     from plait.training.recipe import load_recipe
@@ -67,7 +68,7 @@ def _make(out: Path, seed: int) -> dict[str, Any]:
     result = train(load_recipe("demo", [f"seed={seed}"]), out=out, resume=resume)
     seconds.update(result.seconds)
     unseen = dataset.split("test")
-    model = load_model(out)
+    model = aligned(load_model(out), "the demo")
     with _timed(seconds, "index"):
         build_index(model, dataset, out / "index", run=out, overwrite=True)
         build_index(model, unseen, out / "index-unseen", run=out, overwrite=True)

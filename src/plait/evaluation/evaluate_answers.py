@@ -89,7 +89,7 @@ def evaluate_answers(
 
 def asked(
     samples: Sequence[Sample],
-) -> tuple[list[MediaRef], list[str], list[Sequence[str]]]:
+) -> tuple[list[MediaRef], list[str], list[tuple[str, ...]]]:
     """Pictures, questions and answers of samples.
 
     Raises:

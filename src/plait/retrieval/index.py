@@ -86,11 +86,16 @@ class Index:
     def model(self) -> AlignmentModel:
         """The model that made the index."""
         if self._model is None:
+            from plait.models.kinds import aligned
             from plait.models.published import is_published, load_published
             from plait.models.storage import load_model
 
             place = self.run_folder()
-            loaded = load_published(place) if is_published(place) else load_model(place)
+            loaded = (
+                load_published(place)
+                if is_published(place)
+                else aligned(load_model(place), "an index")
+            )
             self.check_model(loaded)
             self._model = loaded
         return self._model

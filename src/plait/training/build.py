@@ -139,7 +139,7 @@ def contrastive_task(
         raise RecipeError("softened targets (tasks.soften) run in one process: leave them out")
     contrasts = [
         Contrast(
-            task.objective,
+            "sigmoid" if task.objective == "sigmoid" else "info_nce",
             task.modalities[0],
             task.modalities[1],
             task.direction,

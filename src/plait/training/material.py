@@ -18,6 +18,7 @@ from plait.data.dataset import PairDataset
 from plait.data.fast_decode import load_pixels
 from plait.data.pixel_cache import PixelCache
 from plait.data.preprocess import ImagePreprocess, TextPreprocess
+from plait.data.random import uniform
 from plait.data.regions import RegionPreprocess, load_regions
 from plait.data.sample import MediaRef, Sample
 from plait.models.fusion_model import FusionModel
@@ -31,24 +32,28 @@ class Material:
     """The samples of a split that have both a picture and a text.
 
     Attributes:
-        ids: of the n samples.
-        where: of the n samples, the row they came from.
-        pictures: of the n samples.
+        samples: n of them.
         groups: (n,) equal where samples show the same thing.
         texts: of all samples in their order, m in all.
         counts: (n,) texts of each sample.
         left_out: samples that lack a picture or a text.
-        samples: the n samples themselves.
     """
 
-    ids: Sequence[str]
-    where: Sequence[str]
-    pictures: Sequence[MediaRef]
+    samples: Sequence[Sample]
     groups: np.ndarray
     texts: Sequence[str]
     counts: np.ndarray
     left_out: int = 0
-    samples: Sequence[Sample] = ()
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Of the n samples."""
+        return [sample.id for sample in self.samples]
+
+    @cached_property
+    def pictures(self) -> list[MediaRef]:
+        """Of the n samples."""
+        return [sample.image for sample in self.samples if sample.image is not None]
 
     @cached_property
     def picture_numbers(self) -> np.ndarray:
@@ -57,31 +62,44 @@ class Material:
         return np.array([known.setdefault(ref, len(known)) for ref in self.pictures], np.int64)
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.samples)
 
     def failed(self, position: int, error: DataError) -> None:
         """Raises the error of a picture with the row that names it."""
-        raise DataError(str(error), path=self.where[position]) from error
+        raise DataError(str(error), path=self.samples[position].where) from error
 
 
 def material_of(dataset: PairDataset) -> Material:
     """The pairs of a data set."""
-    ids, where, pictures, counts, kept, samples = [], [], [], [], [], []
-    texts: list[str] = []
-    for position, sample in enumerate(dataset):
-        if sample.image is None or not sample.texts:
-            continue
-        ids.append(sample.id)
-        where.append(sample.where)
-        pictures.append(sample.image)
-        texts.extend(sample.texts)
-        counts.append(len(sample.texts))
-        samples.append(sample)
-        kept.append(position)
+    kept = [
+        position
+        for position, sample in enumerate(dataset)
+        if sample.image is not None and sample.texts
+    ]
+    samples = [dataset[position] for position in kept]
     groups = dataset.group_numbers()[np.array(kept, dtype=np.int64)]
-    left_out = len(dataset) - len(kept)
-    number = np.array(counts, dtype=np.int64)
-    return Material(ids, where, pictures, groups, texts, number, left_out, samples)
+    return _with_own_texts(samples, groups, len(dataset) - len(kept))
+
+
+def _with_own_texts(samples: Sequence[Sample], groups: np.ndarray, left_out: int) -> Material:
+    texts = [text for sample in samples for text in sample.texts]
+    counts = np.array([len(sample.texts) for sample in samples], dtype=np.int64)
+    return Material(samples, groups, texts, counts, left_out)
+
+
+def thinned(material: Material, share: float, seed: int) -> Material:
+    """About ``share`` of the samples, drawn by picture: all of a picture's samples, or none.
+
+    Raises:
+        DataError: none is left.
+    """
+    numbers = material.picture_numbers
+    drawn = uniform(int(numbers.max()) + 1, seed, "share") < share
+    kept = np.flatnonzero(drawn[numbers])
+    if not len(kept):
+        raise DataError(f"a share of {share:g} leaves nothing of {len(material)} training samples")
+    samples = [material.samples[place] for place in kept.tolist()]
+    return _with_own_texts(samples, material.groups[kept], material.left_out)
 
 
 def worded(material: Material, template: str) -> Material:

@@ -324,6 +324,7 @@ class Stage(Section):
             where an encoder trains and this machine computes it natively.
         augment: augmentation of images that are decoded every epoch.
         texts: in place of the data section's ``texts``.
+        share: of the training samples that this stage sees, drawn by picture.
         text: a text made of each sample's labels in place of its texts, e.g.
             ``"{question} {answer}"``.
         sampling: tasks of an update: all ``together``, or one, drawn in turn (``round_robin``), in
@@ -351,6 +352,7 @@ class Stage(Section):
     augment: list[Step] | None = None
     texts: Literal["one", "all", "first"] | None = None
     together: bool = False
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
     text: str | None = None
     sampling: Literal["together", "round_robin", "proportional", "temperature"] = "together"
     sampling_temperature: Annotated[float, Field(ge=1)] = 2.0

@@ -18,7 +18,14 @@ from plait.training.combinations import watched_metric
 from plait.training.features import augmentation, feature_change, frozen_features
 from plait.training.fusion_tasks import FusionTask
 from plait.training.fusion_validation import FusionValidator
-from plait.training.material import Material, cached_towers, material_of, sources_of, worded
+from plait.training.material import (
+    Material,
+    cached_towers,
+    material_of,
+    sources_of,
+    thinned,
+    worded,
+)
 from plait.training.rows import InOrder, RowPlan
 from plait.training.sampling import TaskSampler
 from plait.training.schema import Recipe, Stage
@@ -89,7 +96,10 @@ class StageData:
         """
         stage, seed = self.recipe.stages[number], self.recipe.seed + 7919 * number
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        material = _in_words_of(stage, self.training)
+        material = self.training
+        if stage.share < 1:
+            material = thinned(material, stage.share, self.recipe.seed)
+        material = _in_words_of(stage, material)
         sources = self._sources(model, material, stage, training=True)
         plan = RowPlan(
             material.counts,
