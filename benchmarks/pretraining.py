@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from _measure import machine, write_results
 
 SIZES = "{kind: uniter, options: {layers: 2, heads: 4, hidden: 512, max_length: 32}}"

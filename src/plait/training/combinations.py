@@ -99,8 +99,9 @@ def _model_faults(recipe: Recipe) -> Iterator[Fault]:
         if tower.projection.kind == "identity" and tower.projection.dropout:
             yield (*place, "projection", "dropout"), "an identity projection has no dropout"
         always_frozen = all(s.part(f"{name}.encoder").mode == "frozen" for s in recipe.stages)
+        has_weights = tower.encoder != "scratch/tokens"
         untrained = tower.encoder.startswith("scratch/") or not tower.pretrained
-        if always_frozen and untrained:
+        if always_frozen and untrained and has_weights:
             yield (
                 (*place, "encoder"),
                 f"{tower.encoder} starts from random weights and no stage trains it: set "
