@@ -2,7 +2,7 @@
 
 Trains the recipes ``demo`` (alignment) and ``rerank`` (a judge of pairs), then lets the judge order
 the nearest 50 of each query among the 200 test emoji, as ``plait search --rerank`` does. Both are
-trained with each seed; gains are paired, with 95% intervals over queries and seeds.
+trained with each seed; gains are paired, with 95% intervals over queries.
 """
 
 from __future__ import annotations

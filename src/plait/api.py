@@ -139,6 +139,7 @@ def evaluate(
     from plait.evaluation import evaluate_alignment
     from plait.evaluation.evaluate_fusion import evaluate_fusion
     from plait.models.fusion_model import FusionModel
+    from plait.training.checked import usable
 
     columns = None
     if data is None:
@@ -146,7 +147,7 @@ def evaluate(
     dataset = _open_split(data, split, on_bad_row, columns)
     model = load(run)
     if isinstance(model, FusionModel):
-        metrics = evaluate_fusion(model, dataset)
+        metrics = evaluate_fusion(model, usable(dataset) if on_bad_row == "skip" else dataset)
     else:
         metrics = evaluate_alignment(model, dataset, on_bad_row=_checked(on_bad_row))
     return {"run": str(run), "split": split, **metrics}
@@ -241,7 +242,7 @@ def search(
     """The ``k`` nearest rows of an index to words or to a picture: ``{id, score, path, text}``.
 
     With ``rerank``, the run of a fusion model trained to match, the nearest rows (at least 50) are
-    put in its order first, and each has its log odds as ``match``.
+    ordered by its log odds (``match``) plus the logit scale times the cosine.
     """
     from plait.models.kinds import fused
     from plait.retrieval import contact_sheet, open_index
@@ -307,7 +308,8 @@ def ask(run: Source, image: Source, question: str, *, answers: int = 5) -> dict[
     model = fused(load(run), "a question")
     labels = model.labels("answer")
     (logits,) = answer_logits(model, [FileRef(Path(image))], [question])
-    shares = logits[0].softmax(dim=0)
+    independent = model.about("answer").get("loss") == "bce"  # each answer by itself
+    shares = logits[0].sigmoid() if independent else logits[0].softmax(dim=0)
     best = shares.argsort(descending=True)[:answers].tolist()
     ranked = [{"answer": labels[i], "probability": round(float(shares[i]), 6)} for i in best]
     return {

@@ -156,8 +156,16 @@ def test_sharing_a_picture_among_its_questions_changes_no_answer(questions: Path
     assert torch.allclose(logits[0], logits[1], atol=1e-6)
 
 
-@pytest.mark.parametrize("balance", ["fixed", "uncertainty", "gradients"])
-@pytest.mark.parametrize("sampling", ["together", "round_robin", "temperature"])
+@pytest.mark.parametrize(
+    ("balance", "sampling"),
+    [
+        ("fixed", "together"),
+        ("uncertainty", "together"),
+        ("gradients", "together"),
+        ("fixed", "round_robin"),
+        ("uncertainty", "temperature"),
+    ],
+)
 def test_several_tasks_in_one_stage(
     balance: str, sampling: str, questions: Path, tmp_path: Path
 ) -> None:
@@ -241,6 +249,36 @@ def test_a_run_starts_from_another_with_an_account(questions: Path, tmp_path: Pa
     assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in shared)
 
 
+def test_a_head_of_other_answers_is_not_taken_over(questions: Path, tmp_path: Path) -> None:
+    quick = {"stage": {"epochs": 1}, "evaluation": {"test": None}}
+    run(recipe_of(questions, **quick), tmp_path / "pre")
+    config = json.loads((tmp_path / "pre" / "model.json").read_text())
+    labels = config["heads"]["answer"]["labels"]
+    config["heads"]["answer"]["labels"] = labels[::-1]
+    (tmp_path / "pre" / "model.json").write_text(json.dumps(config))
+    model = {"init_from": str(tmp_path / "pre")}
+    with pytest.raises(ModelError, match=r"'answer' of .* stands for other labels"):
+        run(recipe_of(questions, model=model, **quick), tmp_path / "a")
+    model = {"init_from": {"run": str(tmp_path / "pre"), "leave": ["heads.answer"]}}
+    result = run(recipe_of(questions, model=model, **quick), tmp_path / "b")
+    assert "(heads.answer) new" in result.notes[0]
+
+
+def test_unanswered_questions_are_counted_and_cost_nothing(questions: Path, tmp_path: Path) -> None:
+    import shutil
+
+    folder = tmp_path / "some"
+    shutil.copytree(questions, folder)
+    file = folder / "v2_annotations.json"
+    annotations = json.loads(file.read_text())["annotations"]
+    file.write_text(json.dumps({"annotations": annotations[::2]}))  # colours alone are answered
+    result = run(recipe_of(folder, stage={"epochs": 1}), tmp_path / "run")
+    test = len(open_dataset(str(folder)).split("test"))
+    counts = result.metrics["counts"]
+    assert counts["questions"] + counts["not_judged"] == test and counts["not_judged"] > 0
+    assert any("not among the 2 to choose from" in note for note in result.notes)
+
+
 def test_a_control_without_pictures_learns_the_questions_alone(
     questions: Path, tmp_path: Path
 ) -> None:
@@ -263,6 +301,14 @@ def test_mistakes_are_named(questions: Path, tmp_path: Path) -> None:
         recipe_of(questions, stage={"tasks": [{"objective": "info_nce"}]})
     with pytest.raises(DataError, match="needs the label 'caption'"):
         run(recipe_of(questions, stage={"text": "{caption}"}), tmp_path / "a")
+    with pytest.raises(RecipeError, match="mlm reads the tokens of text after fusion, and concat"):
+        run(recipe_of(questions, stage={"tasks": [{"objective": "mlm"}]}), tmp_path / "d")
+    with pytest.raises(RecipeError, match="'answer' is there twice"):
+        recipe_of(questions, stage={"tasks": [{"objective": "answer"}, {"objective": "answer"}]})
+    with pytest.raises(RecipeError, match="set sampling to together"):
+        two = [{"objective": "answer"}, {"objective": "match"}]
+        sampled = {"tasks": two, "sampling": "round_robin", "balance": "gradients"}
+        recipe_of(questions, stage=sampled)
     with pytest.raises(RecipeError, match="mrfr hides regions from a system"):
         run(recipe_of(questions, stage={"tasks": [{"objective": "mrfr"}]}), tmp_path / "b")
     with pytest.raises(DataError, match="at least two classes"):

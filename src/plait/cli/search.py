@@ -39,11 +39,13 @@ def search(
     )
 
     def page() -> None:
-        rows = [
-            (place, f"{hit['score']:.3f}", hit["text"] or "", hit["path"] or hit["id"])
-            for place, hit in enumerate(hits, 1)
-        ]
-        table("", ["", "score", "text", "picture"], rows)
+        heads = ["", "score", *(["match"] if rerank is not None else []), "text", "picture"]
+        rows = []
+        for place, hit in enumerate(hits, 1):
+            match = [f"{hit['match']:.2f}"] if rerank is not None else []
+            shown = hit["path"] or hit["id"]
+            rows.append((place, f"{hit['score']:.3f}", *match, hit["text"] or "", shown))
+        table("", heads, rows)
         if sheet is not None:
             say(f"contact sheet: {sheet}")
 

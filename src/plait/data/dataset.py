@@ -125,7 +125,7 @@ class PairDataset(Sequence[Sample]):
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits of ids, groups, splits, texts and file sizes.
+        """16 hex digits of ids, groups, splits, texts, labels and file sizes.
 
         Raises:
             DataError: a file vanished since the set was opened.
@@ -135,6 +135,8 @@ class PairDataset(Sequence[Sample]):
             for sample, split in zip(self.samples, self.splits, strict=True):
                 refs = [sample.image, *(sample.media[name] for name in sorted(sample.media))]
                 sizes = [ref.size for ref in refs if ref is not None]
-                sha.update(repr((sample.id, sample.group, split, sample.texts, sizes)).encode())
+                labels = sorted(sample.labels.items())
+                told = (sample.id, sample.group, split, sample.texts, labels, sizes)
+                sha.update(repr(told).encode())
             self._fingerprint = sha.hexdigest()[:16]
         return self._fingerprint

@@ -10,6 +10,7 @@ import numpy as np
 from plait.core.errors import DataError
 from plait.core.modality import IMAGE, TEXT
 from plait.core.progress import track
+from plait.data.answers import given_answers
 from plait.data.dataset import PairDataset
 from plait.data.sample import MediaRef, Sample
 from plait.evaluation.vqa import vqa_figures
@@ -47,11 +48,12 @@ def evaluate_answers(
         ``counts``.
 
     Raises:
-        DataError: no question in the split, or one without picture or answer, by its row.
+        DataError: no question in the split that has a picture and an answer.
     """
-    samples = list(dataset.split(split))
+    every = list(dataset.split(split))
+    samples = [s for s in every if s.image is not None and s.texts and raw_answers(s)]
     if not samples:
-        raise DataError(f"no samples in the split {split!r}")
+        raise DataError(f"no question with a picture and an answer in the split {split!r}")
     pictures, questions, answers = asked(samples)
     groups = np.array([str(sample.group or sample.id) for sample in samples])
     kinds = [
@@ -67,7 +69,11 @@ def evaluate_answers(
             bootstrap=bootstrap,
             seed=seed,
         ),
-        "counts": {"questions": len(samples), "pictures": len(set(pictures))},
+        "counts": {
+            "questions": len(samples),
+            "pictures": len(set(pictures)),
+            "not_judged": len(every) - len(samples),
+        },
     }
     if controls:
         changes: Mapping[str, Change] = {
@@ -113,9 +119,18 @@ def asked(
 
 
 def raw_answers(sample: Sample) -> tuple[str, ...]:
-    """What people answered, as they wrote it."""
-    given = sample.labels.get("answers") or sample.labels.get("answer") or ()
-    return (given,) if isinstance(given, str) else tuple(given)
+    """What people answered, as they wrote it; () when nobody did.
+
+    Raises:
+        DataError: an answer is no string.
+    """
+    given_answers(sample)  # refuses what is no string
+    answers = sample.labels.get("answers")
+    if answers is None:
+        answers = sample.labels.get("answer")
+    if answers is None:
+        return ()
+    return (answers,) if isinstance(answers, str) else tuple(answers)
 
 
 def predict(

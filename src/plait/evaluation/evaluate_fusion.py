@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,12 +57,14 @@ def evaluate_fusion(
 def _classes(
     model: FusionModel, samples: Sequence[Sample], bootstrap: int, seed: int
 ) -> dict[str, Any]:
-    """Accuracy over the samples that carry one of the model's classes under any label."""
-    labels = model.labels("classify")
-    key = _label_key(samples, labels)
+    """Accuracy over the samples that carry one of the model's classes."""
+    labels, about = model.labels("classify"), model.about("classify")
+    key = about["label"]
     judged = [sample for sample in samples if str(sample.labels.get(key)) in labels]
+    if not judged:
+        raise DataError(f"no sample has one of the model's classes under the label {key!r}")
     pictures = [sample.image for sample in judged if sample.image is not None]
-    texts = [sample.texts[0] for sample in judged]
+    texts = [_worded(sample, about) for sample in judged]
     predicted: list[int] = []
     for logits in answer_logits(model, pictures, texts, head="classify"):
         predicted += logits.argmax(dim=1).tolist()
@@ -73,17 +75,22 @@ def _classes(
     return _accuracy(np.array(right, float), judged, bootstrap, seed)
 
 
-def _label_key(samples: Sequence[Sample], labels: Sequence[str]) -> str:
-    """The label whose values are the model's classes."""
-    keys = {key for sample in samples for key in sample.labels}
-    counts = {
-        key: sum(str(sample.labels.get(key)) in labels for sample in samples)
-        for key in sorted(keys)
-    }
-    best = max(counts, key=lambda key: counts[key], default=None)
-    if best is None or not counts[best]:
-        raise DataError(f"no sample carries a class of the model ({', '.join(labels[:5])}, ...)")
-    return best
+def _worded(sample: Sample, about: Mapping[str, str]) -> str:
+    """A sample's text in the words that a head was trained on.
+
+    Raises:
+        DataError: it lacks a label that the template names, by its row.
+    """
+    template = about.get("text")
+    if template is None:
+        return sample.texts[0]
+    try:
+        return template.format_map(sample.labels)
+    except KeyError as missing:
+        raise DataError(
+            f"the model reads texts like {template!r}, and there is no {missing.args[0]!r}",
+            path=sample.where,
+        ) from None
 
 
 def _matching(
@@ -102,8 +109,9 @@ def _matching(
             step += 1
         other[row] = order[(place + step) % len(order)]
     pictures = [sample.image for sample in samples if sample.image is not None]
-    own = match_scores(model, pictures, [sample.texts[0] for sample in samples])
-    wrong = match_scores(model, pictures, [samples[row].texts[0] for row in other])
+    texts = [_worded(sample, model.about("match")) for sample in samples]
+    own = match_scores(model, pictures, texts)
+    wrong = match_scores(model, pictures, [texts[row] for row in other])
     right = ((own > 0).astype(float) + (wrong <= 0)) / 2
     return _accuracy(right, samples, bootstrap, seed)
 

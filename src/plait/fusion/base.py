@@ -31,11 +31,17 @@ class Fusion(nn.Module, ABC):
         modalities: what it brings together, in the order of `plait.core.modality`.
         pooled_only: it reads pooled vectors and no tokens, so that frozen encoders need to run but
             once, and their pooled features are enough.
+        keeps: the modalities whose tokens are in ``Fused.parts``.
     """
 
     width: int
     modalities: tuple[str, ...]
     pooled_only: bool = False
+
+    @property
+    def keeps(self) -> tuple[str, ...]:
+        """The modalities whose tokens are in ``Fused.parts``: all, unless an idea says otherwise."""
+        return () if self.pooled_only else self.modalities
 
     @abstractmethod
     def forward(self, parts: Parts, present: Present) -> Fused:

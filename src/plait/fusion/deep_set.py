@@ -49,6 +49,11 @@ class DeepSetFusion(Fusion):
             nn.Linear(self.hidden, width),
         )
 
+    @property
+    def keeps(self) -> tuple[str, ...]:
+        """None: no token sees another."""
+        return ()
+
     def forward(self, parts: Parts, present: Present) -> Fused:
         """See `Fusion.forward`."""
         sums: list[Tensor] = [

@@ -105,6 +105,11 @@ class GatedCrossAttentionFusion(Fusion):
             GatedCrossBlock(self.width, width, width, heads, self.hidden) for _ in range(layers)
         )
 
+    @property
+    def keeps(self) -> tuple[str, ...]:
+        """The one that asks."""
+        return (self.asks,)
+
     def forward(self, parts: Parts, present: Present) -> Fused:
         """See `Fusion.forward`."""
         check_parts(parts, self.modalities)

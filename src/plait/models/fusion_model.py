@@ -5,7 +5,7 @@ Shape legend: B samples, U distinct pictures of a batch, N tokens, D features, A
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -39,6 +39,7 @@ class FusionModel(nn.Module):
             tokenizer is used.
         joint: a fusion of encoded modalities, or one of the classic systems.
         heads: by the name of the task that reads them.
+        without: modalities that it takes for absent, whatever a batch holds: a control.
 
     Raises:
         ModelError: a system without an image or a text encoder, or with a third.
@@ -49,6 +50,7 @@ class FusionModel(nn.Module):
         encoders: Mapping[str, Encoder],
         joint: Fusion | System,
         heads: Mapping[str, AnyHead],
+        without: Sequence[str] = (),
     ) -> None:
         super().__init__()
         if isinstance(joint, System) and set(encoders) != {IMAGE, TEXT}:
@@ -58,6 +60,7 @@ class FusionModel(nn.Module):
         self.towers = nn.ModuleDict({name: BareTower(one) for name, one in encoders.items()})
         self.joint = joint
         self.heads = nn.ModuleDict(heads)
+        self.without = tuple(without)
         self.balance: nn.Module | None = None  # of the tasks of the stage that trains it
 
     @property
@@ -96,6 +99,12 @@ class FusionModel(nn.Module):
         assert isinstance(head, Head), name
         return head.labels
 
+    def about(self, name: str) -> Mapping[str, str]:
+        """What a head's task was (see `Head`)."""
+        head = self.head(name)
+        assert isinstance(head, Head), name
+        return head.about
+
     def clamp_scale(self) -> None:
         """Nothing to bring back into range after an update."""
 
@@ -125,6 +134,8 @@ class FusionModel(nn.Module):
             batch: every modality of the model.
             masked_regions: (B, N) image tokens hidden from a system (masked region modelling).
         """
+        if self.without:
+            batch = _lacking(batch, self.without)
         if isinstance(self.joint, System):
             text = batch.modalities[TEXT]
             ids, mask = text.tensors["ids"], text.mask
@@ -149,6 +160,15 @@ class FusionModel(nn.Module):
     def answer(self, batch: Batch) -> Tensor:
         """(B, A) logits of the answers."""
         return self.head("answer")(self.vector(self.fuse(batch)))
+
+
+def _lacking(batch: Batch, modalities: Sequence[str]) -> Batch:
+    hidden = {
+        name: replace(part, present=torch.zeros_like(part.present))
+        for name, part in batch.modalities.items()
+        if name in modalities
+    }
+    return replace(batch, modalities={**batch.modalities, **hidden})
 
 
 def _alone(features: Tensor) -> Encoded:

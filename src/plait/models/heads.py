@@ -5,7 +5,7 @@ Shape legend: B samples, K positions, D features, C outputs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxtyping import Float
@@ -22,6 +22,8 @@ class Head(nn.Module):
         labels: what each logit stands for.
         hidden: features between; twice ``width`` when None.
         dropout: before the last layer, in training.
+        about: what evaluations must know of the task: ``label`` (which of the samples' labels holds
+            the class), ``text`` (the template of its texts), ``loss``.
     """
 
     def __init__(
@@ -31,8 +33,10 @@ class Head(nn.Module):
         *,
         hidden: int | None = None,
         dropout: float = 0.1,
+        about: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
+        self.about = dict(about or {})
         self.width, self.labels, self.dropout = width, tuple(labels), dropout
         self.hidden = hidden or 2 * width
         self.layers = nn.Sequential(
@@ -56,6 +60,7 @@ class Head(nn.Module):
             "labels": list(self.labels),
             "hidden": self.hidden,
             "dropout": self.dropout,
+            "about": self.about,
         }
 
 

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from plait.core.errors import RecipeError
-from plait.core.modality import TEXT
+from plait.core.modality import IMAGE, TEXT
 from plait.data.preprocess import TextPreprocess
 from plait.data.tokenizer_training import train_tokenizer
 from plait.encoders.adapt import merge_lora, set_trainable
 from plait.encoders.base import Encoder
 from plait.encoders.registry import build_encoder
+from plait.fusion.base import Fusion
 from plait.models.alignment import AlignmentModel, Tower
 from plait.models.fusion_model import FusionModel
 from plait.models.heads import AnyHead, Head, TokenHead
@@ -25,7 +26,7 @@ from plait.models.systems.base import System
 from plait.training import schema
 from plait.training.balance import Balance
 from plait.training.combinations import FUSION, HEADS, PARTS, TEMPERATURE, part_names
-from plait.training.fusion_tasks import FusionTask, Objective
+from plait.training.fusion_tasks import FusionTask, Objective, special_ids
 from plait.training.init_from import tokenizer_of
 from plait.training.optimise import part_of
 from plait.training.tasks import Contrast, ContrastiveTask, Softening, Task
@@ -94,12 +95,17 @@ def _build_fusion(
     options = {**model.sizes.get(model.fusion.kind, {}), **model.fusion.options}
     joint = build_joint(model.fusion.kind, encoders, model.dim, **options)
     objectives = {task.objective for stage in recipe.stages for task in stage.tasks}
+    _check_parts(model.fusion.kind, joint, objectives)
     heads: dict[str, AnyHead] = {
-        name: Head(joint.width, labels[name]) for name in ("answer", "classify") if name in labels
+        name: Head(joint.width, labels[name], about=_about(recipe, name))
+        for name in ("answer", "classify")
+        if name in labels
     }
     if objectives & {"match", "wra"}:
-        heads["match"] = Head(joint.width, ("apart", "together"))
+        about = _about(recipe, "match") or _about(recipe, "wra")
+        heads["match"] = Head(joint.width, ("apart", "together"), about=about)
     if "mlm" in objectives:
+        special_ids(encoders[TEXT].preprocess)
         read = encoders[TEXT].preprocess
         assert isinstance(read, TextPreprocess)
         width = joint.text_width if isinstance(joint, System) else joint.width
@@ -110,7 +116,42 @@ def _build_fusion(
                 f"mrfr hides regions from a system such as uniter; {model.fusion.kind} has no way to"
             )
         heads["mrfr"] = TokenHead(joint.image_width, joint.region_width)
-    return FusionModel(encoders, joint, heads)
+    return FusionModel(encoders, joint, heads, without=recipe.data.without)
+
+
+def _about(recipe: schema.Recipe, objective: str) -> dict[str, str]:
+    """What evaluations must know of a task: that of the last stage that has it."""
+    found: dict[str, str] = {}
+    for stage in recipe.stages:
+        for task in stage.tasks:
+            if task.objective == objective:
+                found = {"loss": task.loss} if objective == "answer" else {}
+                if objective == "classify":
+                    found["label"] = task.label
+                if stage.text is not None:
+                    found["text"] = stage.text
+    return found
+
+
+def _check_parts(kind: str, joint: Fusion | System, objectives: set[str]) -> None:
+    """Sees that a way of joining keeps the tokens that objectives read.
+
+    Raises:
+        RecipeError: it does not.
+    """
+    kept = (TEXT, IMAGE) if isinstance(joint, System) else joint.keeps
+    for objective, needed in (("mlm", (TEXT,)), ("wra", (TEXT, IMAGE))):
+        missing = [name for name in needed if name not in kept]
+        if objective in objectives and missing:
+            raise RecipeError(
+                f"{objective} reads the tokens of {' and '.join(missing)} after fusion, and {kind} "
+                "keeps none: take shared_attention, co_attention, or a system"
+            )
+    if "wra" in objectives and isinstance(joint, System) and joint.text_width != joint.image_width:
+        raise RecipeError(
+            f"wra compares words and regions, but {kind} gives words of {joint.text_width} and "
+            f"regions of {joint.image_width} features: make them equal in model.fusion.options"
+        )
 
 
 def build_task(model: Model, stage: schema.Stage, group: Any = None) -> Task:
@@ -162,7 +203,8 @@ def prepare_stage(model: Model, recipe: schema.Recipe, number: int) -> None:
         set_trainable(module, part.mode, **lora if part.mode == "lora" else {})
     if isinstance(model, FusionModel):
         names = [task.objective for task in stage.tasks]
-        model.balance = Balance(names, stage.balance) if len(names) > 1 else None
+        device = next(model.parameters()).device
+        model.balance = Balance(names, stage.balance).to(device) if len(names) > 1 else None
         return
     learn = recipe.model.temperature.learn and stage.part(TEMPERATURE).mode == "full"
     model.log_scale.requires_grad_(learn)

@@ -20,9 +20,10 @@ from plait.models.embedding import answering
 from plait.models.fusion_model import FusionModel
 from plait.models.kinds import Model
 from plait.models.storage import load_model
-from plait.training.recipe import load_recipe
+from plait.training.recipe import load_recipe, read_run_recipe
 from plait.training.run import read_result, train
-from plait.training.run_folder import RunFolder
+from plait.training.run_folder import RunFolder, flat
+from plait.training.schema import Recipe
 
 CALLS = 30  # single answers that latency is the median of
 
@@ -89,11 +90,28 @@ def compare(
     for number, (value, one) in enumerate(recipes.items(), 1):
         tell(f"{number} of {len(recipes)}: {key}={value}")
         folder = out / value.replace("/", "-")
-        if RunFolder(folder).status() != "finished":
+        if RunFolder(folder).status() == "finished":
+            _check_same(one, folder)
+        else:
             train(one, out=folder, resume=(folder / "recipe.yaml").exists())
         rows.append(_row(value, folder))
     _write(rows, key, out, str(recipe))
     return rows
+
+
+def _check_same(recipe: Recipe, folder: Path) -> None:
+    """Sees that a finished run was made with the recipe that is asked for.
+
+    Raises:
+        RecipeError: it was not; the first difference is named.
+    """
+    wanted, made = flat(recipe), flat(read_run_recipe(folder))
+    for key in wanted | made:
+        if wanted.get(key) != made.get(key):
+            raise RecipeError(
+                f"{folder} is a finished run with {key} = {made.get(key)}, not {wanted.get(key)}: "
+                "give another --out, or delete it"
+            )
 
 
 def parse(over: str) -> tuple[str, list[str]]:
@@ -208,5 +226,5 @@ def markdown(rows: Sequence[Row], key: str, recipe: str) -> str:
             f"{row.latency_ms:.1f} | {row.seconds:.0f} |"
         )
     updates = sorted({row.updates for row in rows})
-    lines += ["", f"Updates of each: {' to '.join(map(str, {updates[0], updates[-1]}))}.", ""]
+    lines += ["", f"Updates of each: {' to '.join(map(str, updates))}.", ""]
     return "\n".join(lines)

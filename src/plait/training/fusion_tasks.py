@@ -69,6 +69,10 @@ class FusionTask:
         self.model, self.objectives = model, tuple(objectives)
         self.balance = balance or Balance([one.name for one in objectives])
 
+    def weighed(self, batch: Batch) -> float:
+        """The sum of the losses by the recipe's weights, whatever the balance: to compare by."""
+        return sum(one.weight * float(one(self.model, batch)) for one in self.objectives)
+
     def loss(self, batch: Batch) -> TaskLoss:
         """The loss of a batch, with its graph; only of the objectives that the batch is for."""
         chosen = [one for one in self.objectives if not batch.tasks or one.name in batch.tasks]

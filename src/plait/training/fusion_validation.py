@@ -60,7 +60,7 @@ class FusionValidator:
             for batch in self.supply.epoch(0):
                 moved = batch.to(self.device)
                 with autocast(self.device, self.dtype):
-                    losses.append((float(self.task.loss(moved).total), len(batch)))
+                    losses.append((self.task.weighed(moved), len(batch)))
                     if "answer" in names:
                         predicted += self.model.answer(moved).argmax(dim=1).tolist()
                     if "classify" in names:

@@ -181,7 +181,7 @@ def dead_modality(history: History) -> Iterator[Alarm]:
     totals: dict[str, float] = {}
     for record in tail:
         for part, norm in record["part_norms"].items():
-            if part != "temperature":
+            if part not in ("temperature", "balance"):
                 tower = part.split(".")[0]
                 totals[tower] = totals.get(tower, 0.0) + norm
     whole = sum(totals.values())

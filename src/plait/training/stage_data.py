@@ -73,6 +73,7 @@ class StageData:
                 "nothing stops early."
             )
         self.known = known_of(recipe, self.training.samples)
+        self._tell_unknown()
 
     def _material(self, dataset: PairDataset, split: str) -> Material:
         material = material_of(dataset.split(split))
@@ -82,6 +83,18 @@ class StageData:
                 "take no part."
             )
         return material
+
+    def _tell_unknown(self) -> None:
+        """Notes how many questions have no answer to choose from: they teach nothing."""
+        if self.known.answers is None:
+            return
+        for split, material in (("training", self.training), ("validation", self.validation)):
+            unknown = sum(self.known.answers.label(s) == -100 for s in material.samples)
+            if unknown:
+                self.notes.append(
+                    f"{unknown} of {len(material)} {split} questions have a usual answer that is "
+                    f"not among the {len(self.known.answers)} to choose from (tasks.answers)."
+                )
 
     def texts(self) -> Iterator[str]:
         """Every text that some stage trains on, for tokenizers."""
@@ -121,7 +134,6 @@ class StageData:
             change=feature_change(stage.features, self.recipe.seed, number, rank),
             targets=targets,
             tasks=_sampler(stage, targets, len(material), plan.steps, seed),
-            without=self.recipe.data.without,
         )
 
     def validator(self, model: Model, stage: Stage, dtype: torch.dtype) -> Evaluate | None:
@@ -136,14 +148,7 @@ class StageData:
             assert isinstance(task, FusionTask)
             targets = Targets(material.samples, self.known)
             plan = InOrder(material.counts, QUESTIONS_AT_ONCE)
-            supply = Supply(
-                plan,
-                sources,
-                material.groups,
-                material.ids,
-                targets=targets,
-                without=self.recipe.data.without,
-            )
+            supply = Supply(plan, sources, material.groups, material.ids, targets=targets)
             return FusionValidator(
                 model, task, supply, targets, metric=metric, device=device, dtype=dtype
             )

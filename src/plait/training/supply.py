@@ -8,7 +8,6 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -132,7 +131,6 @@ class Supply:
         change: made to every batch at last (noise on features).
         targets: what the rows should answer; None for contrastive tasks.
         tasks: (epoch, position in the epoch) to the tasks of a batch; None: all of them.
-        without: modalities that are marked absent in every row.
         ahead: batches to prepare in the background while the last one trains; 0 for none.
     """
 
@@ -148,10 +146,8 @@ class Supply:
         change: Change | None = None,
         targets: Targets | None = None,
         tasks: Callable[[int, int], tuple[str, ...]] | None = None,
-        without: Sequence[str] = (),
         ahead: int = 2,
     ) -> None:
-        self.without = tuple(without)
         self.targets, self.tasks = targets, tasks
         self.plan, self.sources, self.ids = plan, dict(sources), ids
         self.groups = torch.from_numpy(np.asarray(groups, dtype=np.int64))
@@ -170,10 +166,7 @@ class Supply:
         batch = Batch(
             ids=[self.ids[i] for i in rows.sample],
             groups=self.groups[torch.from_numpy(rows.sample)],
-            modalities={
-                name: _hidden(source(rows)) if name in self.without else source(rows)
-                for name, source in self.sources.items()
-            },
+            modalities={name: source(rows) for name, source in self.sources.items()},
             targets={} if self.targets is None else self.targets(rows),
             tasks=() if self.tasks is None else self.tasks(epoch, number),
         )
@@ -185,10 +178,6 @@ class Supply:
         if self.ahead == 0:
             return (make() for make in makers)
         return _ahead(makers, self.ahead)
-
-
-def _hidden(inputs: ModalityInput) -> ModalityInput:
-    return replace(inputs, present=torch.zeros_like(inputs.present))
 
 
 def _ahead(makers: Iterator[Callable[[], Batch]], depth: int) -> Iterator[Batch]:

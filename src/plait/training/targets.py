@@ -61,7 +61,9 @@ def known_of(recipe: Recipe, samples: Sequence[Sample]) -> Known:
     if not names:
         return Known(answers)
     counts = Counter(
-        str(sample.labels[names[0]]) for sample in samples if names[0] in sample.labels
+        str(sample.labels[names[0]])
+        for sample in samples
+        if sample.labels.get(names[0]) is not None
     )
     if len(counts) < 2:
         have = ", ".join(sorted({key for sample in samples for key in sample.labels})) or "none"
@@ -93,7 +95,9 @@ class Targets:
         if known.classes:
             row = {name: number for number, name in enumerate(known.classes)}
             given: list[Any] = [sample.labels.get(known.label) for sample in samples]
-            self.label = torch.tensor([row.get(str(one), -100) for one in given])
+            self.label = torch.tensor(
+                [-100 if one is None else row.get(str(one), -100) for one in given]
+            )
 
     def counts(self) -> dict[str, int]:
         """Rows that have each task's target; of tasks without one, all rows."""
