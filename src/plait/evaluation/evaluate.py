@@ -11,7 +11,7 @@ from jaxtyping import Float
 from plait.core.errors import DataError
 from plait.data.dataset import PairDataset
 from plait.evaluation.classification import class_vectors, zero_shot
-from plait.evaluation.gallery import Gallery, gallery_of
+from plait.evaluation.gallery import Gallery, corrected, gallery_of
 from plait.evaluation.geometry import geometry
 from plait.evaluation.retrieval_metrics import mean_recall, retrieval, retrieval_by_language
 from plait.models.alignment import AlignmentModel
@@ -49,7 +49,7 @@ def evaluate_alignment(
     part = dataset.split(split)
     if not len(part):
         raise DataError(f"no samples in the split {split!r}")
-    gallery = gallery_of(embed_dataset(model, part, **embedding), part)
+    gallery = corrected(gallery_of(embed_dataset(model, part, **embedding), part), model.hubs)
     return evaluate_gallery(
         gallery,
         bootstrap=bootstrap,
@@ -80,27 +80,21 @@ def evaluate_gallery(
         ``retrieval`` (see `plait.evaluation.retrieval_metrics.retrieval`, percent), ``mean_recall``,
         ``languages`` (the same as ``retrieval`` for each language, where texts have one),
         ``geometry`` (see `plait.evaluation.geometry`), ``counts``, and ``zero_shot`` where pictures
-        carry at least two classes.
+        carry at least two classes. Where the gallery is corrected for hubs, so are the first three,
+        and ``retrieval_plain`` is ``retrieval`` by cosine alone.
     """
     options: dict[str, Any] = {"bootstrap": bootstrap, "seed": seed}
-    figures = retrieval(
-        gallery.image, gallery.text, gallery.text_owner, image_groups=gallery.groups, **options
-    )
+    biases = {"image_bias": gallery.image_bias, "text_bias": gallery.text_bias}
+    pairs = (gallery.image, gallery.text, gallery.text_owner)
+    figures = retrieval(*pairs, image_groups=gallery.groups, **biases, **options)
     languages = retrieval_by_language(
-        gallery.image,
-        gallery.text,
-        gallery.text_owner,
-        gallery.languages,
-        image_groups=gallery.groups,
-        **options,
+        *pairs, gallery.languages, image_groups=gallery.groups, **biases, **options
     )
     result: dict[str, Any] = {
         "retrieval": figures,
         "mean_recall": mean_recall(figures),
         "languages": languages,
-        "geometry": geometry(
-            gallery.image, gallery.text, gallery.text_owner, image_groups=gallery.groups
-        ),
+        "geometry": geometry(*pairs, image_groups=gallery.groups),
         "counts": {
             "images": len(gallery.image),
             "texts": len(gallery.text),
@@ -108,6 +102,8 @@ def evaluate_gallery(
             "without_image": gallery.left_out,
         },
     }
+    if gallery.image_bias is not None or gallery.text_bias is not None:
+        result["retrieval_plain"] = retrieval(*pairs, image_groups=gallery.groups, **options)
     if embed_texts is not None:
         classified = _zero_shot(gallery, embed_texts, templates, options)
         if classified is not None:

@@ -19,7 +19,7 @@ class Found:
     Attributes:
         id: of the sample.
         text: its words.
-        score: cosine to the query.
+        score: cosine to the query, less a correction for hubs where the gallery has one.
         rank: from 1.
         right: whether it answers the query.
         picture: where its bytes are, or None for a found text.
@@ -74,7 +74,11 @@ def text_searches(gallery: Gallery, *, count: int = 8, k: int = 5, seed: int = 0
 def worst_mistakes(gallery: Gallery, *, count: int = 6, k: int = 4) -> list[Search]:
     """The texts whose picture comes last, one a picture; fewer when fewer are wrong."""
     ranks = retrieval_ranks(
-        gallery.image, gallery.text, gallery.text_owner, image_groups=gallery.groups
+        gallery.image,
+        gallery.text,
+        gallery.text_owner,
+        image_groups=gallery.groups,
+        image_bias=gallery.image_bias,
     ).text_to_image
     chosen: list[int] = []
     shown: set[int] = set()
@@ -91,6 +95,8 @@ def worst_mistakes(gallery: Gallery, *, count: int = 6, k: int = 4) -> list[Sear
 def text_search(gallery: Gallery, column: int, *, k: int) -> Search:
     """The pictures nearest to one text of the gallery."""
     scores = gallery.image.astype(np.float64) @ gallery.text[column].astype(np.float64)
+    if gallery.image_bias is not None:
+        scores -= gallery.image_bias
     right = gallery.groups == gallery.groups[gallery.text_owner[column]]
     order = _order(scores, right)
 
@@ -114,6 +120,8 @@ def text_search(gallery: Gallery, column: int, *, k: int) -> Search:
 def picture_search(gallery: Gallery, row: int, *, k: int) -> Search:
     """The texts nearest to one picture of the gallery that has a text."""
     scores = gallery.text.astype(np.float64) @ gallery.image[row].astype(np.float64)
+    if gallery.text_bias is not None:
+        scores -= gallery.text_bias
     right = gallery.groups[gallery.text_owner] == gallery.groups[row]
     order = _order(scores, right)
 

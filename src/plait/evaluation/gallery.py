@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from plait.core.errors import DataError
+from plait.core.modality import IMAGE, TEXT
 from plait.data.sample import MediaRef, Sample
+from plait.models.hubs import HubCorrection
 
 
 @runtime_checkable
@@ -54,6 +56,8 @@ class Gallery:
         languages: of the m texts, None where unknown.
         labels: class name of each picture, None where it has none.
         left_out: samples without a picture, which cannot be found.
+        image_bias, text_bias: (n,), (m,) taken from the score of a picture that a text asks for,
+            and of a text that a picture asks for; None for nothing (see `corrected`).
     """
 
     image: Float[np.ndarray, "n D"]
@@ -66,6 +70,8 @@ class Gallery:
     languages: Sequence[str | None]
     labels: Sequence[str | None]
     left_out: int = 0
+    image_bias: Float[np.ndarray, " n"] | None = None
+    text_bias: Float[np.ndarray, " m"] | None = None
 
     def words_of(self, row: int) -> str:
         """The first text of a picture, or its id."""
@@ -100,6 +106,17 @@ def gallery_of(embeddings: EmbeddingsLike, samples: Iterable[Sample]) -> Gallery
         languages=[languages[column] for column in columns],
         labels=[_label(rows[row]) for row in kept],
         left_out=len(rows) - len(kept),
+    )
+
+
+def corrected(gallery: Gallery, hubs: HubCorrection | None) -> Gallery:
+    """The same gallery, its scores less a model's correction for hubs where it has one."""
+    if hubs is None:
+        return gallery
+    return replace(
+        gallery,
+        image_bias=hubs.bias(IMAGE, gallery.image, TEXT),
+        text_bias=hubs.bias(TEXT, gallery.text, IMAGE),
     )
 
 

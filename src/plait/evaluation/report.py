@@ -8,7 +8,7 @@ from typing import Any
 from plait.core.files import replacing, write_text
 from plait.data.dataset import PairDataset
 from plait.evaluation.curves import curves, draw_curves
-from plait.evaluation.gallery import gallery_of
+from plait.evaluation.gallery import corrected, gallery_of
 from plait.evaluation.report_data import read_run, write_examples
 from plait.evaluation.report_html import page
 from plait.models.alignment import AlignmentModel
@@ -48,13 +48,14 @@ def write_report(
     if model is not None and dataset is not None and len(dataset):
         from plait.engines.features import embed_dataset
 
-        gallery = gallery_of(embed_dataset(model, dataset, **embedding), dataset)
+        found = embed_dataset(model, dataset, **embedding)
+        gallery = corrected(gallery_of(found, dataset), model.hubs)
         if len(gallery.image) and len(gallery.text):
             write_examples(folder, gallery, seed=seed)
             data = read_run(folder)
-    found = curves(data.records)
-    if found:
+    drawn = curves(data.records)
+    if drawn:
         with replacing(folder / CURVES) as temporary:
-            draw_curves(found, temporary)
-    write_text(folder / REPORT, page(data, found))
+            draw_curves(drawn, temporary)
+    write_text(folder / REPORT, page(data, drawn))
     return folder / REPORT

@@ -40,7 +40,8 @@ def searches(found: Sequence[Mapping[str, Any]]) -> str:
         )
     return (
         '<p class="soft">Texts drawn at random; right answers are framed and ticked. Below a picture: its rank and '
-        f'the cosine to the text.</p><div class="two">{"".join(cards)}</div>'
+        "score: the cosine to the text, less the correction for hubs where the model has one.</p>"
+        f'<div class="two">{"".join(cards)}</div>'
     )
 
 

@@ -7,7 +7,13 @@ from html import escape
 from typing import Any
 
 from plait.evaluation.plots import Estimate, estimates
-from plait.evaluation.words import WAYS, language_name, language_words, retrieval_words
+from plait.evaluation.words import (
+    WAYS,
+    correction_words,
+    language_name,
+    language_words,
+    retrieval_words,
+)
 
 
 def results(result: Mapping[str, Any]) -> str:
@@ -19,6 +25,8 @@ def results(result: Mapping[str, Any]) -> str:
     parts = [f'<p class="lead">{escape(retrieval_words(figures, split))}</p>']
     languages = result.get("languages") or {}
     if words := language_words(languages):
+        parts.append(f"<p>{escape(words)}</p>")
+    if words := correction_words(result.get("retrieval_plain")):
         parts.append(f"<p>{escape(words)}</p>")
     rows = list(_estimates(figures))
     told = "; ".join(f"{row.name}: {row.value:.1f} percent" for row in rows)

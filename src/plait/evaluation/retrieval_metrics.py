@@ -43,6 +43,8 @@ def retrieval(
     text_owner: Int[np.ndarray, " m"],
     *,
     image_groups: Shaped[np.ndarray, " n"] | None = None,
+    image_bias: Float[np.ndarray, " n"] | None = None,
+    text_bias: Float[np.ndarray, " m"] | None = None,
     ks: Sequence[int] = (1, 5, 10),
     bootstrap: int = 1000,
     seed: int = 0,
@@ -59,6 +61,9 @@ def retrieval(
         text_owner: for each text, the row of its image.
         image_groups: images with the same value show the same thing, so that each is a right
             answer for the others' texts. None: each image stands for itself.
+        image_bias: taken from the score of each image that a text asks for (a correction for hubs,
+            see `plait.models.hubs`).
+        text_bias: taken from the score of each text that an image asks for.
         ks: cut-offs.
         bootstrap: replicates of the percentile interval, drawn over images (over groups when
             given: their images are not independent). 0 leaves the intervals out.
@@ -73,7 +78,15 @@ def retrieval(
         DataError: shapes or owners that do not fit together, or nothing to ask.
     """
     groups = _checked_groups(image, text, text_owner, image_groups)
-    ranks = retrieval_ranks(image, text, text_owner, image_groups=image_groups, chunk=chunk)
+    ranks = retrieval_ranks(
+        image,
+        text,
+        text_owner,
+        image_groups=image_groups,
+        image_bias=image_bias,
+        text_bias=text_bias,
+        chunk=chunk,
+    )
     _, cluster = np.unique(groups, return_inverse=True)
     asked = ranks.image_to_text > 0
     result: dict[str, Any] = {
@@ -103,6 +116,8 @@ def retrieval_by_language(
     text: Float[np.ndarray, "m D"],
     text_owner: Int[np.ndarray, " m"],
     languages: Sequence[str | None],
+    *,
+    text_bias: Float[np.ndarray, " m"] | None = None,
     **options: Any,
 ) -> dict[str, dict[str, Any]]:
     """`retrieval` for each language alone: its texts against all images, and back.
@@ -112,16 +127,19 @@ def retrieval_by_language(
         text: unit rows.
         text_owner: for each text, the row of its image.
         languages: for each text its language; texts with None belong to no subset.
+        text_bias: as for `retrieval`.
         options: as for `retrieval`.
     """
     if len(languages) != len(text):
         raise DataError(f"{len(text)} texts, but {len(languages)} languages")
     names = sorted({name for name in languages if name is not None})
     array = np.array([name or "" for name in languages], dtype=object)
-    return {
-        name: retrieval(image, text[array == name], text_owner[array == name], **options)
-        for name in names
-    }
+    found = {}
+    for name in names:
+        own = array == name
+        bias = None if text_bias is None else text_bias[own]
+        found[name] = retrieval(image, text[own], text_owner[own], text_bias=bias, **options)
+    return found
 
 
 def retrieval_ranks(
@@ -130,6 +148,8 @@ def retrieval_ranks(
     text_owner: Int[np.ndarray, " m"],
     *,
     image_groups: Shaped[np.ndarray, " n"] | None = None,
+    image_bias: Float[np.ndarray, " n"] | None = None,
+    text_bias: Float[np.ndarray, " m"] | None = None,
     chunk: int = 2048,
 ) -> Ranks:
     """Pessimistic ranks of both directions from one sweep over tiles of scores.
@@ -139,7 +159,10 @@ def retrieval_ranks(
     groups = _checked_groups(image, text, text_owner, image_groups)
     _, image_group = np.unique(groups, return_inverse=True)
     text_group = image_group[text_owner]
-    best_image, best_text = _best_right(image, text, image_group, text_group)
+    _check_bias(image_bias, len(image), "images")
+    _check_bias(text_bias, len(text), "texts")
+    biases = image_bias, text_bias
+    best_image, best_text = _best_right(image, text, image_group, text_group, *biases)
     before_text = np.zeros(len(text), dtype=np.int64)
     before_image = np.zeros(len(image), dtype=np.int64)
     for rows in _tiles(len(image), chunk):
@@ -148,8 +171,9 @@ def retrieval_ranks(
             scores = left @ text[columns].astype(np.float64).T
             wrong = image_group[rows, None] != text_group[None, columns]
             # `not below` rather than `at least`: NaN must never look like a good rank
-            before_text[columns] += (wrong & ~(scores < best_text[columns] - TIE)).sum(axis=0)
-            before_image[rows] += (wrong & ~(scores < best_image[rows, None] - TIE)).sum(axis=1)
+            of_texts, of_images = _less(scores, *biases, rows, columns)
+            before_text[columns] += (wrong & ~(of_texts < best_text[columns] - TIE)).sum(axis=0)
+            before_image[rows] += (wrong & ~(of_images < best_image[rows, None] - TIE)).sum(axis=1)
     asked = np.isin(image_group, text_group)
     return Ranks(before_text + 1, np.where(asked, before_image + 1, 0))
 
@@ -168,6 +192,8 @@ def _best_right(
     text: Float[np.ndarray, "texts D"],
     image_group: Int[np.ndarray, " rows"],
     text_group: Int[np.ndarray, " texts"],
+    image_bias: Float[np.ndarray, " rows"] | None,
+    text_bias: Float[np.ndarray, " texts"] | None,
 ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " texts"]]:
     """Best score among the right candidates: of each image, and of each text."""
     best_image = np.full(len(image), -np.inf)
@@ -180,8 +206,9 @@ def _best_right(
     for a, b, c, d in zip(*image_ends, *text_ends):
         rows, columns = image_order[a:b], text_order[c:d]
         scores = image[rows].astype(np.float64) @ text[columns].astype(np.float64).T
-        best_image[rows] = scores.max(axis=1)
-        best_text[columns] = scores.max(axis=0)
+        of_texts, of_images = _less(scores, image_bias, text_bias, rows, columns)
+        best_image[rows] = of_images.max(axis=1)
+        best_text[columns] = of_texts.max(axis=0)
     return best_image, best_text
 
 
@@ -240,6 +267,24 @@ def bootstrap_interval(
     tail = (1 - level) / 2
     low, high = np.quantile(np.concatenate(means), [tail, 1 - tail], axis=0)
     return low, high
+
+
+def _less(
+    scores: Float[np.ndarray, "r c"],
+    image_bias: Float[np.ndarray, " n"] | None,
+    text_bias: Float[np.ndarray, " m"] | None,
+    rows: slice | Int[np.ndarray, " r"],
+    columns: slice | Int[np.ndarray, " c"],
+) -> tuple[Float[np.ndarray, "r c"], Float[np.ndarray, "r c"]]:
+    """The scores that texts rank images by, and those that images rank texts by."""
+    of_texts = scores if image_bias is None else scores - image_bias[rows, None]
+    of_images = scores if text_bias is None else scores - text_bias[columns]
+    return of_texts, of_images
+
+
+def _check_bias(bias: Float[np.ndarray, " given"] | None, count: int, what: str) -> None:
+    if bias is not None and len(bias) != count:
+        raise DataError(f"{count} {what}, but {len(bias)} corrections of their scores")
 
 
 def _checked_groups(

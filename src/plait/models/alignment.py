@@ -20,6 +20,7 @@ from plait.core.errors import ModelError
 from plait.core.modality import IMAGE, TEXT
 from plait.encoders.base import Encoder
 from plait.models import embedding
+from plait.models.hubs import HubCorrection
 from plait.models.projection import Projection
 
 
@@ -57,6 +58,8 @@ class AlignmentModel(nn.Module):
         scale_init: where the scale starts; CLIP's is 1 / 0.07, SigLIP's 10.
         max_scale: the largest scale; None for no limit (SigLIP).
         bias_init: where the bias of the sigmoid loss starts (SigLIP: -10); None for no bias.
+        hubs: what search and evaluation take from cosines between modalities; None for nothing.
+            Embeddings stay as they are.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class AlignmentModel(nn.Module):
         scale_init: float = 1 / 0.07,
         max_scale: float | None = 100.0,
         bias_init: float | None = None,
+        hubs: HubCorrection | None = None,
     ) -> None:
         super().__init__()
         dims = {name: tower.projection.dim for name, tower in towers.items()}
@@ -84,6 +88,7 @@ class AlignmentModel(nn.Module):
         self.max_scale = max_scale
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale_init)))
         self.bias = None if bias_init is None else nn.Parameter(torch.tensor(float(bias_init)))
+        self.hubs = hubs
 
     @property
     def dim(self) -> int:

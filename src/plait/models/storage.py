@@ -22,30 +22,34 @@ from plait.encoders.registry import encoder_from_spec
 from plait.models.alignment import AlignmentModel, Tower
 from plait.models.fusion_model import FusionModel
 from plait.models.heads import head_from_spec
+from plait.models.hubs import HubCorrection
 from plait.models.joints import joint_from_spec
 from plait.models.kinds import Model
 from plait.models.projection import build_projection
 
-VERSION = 1
+VERSION = 2  # 2 has a correction for hubs; models without one are written as 1
 CONFIG_FILE, WEIGHTS_FILE = "model.json", "model.safetensors"
 
 
 def model_spec(model: Model) -> dict[str, Any]:
     """The architecture as JSON."""
-    head = {"format": "plait-model", "version": VERSION}
+    head = {"format": "plait-model", "version": 1}
     if isinstance(model, FusionModel):
         return {**head, **_fusion_spec(model)}
     towers = {}
     for name in model.modalities:
         tower = model.tower(name)
         towers[name] = {"encoder": tower.encoder.spec(), "projection": tower.projection.spec()}
-    return {
+    spec = {
         **head,
         "kind": "alignment",
         "towers": towers,
         "max_scale": model.max_scale,
         "bias": model.bias is not None,
     }
+    if model.hubs is None:
+        return spec
+    return {**spec, "version": VERSION, "hubs": model.hubs.spec()}
 
 
 def _fusion_spec(model: FusionModel) -> dict[str, Any]:
@@ -56,6 +60,7 @@ def _fusion_spec(model: FusionModel) -> dict[str, Any]:
         },
         "joint": model.joint.spec(),
         "heads": {name: model.head(name).spec() for name in model.heads},
+        "without": list(model.without),
     }
 
 
@@ -112,12 +117,15 @@ def _alignment(spec: dict[str, Any], encoders: dict[str, Encoder]) -> Model:
         scale_init=1.0,
         max_scale=spec["max_scale"],
         bias_init=0.0 if spec["bias"] else None,
+        hubs=HubCorrection.from_spec(spec["hubs"]) if "hubs" in spec else None,
     )
 
 
 def _fusion(spec: dict[str, Any], encoders: dict[str, Encoder]) -> Model:
     heads = {name: head_from_spec(arguments) for name, arguments in spec["heads"].items()}
-    return FusionModel(encoders, joint_from_spec(spec["joint"]), heads)
+    return FusionModel(
+        encoders, joint_from_spec(spec["joint"]), heads, without=spec.get("without", ())
+    )
 
 
 def _read_spec(folder: Path) -> dict[str, Any]:

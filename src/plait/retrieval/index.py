@@ -18,6 +18,7 @@ from plait.core.progress import bar
 from plait.data.dataset import PairDataset
 from plait.data.sample import BadRow, MediaRef
 from plait.models.alignment import AlignmentModel
+from plait.retrieval.corrected import corrected_rows, extended_query
 from plait.retrieval.filters import All, Compare, Filter, Where, parse_where
 from plait.retrieval.lance import LanceStore
 from plait.retrieval.manifest import (
@@ -31,7 +32,7 @@ from plait.retrieval.manifest import (
 )
 from plait.retrieval.memory import MemoryStore
 from plait.retrieval.rows import image_row, remove_thumbnails, result, text_rows
-from plait.retrieval.store import Row, VectorStore, columns_of
+from plait.retrieval.store import Row, VectorStore, check_vector, columns_of
 
 COMMIT = 5000  # rows written at once
 
@@ -117,32 +118,47 @@ class Index:
             where: a filter (see `plait.retrieval.filters`).
             find: ``image``, ``text`` or ``any``; None: pictures where there are any, else texts.
 
+        In an index of a model with a correction for hubs, the score is the cosine less the
+        correction for rows of another modality than the query's. A vector is taken for one of the
+        modality that ``find`` is not; with ``any`` nothing is corrected.
+
         Returns:
             ``[{rank, id, score, path, text, texts, modality, language, metadata}]``.
 
         Raises:
             UserError: an empty query, a picture that cannot be read, an unfit filter or vector.
         """
+        find = self._find(find)
         part = self._filter(where, find)
-        hits = self.store.search(self._vector(query), k, part)
+        vector, corrects = self._vector(query, find)
+        factor = 1.0
+        if self.manifest.corrected:
+            check_vector(vector, self.manifest.dim, "the query")
+            vector, factor = extended_query(vector, corrects)
+        hits = self.store.search(vector, k, part)
         return [
-            result(hit.row, hit.score, rank, self.folder) for rank, hit in enumerate(hits, start=1)
+            result(hit.row, hit.score * factor, rank, self.folder)
+            for rank, hit in enumerate(hits, start=1)
         ]
 
-    def _vector(self, query: Query) -> np.ndarray:
+    def _vector(self, query: Query, find: str) -> tuple[np.ndarray, tuple[str, ...]]:
+        """The query's vector, and the modalities of rows that are of another than its own."""
         if isinstance(query, np.ndarray) and query.ndim != 3:
-            return query
+            return query, () if find == "any" else (find,)
         if isinstance(query, str):
             if not query.strip():
                 raise UserError("the query is empty")
-            return self.model.embed(texts=[query])[TEXT][0]
-        return self.model.embed(images=[query])[IMAGE][0]
+            return self.model.embed(texts=[query])[TEXT][0], (IMAGE,)
+        return self.model.embed(images=[query])[IMAGE][0], (TEXT,)
 
-    def _filter(self, where: Where, find: str | None) -> Filter | None:
+    def _find(self, find: str | None) -> str:
         if find not in (None, IMAGE, TEXT, "any"):
             raise SearchIndexError(f"find is 'image', 'text' or 'any', not {find!r}")
         if find is None:
-            find = IMAGE if IMAGE in self.manifest.modalities else "any"
+            return IMAGE if IMAGE in self.manifest.modalities else "any"
+        return find
+
+    def _filter(self, where: Where, find: str) -> Filter | None:
         part = parse_where(where, self.manifest.columns)
         if find == "any" or self.manifest.modalities == (find,):
             return part
@@ -171,6 +187,8 @@ class Index:
         """
         self.check_model(model)
         rows, skipped = _rows(model, dataset, self.folder, texts, embedding)
+        if model.hubs is not None:
+            rows = corrected_rows(rows, model.hubs)
         self._expect(rows)
         with bar("writing the index", len(rows)) as running:
             for block in _blocks(rows):
@@ -285,7 +303,9 @@ def build_index(
     building.chmod(0o755)
     try:
         manifest = new_manifest(model, out, None if run is None else Path(run))
-        index = Index(building, manifest, LanceStore(building, model.dim, create=True), model)
+        index = Index(
+            building, manifest, LanceStore(building, manifest.stored_dim, create=True), model
+        )
         added = index.add(model, dataset, texts=texts, **embedding)
         if out.exists():
             shutil.rmtree(out)
@@ -322,9 +342,9 @@ def open_index(
     """
     folder = Path(path)
     manifest = read_manifest(folder)
-    store: VectorStore = LanceStore(folder, manifest.dim)
+    store: VectorStore = LanceStore(folder, manifest.stored_dim)
     if in_memory:
-        memory = MemoryStore(manifest.dim)
+        memory = MemoryStore(manifest.stored_dim)
         memory.upsert(store.rows())
         store = memory
     index = Index(folder, manifest, store)

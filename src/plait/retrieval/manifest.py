@@ -14,9 +14,10 @@ from plait.core.errors import SearchIndexError
 from plait.core.files import digest, read_json, write_json
 from plait.models.alignment import AlignmentModel
 from plait.models.storage import weights_fingerprint
+from plait.retrieval.corrected import EXTRA
 
 NAME = "manifest.json"
-VERSION = 1
+VERSION = 2  # 1 knew no `corrected`
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,13 @@ class Manifest:
     """What an index was made with.
 
     Attributes:
-        dim: features of a vector.
+        dim: features of the model's vectors.
         model: fingerprint of the model (see `model_fingerprint`).
         run: the model's folder, absolute; None when it was never saved.
         run_relative: the same seen from the index, so that both may move together.
         columns: metadata keys that a filter may name.
         modalities: of the rows.
+        corrected: scores are corrected for hubs (see `plait.retrieval.corrected`).
         created_by: the version of plait.
         created: when, in UTC.
     """
@@ -40,8 +42,14 @@ class Manifest:
     run_relative: str | None = None
     columns: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ()
+    corrected: bool = False
     created_by: str = f"plait {plait.__version__}"
     created: str = ""
+
+    @property
+    def stored_dim(self) -> int:
+        """Features of a vector in the store."""
+        return self.dim + (EXTRA if self.corrected else 0)
 
     def save(self, folder: Path) -> None:
         """Writes the manifest of the index in ``folder``, in one step."""
@@ -56,6 +64,7 @@ def new_manifest(model: AlignmentModel, folder: Path, run: Path | None) -> Manif
         model=model_fingerprint(model),
         run=None if absolute is None else str(absolute),
         run_relative=None if absolute is None else os.path.relpath(absolute, folder.resolve()),
+        corrected=model.hubs is not None,
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )
 
@@ -104,8 +113,10 @@ def run_folder(manifest: Manifest, folder: Path) -> Path:
 
 
 def model_fingerprint(model: AlignmentModel) -> str:
-    """16 hex digits of all weights and of the towers' preprocessing."""
+    """16 hex digits of all weights, the towers' preprocessing and a correction for hubs."""
     parts = [model.tower(name).encoder.preprocess.fingerprint for name in sorted(model.modalities)]
+    if model.hubs is not None:
+        parts.append(json.dumps(model.hubs.spec(), sort_keys=True))
     return digest(weights_fingerprint(model), *parts)
 
 

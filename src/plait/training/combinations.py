@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from plait.core.errors import did_you_mean
-from plait.core.modality import MODALITIES
+from plait.core.modality import IMAGE, MODALITIES, TEXT
 from plait.training.schema import CONTRASTIVE, Recipe, Stage, Task
 
 Place = tuple[str | int, ...]
@@ -87,6 +87,8 @@ def _model_faults(recipe: Recipe) -> Iterator[Fault]:
             yield ("data", "without"), f"the model has no tower {name!r}{hint}"
         elif model.kind != "fusion" or len(set(recipe.data.without)) >= len(model.towers):
             yield ("data", "without"), "a fusion model can do without some of its modalities"
+    if model.hubs is not None:
+        yield from _hub_faults(recipe)
     if model.kind == "fusion":
         yield from _fusion_faults(recipe)
     elif model.fusion is not None:
@@ -101,7 +103,7 @@ def _model_faults(recipe: Recipe) -> Iterator[Fault]:
         always_frozen = all(s.part(f"{name}.encoder").mode == "frozen" for s in recipe.stages)
         has_weights = tower.encoder != "scratch/tokens"
         untrained = tower.encoder.startswith("scratch/") or not tower.pretrained
-        if always_frozen and untrained and has_weights:
+        if always_frozen and untrained and has_weights and model.init_from is None:
             yield (
                 (*place, "encoder"),
                 f"{tower.encoder} starts from random weights and no stage trains it: set "
@@ -109,8 +111,26 @@ def _model_faults(recipe: Recipe) -> Iterator[Fault]:
             )
 
 
+def _hub_faults(recipe: Recipe) -> Iterator[Fault]:
+    model, hubs = recipe.model, recipe.model.hubs
+    assert hubs is not None
+    if model.kind == "fusion":
+        yield ("model", "hubs"), "corrects the cosines of alignment models: leave it out"
+        return
+    for name in (IMAGE, TEXT):
+        if name not in model.towers:
+            yield ("model", "hubs"), f"corrects search from words to pictures: no tower {name!r}"
+    if hubs.neighbours > hubs.bank:
+        yield (
+            ("model", "hubs", "neighbours"),
+            f"{hubs.neighbours} neighbours are more than the bank of {hubs.bank} holds",
+        )
+
+
 def _fusion_faults(recipe: Recipe) -> Iterator[Fault]:
-    from plait.models.joints import JOINTS  # loads torch, which other recipes need only later
+    # They load torch, which other recipes need only later.
+    from plait.models.joints import JOINTS
+    from plait.models.systems.registry import SYSTEMS
 
     model = recipe.model
     if model.fusion is None:
@@ -125,6 +145,14 @@ def _fusion_faults(recipe: Recipe) -> Iterator[Fault]:
             f"no fusion {model.fusion.kind!r}{hint} (known: {', '.join(JOINTS)})",
         )
 
+    reads_ids = model.fusion is not None and model.fusion.kind in SYSTEMS
+    for name, tower in model.towers.items():
+        if tower.encoder == "scratch/tokens" and model.fusion is not None and not reads_ids:
+            yield (
+                ("model", "towers", name, "encoder"),
+                "scratch/tokens is a tokenizer alone, for systems that embed words themselves "
+                f"({', '.join(SYSTEMS)}): take scratch/transformer for {model.fusion.kind}",
+            )
     for kind in model.sizes:
         if kind not in JOINTS:
             yield ("model", "sizes", kind), f"no fusion {kind!r}{did_you_mean(kind, JOINTS)}"
@@ -145,6 +173,8 @@ def _stage_faults(recipe: Recipe, stage: Stage) -> Iterator[Fault]:
             f"{warmup} is neither a share below 1 nor a whole number of steps",
         )
     yield from _task_faults(recipe, stage)
+    if recipe.model.kind == "fusion":
+        yield from _several_task_faults(stage)
     yield from _part_faults(recipe, stage)
     yield from _feature_faults(recipe, stage)
 
@@ -180,6 +210,20 @@ def _task_faults(recipe: Recipe, stage: Stage) -> Iterator[Fault]:
                     (*place, "objective"),
                     "the sigmoid objective needs a bias: set model.bias (SigLIP starts at -10)",
                 )
+
+
+def _several_task_faults(stage: Stage) -> Iterator[Fault]:
+    names = [task.objective for task in stage.tasks]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            yield ("tasks", number, "objective"), f"{name!r} is there twice in one stage"
+    if stage.balance == "gradients" and stage.sampling != "together":
+        yield (
+            ("balance",),
+            "gradients of several tasks are compared in one update: set sampling to together",
+        )
+    if stage.features.mixup:
+        yield ("features", "mixup"), "mixup mixes pairs, not answers: it is for alignment alone"
 
 
 def _foreign_faults(task: Task, place: Place) -> Iterator[Fault]:

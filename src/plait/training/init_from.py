@@ -11,7 +11,9 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from plait.core.errors import ModelError
+from plait.core.files import read_json
 from plait.data.tokenize import TextPreprocess
+from plait.models.fusion_model import FusionModel
 from plait.models.storage import CONFIG_FILE, WEIGHTS_FILE, read_weights
 
 
@@ -56,7 +58,20 @@ def start_from(model: nn.Module, run: str | Path, leave: Sequence[str] = ()) -> 
     if not (folder / CONFIG_FILE).is_file():
         raise ModelError(f"init_from: {folder} is no finished run: it has no {CONFIG_FILE}")
     state = read_weights(folder / WEIGHTS_FILE)
-    own = model.state_dict()
+    # Embeddings by the old weights: training makes its own (`plait.training.hubs`).
+    state = {name: value for name, value in state.items() if not name.startswith("hubs.")}
+    other = _foreign_heads(model, folder)
+    refused = [name for name in other if not _allowed(f"heads.{name}", leave)]
+    if refused:
+        raise ModelError(
+            f"init_from: the head {refused[0]!r} of {folder} stands for other labels than here, so "
+            f"its weights mean nothing: leave it with model.init_from.leave=[heads.{refused[0]}]"
+        )
+    own = {
+        name: value
+        for name, value in model.state_dict().items()
+        if not any(name.startswith(f"heads.{head}.") for head in other)
+    }
     loaded = sorted(k for k in own if k in state and own[k].shape == state[k].shape)
     if not loaded:
         raise ModelError(f"init_from: nothing of {folder} fits this model (its parts differ)")
@@ -78,7 +93,20 @@ def start_from(model: nn.Module, run: str | Path, leave: Sequence[str] = ()) -> 
     with torch.no_grad():
         for name in loaded:
             own[name].copy_(state[name])
-    return Account(folder, loaded, sorted(set(own) - set(loaded)), left)
+    return Account(folder, loaded, sorted(set(model.state_dict()) - set(loaded)), left)
+
+
+def _foreign_heads(model: nn.Module, folder: Path) -> list[str]:
+    """Heads of the model whose labels differ from those of the run's head of that name."""
+    if not isinstance(model, FusionModel):
+        return []
+    saved = read_json(folder / CONFIG_FILE).get("heads", {})
+    own = {name: model.head(name).spec() for name in model.heads}
+    return [
+        name
+        for name, spec in own.items()
+        if name in saved and spec.get("labels") != saved[name].get("labels")
+    ]
 
 
 def tokenizer_of(run: str | Path, modality: str = "text") -> Tokenizer:

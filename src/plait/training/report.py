@@ -8,6 +8,7 @@ from typing import Any
 
 from plait.core.files import write_text
 from plait.evaluation.report_answers import lines as answer_lines
+from plait.evaluation.words import correction_words
 from plait.training.health import Finding
 from plait.training.schema import Recipe
 
@@ -70,3 +71,5 @@ def _retrieval(result: Mapping[str, Any]) -> Iterator[str]:
         yield f"| {words} | {' | '.join(cells)} | {row['median_rank']:g} |"
     yield ""
     yield "In parentheses: 95% bootstrap intervals over images."
+    if words := correction_words(result.get("retrieval_plain")):
+        yield words

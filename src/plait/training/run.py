@@ -22,6 +22,7 @@ from plait.models.storage import save_model
 from plait.training.checked import only_languages, require_usable, usable
 from plait.training.clock import Clock
 from plait.training.health import Finding, examine
+from plait.training.hubs import hub_correction
 from plait.training.report import write_markdown
 from plait.training.run_folder import REPORT, RunFolder
 from plait.training.schema import Recipe
@@ -173,6 +174,8 @@ def _conclude(runner: StageRunner, dataset: PairDataset, evaluate: Evaluate | No
     The status is written last, so that a run that is killed before goes on from its checkpoint.
     """
     recipe, folder, clock = runner.recipe, runner.folder, runner.clock
+    _correct(runner, dataset)
+    save_model(runner.model, folder.path)  # first: whatever the test finds, nothing is lost
     split = recipe.evaluation.test
     part = None if split is None else dataset.split(split)
     if part is not None and not len(part):
@@ -201,7 +204,6 @@ def _conclude(runner: StageRunner, dataset: PairDataset, evaluate: Evaluate | No
         health=examine(list(folder.records())),
         notes=[*runner.notes, *dataset.notes],
     )
-    save_model(runner.model, folder.path)
     write_json(folder.path / REPORT, result.to_json())
     write_markdown(folder.path, recipe, result.to_json(), result.health)
     model = runner.model if isinstance(runner.model, AlignmentModel) else None
@@ -210,8 +212,19 @@ def _conclude(runner: StageRunner, dataset: PairDataset, evaluate: Evaluate | No
     return result
 
 
+def _correct(runner: StageRunner, dataset: PairDataset) -> None:
+    """Gives the trained model its correction for hubs, where the recipe wants one."""
+    recipe, model, start = runner.recipe, runner.model, time.perf_counter()
+    if recipe.model.hubs is None or not isinstance(model, AlignmentModel):
+        return
+    part = dataset.split("train")
+    engines = _engines(recipe, len(part))
+    model.hubs = hub_correction(model, part, recipe.model.hubs, seed=recipe.seed, engine=engines)
+    runner.clock.measure("hubs", start)
+
+
 def _engines(recipe: Recipe, samples: int) -> dict[str, str]:
-    """By modality the engine of the test.
+    """By modality the engine of the test, or of a correction for hubs.
 
     A tower that stayed frozen goes through the engine that its features for training came from. One
     that trained is new to every engine: for few samples the conversion takes longer than torch.

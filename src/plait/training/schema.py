@@ -54,8 +54,8 @@ class Data(Section):
         texts: ``one`` text of each image drawn anew every epoch, ``all`` (every text a row), or the
             ``first``.
         languages: keep only texts of these languages (where the data says the language).
-        without: modalities that a fusion model never sees, neither in training nor in validation:
-            a control for how much they tell.
+        without: modalities that a fusion model takes for absent, in training and ever after: a
+            control for how much they tell.
         cache_pixels: keep decoded, resized pictures on disk, for encoders that train over many
             epochs on large pictures.
     """
@@ -158,6 +158,20 @@ class InitFrom(Section):
         return {"run": value} if isinstance(value, str) else value
 
 
+class Hubs(Section):
+    """Search and evaluation take from the score of rows that are near to every training query.
+
+    Attributes:
+        neighbours: the training queries nearest to a row that its correction is the mean cosine of.
+        strength: what that mean is multiplied by.
+        bank: training queries kept of each modality, at most.
+    """
+
+    neighbours: Count = 64
+    strength: Annotated[float, Field(gt=0, le=1)] = 0.75
+    bank: Annotated[int, Field(ge=1, le=2048)] = 2048
+
+
 class Model(Section):
     """What is trained.
 
@@ -171,6 +185,7 @@ class Model(Section):
         sizes: options of ways of joining, by kind, for whichever ``fusion`` names; so that
             ``plait compare`` can exchange the kind alone.
         init_from: a run whose weights, and tokenizer, this one starts from.
+        hubs: of alignment: a correction of scores, made after the last stage; null for none.
     """
 
     kind: Literal["alignment", "fusion"] = "alignment"
@@ -181,6 +196,7 @@ class Model(Section):
     fusion: Joint | None = None
     sizes: dict[str, dict[str, Any]] = {}
     init_from: InitFrom | None = None
+    hubs: Hubs | None = None
 
 
 class Soften(Section):
