@@ -116,14 +116,15 @@ def _accuracy(checks: Sequence[Record]) -> Curve | None:
 
 def _tasks(updates: Sequence[Record]) -> Curve | None:
     """The losses of several tasks."""
-    names = dict.fromkeys(name for r in updates for name in r["parts"] if "/" not in name)
+    names = dict.fromkeys(name for r in updates for name in r.get("parts", {}) if "/" not in name)
     if len(names) < 2:
         return None
     drawn = tuple(
         Series(
             name,
             thinned(
-                [(r["run_step"], r["parts"][name]) for r in updates if name in r["parts"]], MOST
+                [(r["run_step"], r["parts"][name]) for r in updates if name in r.get("parts", {})],
+                MOST,
             ),
             1 + place % 4,
         )
@@ -136,7 +137,7 @@ def _tasks(updates: Sequence[Record]) -> Curve | None:
 def _agreement(updates: Sequence[Record]) -> Curve | None:
     """Cosines between the tasks' gradients: below zero they pull against one another."""
     names = dict.fromkeys(
-        name for r in updates for name in r["parts"] if name.startswith("agreement/")
+        name for r in updates for name in r.get("parts", {}) if name.startswith("agreement/")
     )
     if not names:
         return None
@@ -144,7 +145,8 @@ def _agreement(updates: Sequence[Record]) -> Curve | None:
         Series(
             name.removeprefix("agreement/").replace("-", " and "),
             thinned(
-                [(r["run_step"], r["parts"][name]) for r in updates if name in r["parts"]], MOST
+                [(r["run_step"], r["parts"][name]) for r in updates if name in r.get("parts", {})],
+                MOST,
             ),
             1 + place % 4,
         )

@@ -84,7 +84,10 @@ def evaluate_gallery(
         and ``retrieval_plain`` is ``retrieval`` by cosine alone.
     """
     options: dict[str, Any] = {"bootstrap": bootstrap, "seed": seed}
-    biases = {"image_bias": gallery.image_bias, "text_bias": gallery.text_bias}
+    biases: dict[str, Any] = {
+        "image_bias": gallery.image_bias,
+        "text_bias": gallery.text_bias,
+    }
     pairs = (gallery.image, gallery.text, gallery.text_owner)
     figures = retrieval(*pairs, image_groups=gallery.groups, **biases, **options)
     languages = retrieval_by_language(
