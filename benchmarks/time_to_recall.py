@@ -1,7 +1,7 @@
 """Seconds to the same validation recall@5 on OpenMoji: the demo's recipe against a tutorial's loop.
 
 Both sides start from the same pretrained encoders (those of the recipe), the same drawn pictures
-on disk and the same English names, and measure the same 200 validation emoji. Each runs in a
+on disk and the same English names, and measure the same 100 validation emoji. Each runs in a
 process of its own, one after the other; building the model counts, evaluation does not.
 
 - plait: the demo's recipe from an empty feature cache, in the environment that the plait command
@@ -251,7 +251,7 @@ def run_both(options: argparse.Namespace) -> None:
         rows,
         about=(
             f"OpenMoji, {recipe.model.towers['image'].encoder} and "
-            f"{recipe.model.towers['text'].encoder}, validation R@5 (mean of both ways, 200 emoji, "
+            f"{recipe.model.towers['text'].encoder}, validation R@5 (mean of both ways, 100 emoji, "
             "English names). plait: the demo's recipe from an empty feature cache. Tutorial: full "
             "fine-tuning, Adam 1e-4, batches of 32, one-way loss, pictures decoded every epoch, "
             "float32, default allocator. Building the model counts, evaluation does not."
