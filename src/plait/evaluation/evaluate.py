@@ -84,20 +84,17 @@ def evaluate_gallery(
         and ``retrieval_plain`` is ``retrieval`` by cosine alone.
     """
     options: dict[str, Any] = {"bootstrap": bootstrap, "seed": seed}
-    biases: dict[str, Any] = {
-        "image_bias": gallery.image_bias,
-        "text_bias": gallery.text_bias,
-    }
-    pairs = (gallery.image, gallery.text, gallery.text_owner)
-    figures = retrieval(*pairs, image_groups=gallery.groups, **biases, **options)
+    biases: dict[str, Any] = {"image_bias": gallery.image_bias, "text_bias": gallery.text_bias}
+    image, text, owner, groups = gallery.image, gallery.text, gallery.text_owner, gallery.groups
+    figures = retrieval(image, text, owner, image_groups=groups, **biases, **options)
     languages = retrieval_by_language(
-        *pairs, gallery.languages, image_groups=gallery.groups, **biases, **options
+        image, text, owner, gallery.languages, image_groups=groups, **biases, **options
     )
     result: dict[str, Any] = {
         "retrieval": figures,
         "mean_recall": mean_recall(figures),
         "languages": languages,
-        "geometry": geometry(*pairs, image_groups=gallery.groups),
+        "geometry": geometry(image, text, owner, image_groups=groups),
         "counts": {
             "images": len(gallery.image),
             "texts": len(gallery.text),
@@ -106,7 +103,7 @@ def evaluate_gallery(
         },
     }
     if gallery.image_bias is not None or gallery.text_bias is not None:
-        result["retrieval_plain"] = retrieval(*pairs, image_groups=gallery.groups, **options)
+        result["retrieval_plain"] = retrieval(image, text, owner, image_groups=groups, **options)
     if embed_texts is not None:
         classified = _zero_shot(gallery, embed_texts, templates, options)
         if classified is not None:

@@ -61,9 +61,8 @@ def retrieval(
         text_owner: for each text, the row of its image.
         image_groups: images with the same value show the same thing, so that each is a right
             answer for the others' texts. None: each image stands for itself.
-        image_bias: taken from the score of each image that a text asks for (a correction for hubs,
-            see `plait.models.hubs`).
-        text_bias: taken from the score of each text that an image asks for.
+        image_bias, text_bias: taken from the scores of images that texts ask for, and of texts that
+            images ask for (corrections for hubs, see `plait.models.hubs`).
         ks: cut-offs.
         bootstrap: replicates of the percentile interval, drawn over images (over groups when
             given: their images are not independent). 0 leaves the intervals out.
@@ -78,14 +77,9 @@ def retrieval(
         DataError: shapes or owners that do not fit together, or nothing to ask.
     """
     groups = _checked_groups(image, text, text_owner, image_groups)
+    biases: dict[str, Any] = {"image_bias": image_bias, "text_bias": text_bias}
     ranks = retrieval_ranks(
-        image,
-        text,
-        text_owner,
-        image_groups=image_groups,
-        image_bias=image_bias,
-        text_bias=text_bias,
-        chunk=chunk,
+        image, text, text_owner, image_groups=image_groups, chunk=chunk, **biases
     )
     _, cluster = np.unique(groups, return_inverse=True)
     asked = ranks.image_to_text > 0
