@@ -61,8 +61,8 @@ def retrieval(
         text_owner: for each text, the row of its image.
         image_groups: images with the same value show the same thing, so that each is a right
             answer for the others' texts. None: each image stands for itself.
-        image_bias, text_bias: taken from the scores of images that texts ask for, and of texts that
-            images ask for (corrections for hubs, see `plait.models.hubs`).
+        image_bias: taken from the scores of images that texts ask for (see `plait.models.hubs`).
+        text_bias: taken from the scores of texts that images ask for.
         ks: cut-offs.
         bootstrap: replicates of the percentile interval, drawn over images (over groups when
             given: their images are not independent). 0 leaves the intervals out.
