@@ -94,7 +94,7 @@ def _build_fusion(
     assert model.fusion is not None
     options = {**model.sizes.get(model.fusion.kind, {}), **model.fusion.options}
     joint = build_joint(model.fusion.kind, encoders, model.dim, **options)
-    objectives = {task.objective for stage in recipe.stages for task in stage.tasks}
+    objectives: set[str] = {task.objective for stage in recipe.stages for task in stage.tasks}
     _check_parts(model.fusion.kind, joint, objectives)
     heads: dict[str, AnyHead] = {
         name: Head(joint.width, labels[name], about=_about(recipe, name))
