@@ -75,7 +75,7 @@ def main() -> None:
             )
             print(rows[-1], flush=True)
     write_results(
-        "easy_vqa",
+        "questions",
         "easy-VQA",
         rows,
         about="`plait train easy-vqa`, from random weights, on the 9,673 official test questions; in "
