@@ -9,7 +9,7 @@ demo: $(VENV)/.demo      ## install, then the main job on real data
 	$(BIN)/plait demo
 
 test: $(VENV)/.dev       ## all tests but the slow ones
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/.dev  ## the slow ones
 	$(BIN)/python -m pytest -m slow --timeout=3600
