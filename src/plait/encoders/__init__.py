@@ -1,1 +1,1 @@
-"""TBD."""
+"""Inputs of one modality to `Encoded`: one file per kind of encoder, found by source string."""

@@ -1,1 +1,1 @@
-"""TBD."""
+"""From a recipe to a trained run: tasks, stages, loop, checkpoints, health, comparisons."""
