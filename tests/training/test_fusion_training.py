@@ -309,6 +309,15 @@ def test_mistakes_are_named(questions: Path, tmp_path: Path) -> None:
         two = [{"objective": "answer"}, {"objective": "match"}]
         sampled = {"tasks": two, "sampling": "round_robin", "balance": "gradients"}
         recipe_of(questions, stage=sampled)
+    with pytest.raises(RecipeError, match="shared_attention reads tokens, and pooled features"):
+        frozen = {"train": {"image.encoder": "frozen"}, "features": {"cache": True}}
+        pretrained = {
+            "image": {"encoder": "pkg/efficientnet-lite0"},
+            "text": {"encoder": "pkg/minilm-l6"},
+        }
+        recipe_of(
+            questions, stage=frozen, model={"fusion": "shared_attention", "towers": pretrained}
+        )
     with pytest.raises(RecipeError, match="mrfr hides regions from a system"):
         run(recipe_of(questions, stage={"tasks": [{"objective": "mrfr"}]}), tmp_path / "b")
     with pytest.raises(DataError, match="at least two classes"):

@@ -278,6 +278,14 @@ def _feature_faults(recipe: Recipe, stage: Stage) -> Iterator[Fault]:
             ("features", "cache"),
             f"features cannot be cached: {' and '.join(trained)} encoders train in this stage",
         )
+    keeps = _keeps_features(recipe)
+    if features.cache is True and not keeps:
+        assert recipe.model.fusion is not None
+        yield (
+            ("features", "cache"),
+            f"{recipe.model.fusion.kind} reads tokens, and pooled features alone are kept: leave it "
+            "at auto, or take concat, gated or late",
+        )
     if features.slots > 1 and features.augment is None:
         yield ("features", "slots"), "several slots need features.augment to fill them"
     if features.augment is not None and features.slots == 1:
@@ -287,9 +295,20 @@ def _feature_faults(recipe: Recipe, stage: Stage) -> Iterator[Fault]:
             ("features", "mixup"),
             "mixup of features needs every encoder frozen, so that all batches are features",
         )
-    if stage.augment is not None and "image" in frozen and features.cache is not False:
+    cached = keeps and features.cache is not False
+    if stage.augment is not None and "image" in frozen and cached:
         yield (
             ("augment",),
             "the image encoder is frozen and its features are cached, so images are not decoded "
             "every epoch: use features.augment with features.slots, or features.cache: false",
         )
+
+
+def _keeps_features(recipe: Recipe) -> bool:
+    """Whether pooled features of frozen encoders are all that a model reads."""
+    if recipe.model.kind != "fusion" or recipe.model.fusion is None:
+        return True
+    from plait.fusion.registry import FUSIONS  # loads torch
+
+    fusion = FUSIONS.get(recipe.model.fusion.kind)
+    return bool(getattr(fusion, "pooled_only", False))
