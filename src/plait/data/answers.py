@@ -36,8 +36,8 @@ def score(count: int, people: int, *, exact: bool = False) -> float:
     return (count * said + (people - count) * others) / people
 
 
-def given_answers(sample: Sample) -> tuple[str, ...]:
-    """What people answered to a sample's question, normalised; () when nobody did.
+def stated_answers(sample: Sample) -> tuple[str, ...]:
+    """What people answered to a sample's question, as they wrote it; () when nobody did.
 
     Raises:
         DataError: the answers are no strings.
@@ -55,7 +55,12 @@ def given_answers(sample: Sample) -> tuple[str, ...]:
                 f"{sample.where}: an answer must be a string, not {kind} {answer!r}: write the "
                 "answers as a list of strings"
             )
-    return tuple(map(normalise, answers))
+    return tuple(answers)
+
+
+def given_answers(sample: Sample) -> tuple[str, ...]:
+    """`stated_answers`, normalised."""
+    return tuple(map(normalise, stated_answers(sample)))
 
 
 def usual_answer(sample: Sample) -> str | None:

@@ -10,7 +10,7 @@ import numpy as np
 from plait.core.errors import DataError
 from plait.core.modality import IMAGE, TEXT
 from plait.core.progress import track
-from plait.data.answers import given_answers
+from plait.data.answers import stated_answers
 from plait.data.dataset import PairDataset
 from plait.data.sample import MediaRef, Sample
 from plait.evaluation.vqa import vqa_figures
@@ -51,7 +51,7 @@ def evaluate_answers(
         DataError: no question in the split that has a picture and an answer.
     """
     every = list(dataset.split(split))
-    samples = [s for s in every if s.image is not None and s.texts and raw_answers(s)]
+    samples = [s for s in every if s.image is not None and s.texts and stated_answers(s)]
     if not samples:
         raise DataError(f"no question with a picture and an answer in the split {split!r}")
     pictures, questions, answers = asked(samples)
@@ -103,7 +103,7 @@ def asked(
     """
     pictures, questions, answers = [], [], []
     for sample in samples:
-        given = raw_answers(sample)
+        given = stated_answers(sample)
         for what, there in (
             ("picture", sample.image),
             ("question", sample.texts),
@@ -116,21 +116,6 @@ def asked(
         questions.append(sample.texts[0])
         answers.append(tuple(given))
     return pictures, questions, answers
-
-
-def raw_answers(sample: Sample) -> tuple[str, ...]:
-    """What people answered, as they wrote it; () when nobody did.
-
-    Raises:
-        DataError: an answer is no string.
-    """
-    given_answers(sample)  # refuses what is no string
-    answers = sample.labels.get("answers")
-    if answers is None:
-        answers = sample.labels.get("answer")
-    if answers is None:
-        return ()
-    return (answers,) if isinstance(answers, str) else tuple(answers)
 
 
 def predict(

@@ -10,6 +10,7 @@ import numpy as np
 from plait.core.errors import DataError
 from plait.data.dataset import PairDataset
 from plait.data.sample import Sample
+from plait.data.wording import worded
 from plait.evaluation.evaluate_answers import evaluate_answers
 from plait.evaluation.retrieval_metrics import bootstrap_interval
 from plait.models.asking import answer_logits, match_scores
@@ -76,21 +77,9 @@ def _classes(
 
 
 def _worded(sample: Sample, about: Mapping[str, str]) -> str:
-    """A sample's text in the words that a head was trained on.
-
-    Raises:
-        DataError: it lacks a label that the template names, by its row.
-    """
+    """A sample's text in the words that a head was trained on."""
     template = about.get("text")
-    if template is None:
-        return sample.texts[0]
-    try:
-        return template.format_map(sample.labels)
-    except KeyError as missing:
-        raise DataError(
-            f"the model reads texts like {template!r}, and there is no {missing.args[0]!r}",
-            path=sample.where,
-        ) from None
+    return sample.texts[0] if template is None else worded(sample, template)
 
 
 def _matching(

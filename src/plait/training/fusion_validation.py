@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from plait.core.batch import Batch
-from plait.evaluation.evaluate_answers import raw_answers
+from plait.data.answers import stated_answers
 from plait.evaluation.vqa import vqa_accuracy
 from plait.models.fusion_model import FusionModel
 from plait.objectives.matching import random_pairing
@@ -79,7 +79,7 @@ class FusionValidator:
 
     def _answered(self, predicted: list[int]) -> float:
         labels = self.model.labels("answer")
-        given = [raw_answers(sample) for sample in self.targets.samples]
+        given = [stated_answers(sample) for sample in self.targets.samples]
         judged = [number for number, answers in enumerate(given) if answers]
         accuracy = vqa_accuracy([labels[predicted[i]] for i in judged], [given[i] for i in judged])
         return 100 * float(accuracy.mean())

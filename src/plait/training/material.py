@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from plait.core.batch import ModalityInput
-from plait.core.errors import DataError, RecipeError
+from plait.core.errors import DataError
 from plait.data.dataset import PairDataset
 from plait.data.fast_decode import load_pixels
 from plait.data.pixel_cache import PixelCache
@@ -21,6 +21,7 @@ from plait.data.preprocess import ImagePreprocess, TextPreprocess
 from plait.data.random import uniform
 from plait.data.regions import RegionPreprocess, load_regions
 from plait.data.sample import MediaRef, Sample
+from plait.data.wording import worded
 from plait.models.fusion_model import FusionModel
 from plait.models.kinds import Model
 from plait.training.schema import Stage
@@ -102,28 +103,9 @@ def thinned(material: Material, share: float, seed: int) -> Material:
     return _with_own_texts(samples, material.groups[kept], material.left_out)
 
 
-def worded(material: Material, template: str) -> Material:
-    """The same samples, each with one text made of its labels.
-
-    Args:
-        material: of a split.
-        template: such as ``"{question} {answer}"``.
-
-    Raises:
-        DataError: a sample lacks a label that the template names, by its row.
-    """
-    texts = []
-    for sample in material.samples:
-        try:
-            texts.append(template.format_map(sample.labels))
-        except KeyError as missing:
-            have = ", ".join(sample.labels) or "none"
-            raise DataError(
-                f"the stage's text {template!r} needs the label {missing.args[0]!r} (has: {have})",
-                path=sample.where,
-            ) from None
-        except (ValueError, IndexError) as fault:
-            raise RecipeError(f"the stage's text {template!r} is no template: {fault}") from None
+def in_words(material: Material, template: str) -> Material:
+    """The same samples, each with one text made of its labels (see `plait.data.wording`)."""
+    texts = [worded(sample, template) for sample in material.samples]
     return replace(material, texts=texts, counts=np.ones(len(texts), dtype=np.int64))
 
 

@@ -21,10 +21,10 @@ from plait.training.fusion_validation import FusionValidator
 from plait.training.material import (
     Material,
     cached_towers,
+    in_words,
     material_of,
     sources_of,
     thinned,
-    worded,
 )
 from plait.training.rows import InOrder, RowPlan
 from plait.training.sampling import TaskSampler
@@ -192,7 +192,7 @@ class StageData:
 
 def _in_words_of(stage: Stage, material: Material) -> Material:
     """The pairs of a split in the words of a stage."""
-    return material if stage.text is None else worded(material, stage.text)
+    return material if stage.text is None else in_words(material, stage.text)
 
 
 def _sampler(
