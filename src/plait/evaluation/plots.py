@@ -165,7 +165,7 @@ class Estimate:
         value: the figure.
         low: lower end of the interval, None without one.
         high: upper end.
-        chance: what guessing gives.
+        chance: what guessing gives; None where nothing tells.
         style: which of the page's colours, 1 to 4.
     """
 
@@ -173,7 +173,7 @@ class Estimate:
     value: Number
     low: Number | None
     high: Number | None
-    chance: Number
+    chance: Number | None
     style: int = 1
 
 
@@ -203,15 +203,16 @@ def estimates(rows: Sequence[Estimate], *, title: str, told: str) -> str:
             parts.append(
                 f'<line class="whisker s{row.style}" x1="{a}" x2="{b}" y1="{y}" y2="{y}"/>'
             )
-        chance = across(row.chance)
-        parts.append(
-            f'<line class="chance" x1="{chance}" x2="{chance}" y1="{y - 7}" y2="{y + 7}"/>'
-        )
+        if row.chance is not None:
+            x = across(row.chance)
+            parts.append(f'<line class="chance" x1="{x}" x2="{x}" y1="{y - 7}" y2="{y + 7}"/>')
         parts.append(f'<circle class="dot s{row.style}" cx="{across(row.value)}" cy="{y}" r="6"/>')
         parts.append(
             f'<text class="value" x="{WIDTH - right + 10}" y="{y + 5}">{row.value:.1f}</text>'
         )
-    legend = '<span class="key kc">guessing</span><span class="key kw">95% interval</span>'
+    guessing = any(row.chance is not None for row in rows)
+    legend = '<span class="key kc">guessing</span>' if guessing else ""
+    legend += '<span class="key kw">95% interval</span>'
     return _figure(title, told, "".join(parts), legend, height=bottom + 22)
 
 

@@ -76,9 +76,9 @@ def _estimates(result: Mapping[str, Any]) -> Iterator[Estimate]:
     for name, figures in (result.get("vqa", {}).get("by_answer_type") or {}).items():
         yield _estimate(f"Answers: {name}", figures, 1)
     for name, accuracy in (result.get("controls") or {}).items():
-        yield Estimate(f"{CONTROLS.get(name, name)} (control)", accuracy, None, None, 0.0, 2)
+        yield Estimate(CONTROLS.get(name, name), accuracy, None, None, None, 2)
 
 
 def _estimate(name: str, figures: Mapping[str, Any], style: int) -> Estimate:
     low, high = figures.get("accuracy_low"), figures.get("accuracy_high")
-    return Estimate(name, figures["accuracy"], low, high, 0.0, style)
+    return Estimate(name, figures["accuracy"], low, high, None, style)

@@ -73,7 +73,7 @@ def _what(data: ReportData) -> str:
     splits = told.get("splits", {})
     parts = ", ".join(f"{count:,} {name}" for name, count in splits.items() if count)
     return (
-        f"Trained on <code>{escape(str(told['source']))}</code>: {told['samples']:,} pictures with "
+        f"Trained on <code>{escape(str(told['source']))}</code>: {told['samples']:,} samples with "
         f"{told['texts']:,} texts ({parts})"
     )
 
