@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from plait.core.errors import DataError
+from plait.core.errors import DataError, RecipeError
 from plait.training.recipe import check
 from plait.training.run import train
 
@@ -44,7 +44,7 @@ def questions(tmp_path: Path) -> Path:
     return folder
 
 
-def recipe_of(source: Path, width: int) -> Any:
+def recipe_of(source: Path, width: int, **stage_more: Any) -> Any:
     stage = {
         "name": "answers",
         "tasks": [{"objective": "answer"}],
@@ -53,6 +53,7 @@ def recipe_of(source: Path, width: int) -> Any:
         "batch_size": 16,
         "precision": "float32",
         "optimiser": {"lr": 0.02},
+        **stage_more,
     }
     towers = {
         "image": {"encoder": "regions/precomputed", "options": {"width": width}},
@@ -77,3 +78,10 @@ def test_features_of_another_width_are_named_with_their_file(
 ) -> None:
     with pytest.raises(DataError, match=r"\.npz: features are 3 wide, and the model takes 2048"):
         train(recipe_of(questions, 2048), out=tmp_path / "run")
+
+
+def test_regions_cannot_be_augmented(questions: Path, tmp_path: Path) -> None:
+    decoded = {"augment": [{"kind": "flip"}], "features": {"cache": False}}
+    flipped = recipe_of(questions, 3, **decoded)
+    with pytest.raises(RecipeError, match="found before cannot be augmented: leave it out"):
+        train(flipped, out=tmp_path / "run")

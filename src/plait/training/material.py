@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from plait.core.batch import ModalityInput
-from plait.core.errors import DataError
+from plait.core.errors import DataError, RecipeError
 from plait.data.dataset import PairDataset
 from plait.data.fast_decode import load_pixels
 from plait.data.pixel_cache import PixelCache
