@@ -300,6 +300,7 @@ def ask(run: Source, image: Source, question: str, *, answers: int = 5) -> dict[
         DataError: a picture that cannot be used, or an empty question.
     """
     from plait.data.sample import FileRef
+    from plait.data.wording import filled
     from plait.models.asking import answer_logits
     from plait.models.kinds import fused
 
@@ -307,7 +308,9 @@ def ask(run: Source, image: Source, question: str, *, answers: int = 5) -> dict[
         raise DataError("the question is empty")
     model = fused(load(run), "a question")
     labels = model.labels("answer")
-    (logits,) = answer_logits(model, [FileRef(Path(image))], [question])
+    template = model.about("answer").get("text")
+    asked = question if template is None else filled(template, {"question": question})
+    (logits,) = answer_logits(model, [FileRef(Path(image))], [asked])
     independent = model.about("answer").get("loss") == "bce"  # each answer by itself
     shares = logits[0].sigmoid() if independent else logits[0].softmax(dim=0)
     best = shares.argsort(descending=True)[:answers].tolist()

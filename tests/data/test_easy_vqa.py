@@ -75,6 +75,29 @@ def test_pictures(dataset: PairDataset) -> None:
     assert dataset[0].image is dataset[1].image  # shared by the questions about it
 
 
+def test_what_a_picture_shows_is_told_by_its_questions(
+    dataset: PairDataset, tmp_path: Path
+) -> None:
+    for one in dataset:
+        answer, kind = one.labels["answer"], one.labels["answer_type"]
+        if kind in ("shape", "color"):
+            assert one.labels[kind] == answer and answer in one.labels["description"]
+    (tmp_path / "test").mkdir()
+    (tmp_path / "train").mkdir()
+    asked = [
+        ["does the image not contain a red shape?", "no", 0],
+        ["is there a circle?", "no", 0],
+        ["what color is the circle?", "blue", 1],
+        ["is there not a teal shape in the image?", "yes", 2],
+    ]
+    for split in ("train", "test"):
+        (tmp_path / split / "questions.json").write_text(json.dumps(asked))
+    found = easy_vqa.load(folder=tmp_path).split("test")
+    descriptions = [one.labels["description"] for one in found]
+    assert descriptions == ["a red shape", "a red shape", "a blue circle", "a shape"]
+    assert "shape" not in found[0].labels and found[0].labels["color"] == "red"
+
+
 def test_catalogue_says_the_licence() -> None:
     assert CATALOG["easy-vqa"].licence == "MIT"
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from PIL import Image
 
 from plait.core.batch import Batch
@@ -18,12 +20,16 @@ from plait.evaluation.evaluate_answers import evaluate_answers
 from plait.models.fusion_model import FusionModel
 from plait.models.joints import JOINTS
 from plait.models.storage import load_model
+from plait.objectives.matching import random_pairing
 from plait.training.build import build_model
+from plait.training.clock import Clock
+from plait.training.fusion_tasks import paired
 from plait.training.material import material_of, sources_of
 from plait.training.recipe import check
 from plait.training.rows import RowPlan
 from plait.training.run import RunResult, train
 from plait.training.run_folder import RunFolder
+from plait.training.stage_data import StageData
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220)}
 SMALL = {"layers": 1, "heads": 2, "hidden": 16}
@@ -358,3 +364,56 @@ def test_a_stopped_run_goes_on_bitwise(
     train(recipe, out=tmp_path / "broken", resume=True)
     one, other = (load_model(tmp_path / name).state_dict() for name in ("whole", "broken"))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("sampling", ["together", "round_robin"])
+def test_a_task_reads_a_text_of_its_own(sampling: str, questions: Path, tmp_path: Path) -> None:
+    tasks = [{"objective": "answer"}, {"objective": "match", "text": "{question} {answer}"}]
+    stage = {"tasks": tasks, "epochs": 1, "sampling": sampling, "together": True}
+    recipe = recipe_of(questions, stage=stage)
+    data = StageData(recipe, open_dataset(str(questions)), Clock(), Accelerator(cpu=True))
+    model = build_model(recipe, list(data.texts()), data.known.labels)
+    supply = data.supply(model, 0)
+    read = model.tower("text").encoder.preprocess
+    for number in range(2):
+        batch = supply.batch(0, number)
+        rows = supply.plan.batch(0, number)
+        samples = [data.training.samples[place] for place in rows.sample]
+        asked, _ = read([sample.texts[0] for sample in samples])
+        said, _ = read([f"{s.texts[0]} {s.labels['answer']}" for s in samples])
+        assert batch.of("answer").modalities["text"].tensors["ids"].tolist() == asked.tolist()
+        if sampling == "together" or number == 1:
+            assert batch.of("match").modalities["text"].tensors["ids"].tolist() == said.tolist()
+        else:
+            assert not batch.texts  # what this update does not read is not made
+    result = run(recipe, tmp_path / "run")
+    trained = load_model(tmp_path / "run")
+    assert isinstance(trained, FusionModel)
+    assert trained.about("match")["text"] == "{question} {answer}"
+    assert "text" not in trained.about("answer")
+    assert {"vqa", "match"} <= set(result.metrics)
+
+
+def test_pictures_encoded_once_for_several_tasks_change_nothing(questions: Path) -> None:
+    recipe = recipe_of(
+        questions, stage={"tasks": [{"objective": "answer"}, {"objective": "match"}]}
+    )
+    material = material_of(open_dataset(str(questions)))
+    model = build_model(recipe, material.texts, {"answer": ["yes", "no"]})
+    assert isinstance(model, FusionModel)
+    model.eval()
+    rows = RowPlan(material.counts, texts="first", batch_size=24, seed=0).batch(0, 0)
+    parts = {
+        name: source(rows) for name, source in sources_of(material, model, {}, share=True).items()
+    }
+    groups = torch.from_numpy(material.groups[rows.sample])
+    batch = Batch([""] * 24, groups, parts)
+    once = model.encoded_once(batch, "image")
+    assert "pixels" not in once.modalities["image"].tensors
+    assert torch.equal(model.answer(batch), model.answer(once))
+    pairing = random_pairing(groups, generator=torch.Generator().manual_seed(0))
+    before, after = (model.fuse(paired(one, pairing)).pooled for one in (batch, once))
+    assert torch.equal(before, after)
+    lacking = replace(parts["image"], present=torch.arange(24) > 3)
+    some = replace(batch, modalities={**parts, "image": lacking})
+    assert model.encoded_once(some, "image") is some  # an absent row's picture is not looked at

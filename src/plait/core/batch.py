@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from plait.core.modality import TEXT
+
 
 @dataclass(frozen=True)
 class ModalityInput:
@@ -62,6 +64,7 @@ class Batch:
         targets: named supervision tensors, each (B, ...).
         meta: raw values of each row for reports, or empty.
         tasks: names of the tasks that this batch is for; empty means all.
+        texts: by task, the text that it reads in place of the batch's.
     """
 
     ids: Sequence[str]
@@ -70,6 +73,7 @@ class Batch:
     targets: Mapping[str, Tensor] = field(default_factory=dict)
     meta: Sequence[Mapping[str, Any]] = ()
     tasks: tuple[str, ...] = ()
+    texts: Mapping[str, ModalityInput] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -81,7 +85,15 @@ class Batch:
             groups=function(self.groups),
             modalities={name: part.map(function) for name, part in self.modalities.items()},
             targets={name: function(tensor) for name, tensor in self.targets.items()},
+            texts={name: part.map(function) for name, part in self.texts.items()},
         )
+
+    def of(self, task: str) -> Batch:
+        """The batch as one task reads it: with the text of its own, if it has one."""
+        own = self.texts.get(task)
+        if own is None:
+            return self
+        return replace(self, modalities={**self.modalities, TEXT: own}, texts={})
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on another device."""

@@ -13,6 +13,7 @@ from plait.core.progress import track
 from plait.data.answers import stated_answers
 from plait.data.dataset import PairDataset
 from plait.data.sample import MediaRef, Sample
+from plait.data.wording import text_of
 from plait.evaluation.vqa import vqa_figures
 from plait.models.asking import (
     QUESTIONS_AT_ONCE,
@@ -54,7 +55,7 @@ def evaluate_answers(
     samples = [s for s in every if s.image is not None and s.texts and stated_answers(s)]
     if not samples:
         raise DataError(f"no question with a picture and an answer in the split {split!r}")
-    pictures, questions, answers = asked(samples)
+    pictures, questions, answers = asked(samples, model.about("answer").get("text"))
     groups = np.array([str(sample.group or sample.id) for sample in samples])
     kinds = [
         [sample.labels.get(name) for sample in samples] for name in ("question_type", "answer_type")
@@ -94,9 +95,13 @@ def evaluate_answers(
 
 
 def asked(
-    samples: Sequence[Sample],
+    samples: Sequence[Sample], template: str | None = None
 ) -> tuple[list[MediaRef], list[str], list[tuple[str, ...]]]:
     """Pictures, questions and answers of samples.
+
+    Args:
+        samples: questions about pictures.
+        template: of the questions' words (`plait.data.wording`); None: as they are.
 
     Raises:
         DataError: a sample that lacks one of them, by its row.
@@ -113,7 +118,7 @@ def asked(
                 raise DataError(f"this question has no {what}", path=sample.where)
         assert sample.image is not None
         pictures.append(sample.image)
-        questions.append(sample.texts[0])
+        questions.append(text_of(sample, template))
         answers.append(tuple(given))
     return pictures, questions, answers
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from plait.core.errors import DataError
 from plait.data.dataset import PairDataset
 from plait.data.sample import Sample
-from plait.data.wording import worded
+from plait.data.wording import text_of
 from plait.evaluation.evaluate_answers import evaluate_answers
 from plait.evaluation.retrieval_metrics import bootstrap_interval
 from plait.models.asking import answer_logits, match_scores
@@ -65,7 +65,7 @@ def _classes(
     if not judged:
         raise DataError(f"no sample has one of the model's classes under the label {key!r}")
     pictures = [sample.image for sample in judged if sample.image is not None]
-    texts = [_worded(sample, about) for sample in judged]
+    texts = [text_of(sample, about.get("text")) for sample in judged]
     predicted: list[int] = []
     for logits in answer_logits(model, pictures, texts, head="classify"):
         predicted += logits.argmax(dim=1).tolist()
@@ -74,12 +74,6 @@ def _classes(
         for place, sample in zip(predicted, judged, strict=True)
     ]
     return _accuracy(np.array(right, float), judged, bootstrap, seed)
-
-
-def _worded(sample: Sample, about: Mapping[str, str]) -> str:
-    """A sample's text in the words that a head was trained on."""
-    template = about.get("text")
-    return sample.texts[0] if template is None else worded(sample, template)
 
 
 def _matching(
@@ -98,7 +92,8 @@ def _matching(
             step += 1
         other[row] = order[(place + step) % len(order)]
     pictures = [sample.image for sample in samples if sample.image is not None]
-    texts = [_worded(sample, model.about("match")) for sample in samples]
+    template = model.about("match").get("text")
+    texts = [text_of(sample, template) for sample in samples]
     own = match_scores(model, pictures, texts)
     wrong = match_scores(model, pictures, [texts[row] for row in other])
     right = ((own > 0).astype(float) + (wrong <= 0)) / 2

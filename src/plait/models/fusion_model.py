@@ -21,6 +21,8 @@ from plait.models.systems.base import System
 
 ROWS = "rows"
 """Name of the tensor (B,) that says which of U distinct inputs each row of a batch shows."""
+TOKENS, MASK, POOLED, BOXES = "tokens", "tokens_mask", "pooled", "boxes_of_tokens"
+"""Names of the tensors of distinct inputs that are encoded already."""
 
 
 class BareTower(nn.Module):
@@ -112,10 +114,13 @@ class FusionModel(nn.Module):
         """Tokens of one modality; zeros, masked, where a sample lacks it.
 
         Inputs that several rows share (``rows``) are encoded once. ``features`` (B, D) stand for
-        the pooled output of a frozen encoder, for a fusion that reads nothing else.
+        the pooled output of a frozen encoder, for a fusion that reads nothing else. Inputs that
+        `encoded_once` has encoded are taken as they are.
         """
         if "features" in inputs.tensors:
             return _absent_as_zero(_alone(inputs.tensors["features"]), inputs.present)
+        if TOKENS in inputs.tensors:
+            return _absent_as_zero(_encoded(inputs.tensors), inputs.present)
         encoder = self.tower(modality).encoder
         tensors = dict(inputs.tensors)
         rows = tensors.pop(ROWS, None)
@@ -126,6 +131,23 @@ class FusionModel(nn.Module):
             found: Encoded = encoder(inputs)
             return found
         return _absent_as_zero(encoder(_harmless(inputs)), inputs.present)
+
+    def encoded_once(self, batch: Batch, modality: str) -> Batch:
+        """The batch with a modality's distinct inputs encoded, for several forward passes over it.
+
+        Only inputs that come with ``rows`` and are all there; others stay as they are.
+        """
+        inputs = batch.modalities[modality]
+        if ROWS not in inputs.tensors or modality in self.without or not inputs.present.all():
+            return batch
+        distinct = dict(inputs.tensors)
+        rows = distinct.pop(ROWS)
+        found = self.tower(modality).encoder(ModalityInput.of(**distinct))
+        tensors = {TOKENS: found.tokens, MASK: found.mask, POOLED: found.pooled, ROWS: rows}
+        if found.boxes is not None:
+            tensors[BOXES] = found.boxes
+        encoded = replace(inputs, tensors=tensors)
+        return replace(batch, modalities={**batch.modalities, modality: encoded})
 
     def fuse(self, batch: Batch, *, masked_regions: Tensor | None = None) -> Fused:
         """What all heads read.
@@ -175,6 +197,12 @@ def _alone(features: Tensor) -> Encoded:
     """Pooled features (B, D) as the one token that they are."""
     mask = torch.ones(len(features), 1, dtype=torch.bool, device=features.device)
     return Encoded(features[:, None], mask, features)
+
+
+def _encoded(tensors: Mapping[str, Tensor]) -> Encoded:
+    """What `FusionModel.encoded_once` made, one a row."""
+    found = Encoded(tensors[TOKENS], tensors[MASK], tensors[POOLED], tensors.get(BOXES))
+    return _taken(found, tensors[ROWS])
 
 
 def _taken(found: Encoded, rows: Tensor) -> Encoded:

@@ -128,8 +128,9 @@ def _about(recipe: schema.Recipe, objective: str) -> dict[str, str]:
                 found = {"loss": task.loss} if objective == "answer" else {}
                 if objective == "classify":
                     found["label"] = task.label
-                if stage.text is not None:
-                    found["text"] = stage.text
+                text = task.text or stage.text
+                if text is not None:
+                    found["text"] = text
     return found
 
 
@@ -161,10 +162,13 @@ def build_task(model: Model, stage: schema.Stage, group: Any = None) -> Task:
         RecipeError: see `contrastive_task`.
     """
     if isinstance(model, FusionModel):
-        objectives = [Objective(task.objective, task.weight, task.loss) for task in stage.tasks]
+        objectives = [
+            Objective(task.objective, task.weight, task.loss, task.negatives)
+            for task in stage.tasks
+        ]
         balance = model.balance
         assert balance is None or isinstance(balance, Balance)
-        return FusionTask(model, objectives, balance)
+        return FusionTask(model, objectives, balance, group)
     return contrastive_task(model, stage, group)
 
 

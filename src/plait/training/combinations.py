@@ -21,6 +21,8 @@ METRICS = {
     "fusion": ("vqa.accuracy", "classification.accuracy", "match.accuracy", "loss"),
 }
 """What a model of each kind can be chosen by; the first is the default."""
+OWNERS = {"unknown_answers": ("answer",), "negatives": ("match", "wra")}
+"""The objectives that a key of a task belongs to."""
 OBJECTIVES = {
     "alignment": CONTRASTIVE,
     "fusion": ("answer", "classify", "match", "wra", "mlm", "mrfr"),
@@ -184,6 +186,9 @@ def _task_faults(recipe: Recipe, stage: Stage) -> Iterator[Fault]:
     for number, task in enumerate(stage.tasks):
         place = ("tasks", number)
         known = OBJECTIVES[recipe.model.kind]
+        for key, owners in OWNERS.items():
+            if task.objective not in owners and _changed(task, key):
+                yield (*place, key), f"belongs to {' and '.join(owners)}, not {task.objective}"
         if task.objective not in known:
             yield (
                 (*place, "objective"),
@@ -194,6 +199,8 @@ def _task_faults(recipe: Recipe, stage: Stage) -> Iterator[Fault]:
         if task.objective not in CONTRASTIVE:
             yield from _foreign_faults(task, place)
             continue
+        if task.text is not None:
+            yield (*place, "text"), "belongs to tasks of fusion models: set the stage's text"
         for modality in task.modalities:
             if modality not in towers:
                 hint = did_you_mean(modality, towers)
@@ -228,9 +235,13 @@ def _several_task_faults(stage: Stage) -> Iterator[Fault]:
 
 def _foreign_faults(task: Task, place: Place) -> Iterator[Fault]:
     for name in ("soften", "direction", "modalities"):
-        # Not "was it given": a run's own recipe spells every default out.
-        if getattr(task, name) != Task.model_fields[name].default:
+        if _changed(task, name):
             yield (*place, name), f"belongs to {' and '.join(CONTRASTIVE)}, not {task.objective}"
+
+
+def _changed(task: Task, key: str) -> bool:
+    """Not "was it given": a run's own recipe spells every default out."""
+    return bool(getattr(task, key) != Task.model_fields[key].default)
 
 
 def _soften_faults(recipe: Recipe, stage: Stage, number: int) -> Iterator[Fault]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from plait.core.batch import Batch, Encoded, ModalityInput
 from plait.core.errors import RecipeError
@@ -19,7 +19,8 @@ from plait.data.tokenize import TextPreprocess
 from plait.models.fusion_model import ROWS, FusionModel
 from plait.objectives.masked import mlm_loss, mrfr_loss
 from plait.objectives.masking import mask_regions, mask_tokens
-from plait.objectives.matching import Pairing, itm_loss, random_pairing
+from plait.objectives.matching import Pairing, itm_loss, mined_pairing, random_pairing
+from plait.objectives.ranks import Alone, Group, Ranks
 from plait.objectives.transport import word_region_alignment
 from plait.objectives.vqa import vqa_bce, vqa_ce, vqa_kl
 from plait.training.balance import Balance
@@ -30,6 +31,7 @@ SCORES, ANSWER, LABEL = "answer_scores", "answer", "label"
 the row of the class, or -100."""
 
 AnswerLoss = Literal["ce", "bce", "kl"]
+Negatives = Literal["random", "hard"]
 
 
 @dataclass(frozen=True)
@@ -40,32 +42,55 @@ class Objective:
         name: see `OBJECTIVES`.
         weight: its share in the sum of losses, where weights are fixed.
         loss: of ``answer``, see `plait.training.schema.Task`.
+        negatives: of ``match`` and ``wra``, see there.
     """
 
     name: str = "answer"
     weight: float = 1.0
     loss: AnswerLoss = "ce"
+    negatives: Negatives = "random"
 
     def __call__(self, model: FusionModel, batch: Batch) -> Tensor:
         """Its loss, with its graph; chance comes from torch's global generator."""
+        batch = batch.of(self.name)
         if self.name == "answer":
             return answer_loss(model.answer(batch), batch, self.loss)
+        if self.negatives == "hard":
+            return MATCHING[self.name](model, batch, self.negatives)
         return OBJECTIVES[self.name](model, batch)
+
+    def share(self, batch: Batch, ranks: Ranks) -> Tensor | float:
+        """What makes the mean over processes of this loss that of the whole batch.
+
+        Where a loss is a mean over the rows with a label: this process's number of them over the
+        mean number. Losses of hidden words and regions stay means over each process's own.
+        """
+        labels = {"answer": ANSWER, "classify": LABEL}.get(self.name)
+        if ranks.size == 1 or labels is None or (self.name == "answer" and self.loss != "ce"):
+            return 1.0
+        own = (batch.targets[labels] >= 0).sum()
+        return own * ranks.size / ranks.sum(own).clamp(min=1)
 
 
 class FusionTask:
-    """Several objectives on one batch, each with its own forward pass.
+    """Several objectives on one batch, each with its own forward pass; pictures are encoded once.
 
     Args:
         model: what is trained.
         objectives: at least one.
         balance: how they are weighed against one another.
+        group: the processes whose rows make up one batch; None for one process alone.
     """
 
     def __init__(
-        self, model: FusionModel, objectives: Sequence[Objective], balance: Balance | None = None
+        self,
+        model: FusionModel,
+        objectives: Sequence[Objective],
+        balance: Balance | None = None,
+        group: distributed.ProcessGroup | None = None,
     ) -> None:
         assert objectives
+        self.group = group
         self.model, self.objectives = model, tuple(objectives)
         self.balance = balance or Balance([one.name for one in objectives])
 
@@ -74,13 +99,26 @@ class FusionTask:
         return sum(one.weight * float(one(self.model, batch)) for one in self.objectives)
 
     def loss(self, batch: Batch) -> TaskLoss:
-        """The loss of a batch, with its graph; only of the objectives that the batch is for."""
+        """The loss of a batch, with its graph; only of the objectives that the batch is for.
+
+        Its mean over processes is that of the whole batch (see `Objective.share`).
+        """
+        ranks = self._ranks(batch)
         chosen = [one for one in self.objectives if not batch.tasks or one.name in batch.tasks]
-        losses = {one.name: one(self.model, batch) for one in chosen}
+        if len(chosen) > 1 or any(one.negatives == "hard" for one in chosen):
+            batch = self.model.encoded_once(batch, IMAGE)
+        losses = {one.name: one.share(batch, ranks) * one(self.model, batch) for one in chosen}
         weights = {one.name: one.weight for one in chosen}
-        total, notes = self.balance(losses, weights, self.model)
+        total, notes = self.balance(
+            losses, weights, self.model, lambda tensor: ranks.sum(tensor) / ranks.size
+        )
         parts = {name: value.detach() for name, value in losses.items()}
         return TaskLoss(total, {**parts, **notes})
+
+    def _ranks(self, batch: Batch) -> Ranks:
+        if self.group is None:
+            return Alone()
+        return Group(self.group, len(batch), batch.groups.device)
 
 
 def answer_loss(logits: Tensor, batch: Batch, kind: AnswerLoss) -> Tensor:
@@ -103,21 +141,57 @@ def classification_loss(model: FusionModel, batch: Batch) -> Tensor:
     return vqa_ce(logits, batch.targets[LABEL])
 
 
-def matching_loss(model: FusionModel, batch: Batch) -> Tensor:
+def matching_loss(model: FusionModel, batch: Batch, negatives: Negatives = "random") -> Tensor:
     """Do picture and text belong together? Half of the texts are shown with a wrong picture."""
-    pairing = random_pairing(batch.groups, generator=torch.default_generator)
+    pairing = pairing_of(model, batch, negatives)
     fused = model.fuse(paired(batch, pairing))
     return itm_loss(model.head("match")(model.vector(fused)), pairing.matched)
 
 
-def alignment_loss(model: FusionModel, batch: Batch) -> Tensor:
+def alignment_loss(model: FusionModel, batch: Batch, negatives: Negatives = "random") -> Tensor:
     """Matching, and 0.1 times the transport cost of matched minus unmatched pairs (UNITER's WRA)."""
-    pairing = random_pairing(batch.groups, generator=torch.default_generator)
+    pairing = pairing_of(model, batch, negatives)
     fused = model.fuse(paired(batch, pairing))
     matching = itm_loss(model.head("match")(model.vector(fused)), pairing.matched)
     text, image = fused.parts[TEXT], fused.parts[IMAGE]
     cost = word_region_alignment(text.tokens, image.tokens, text.mask, image.mask, pairing.matched)
     return matching + 0.1 * cost
+
+
+def pairing_of(model: FusionModel, batch: Batch, negatives: Negatives) -> Pairing:
+    """Half of the texts beside a wrong picture: any, or of four the one that seems to fit best."""
+    chance = torch.default_generator
+    if negatives == "random":
+        return random_pairing(batch.groups, generator=chance)
+    return mined_pairing(
+        batch.groups,
+        lambda pictures, texts: match_odds(model, batch, pictures, texts),
+        generator=chance,
+    )
+
+
+@torch.no_grad()
+def match_odds(model: FusionModel, batch: Batch, pictures: Tensor, texts: Tensor) -> Tensor:
+    """(P,) log odds that pictures and texts of a batch belong together, as the model has it now.
+
+    In evaluation mode and without gradients, so that nothing but the answer remains of it.
+
+    Args:
+        model: with a head ``match``.
+        batch: B rows.
+        pictures: (P,) rows.
+        texts: (P,) rows.
+    """
+    shown = paired(batch, Pairing(pictures, texts, pictures == texts))
+    training = model.training
+    model.eval()
+    try:
+        logits = model.head("match")(model.vector(model.fuse(shown)))
+    finally:
+        model.train(training)
+        # Weights that autocast has just cast without a graph are none to train through.
+        torch.clear_autocast_cache()
+    return logits[:, 1] - logits[:, 0]
 
 
 def masked_text_loss(model: FusionModel, batch: Batch) -> Tensor:
@@ -147,6 +221,12 @@ def masked_region_loss(model: FusionModel, batch: Batch) -> Tensor:
     fused = model.fuse(batch, masked_regions=masked)
     return mrfr_loss(model.head("mrfr")(fused.parts[IMAGE].tokens), seen.tokens.detach(), masked)
 
+
+MATCHING: Mapping[str, Callable[[FusionModel, Batch, Negatives], Tensor]] = {
+    "match": matching_loss,
+    "wra": alignment_loss,
+}
+"""Objectives that show wrong pairs."""
 
 OBJECTIVES: Mapping[str, Callable[[FusionModel, Batch], Tensor]] = {
     "classify": classification_loss,

@@ -62,11 +62,11 @@ class FusionValidator:
                 with autocast(self.device, self.dtype):
                     losses.append((self.task.weighed(moved), len(batch)))
                     if "answer" in names:
-                        predicted += self.model.answer(moved).argmax(dim=1).tolist()
+                        predicted += self.model.answer(moved.of("answer")).argmax(dim=1).tolist()
                     if "classify" in names:
-                        right["classification"].append(self._classified(moved))
-                    if names & {"match", "wra"}:
-                        right["match"].append(self._matched(moved))
+                        right["classification"].append(self._classified(moved.of("classify")))
+                    for name in sorted(names & {"match", "wra"}):
+                        right["match"].append(self._matched(moved.of(name)))
         metrics: dict[str, Any] = {
             "loss": sum(loss * rows for loss, rows in losses) / sum(rows for _, rows in losses)
         }

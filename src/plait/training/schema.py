@@ -228,8 +228,14 @@ class Task(Section):
         loss: of ``answer``: ``ce`` (the most frequent answer), ``bce`` (every answer by its score)
             or ``kl`` (the scores as one distribution).
         answers: of ``answer``: at most so many, the most frequent of training.
+        unknown_answers: of ``answer``: ``count`` questions whose usual answer is not among them (they
+            teach nothing), or ``fail`` at the first.
+        negatives: of ``match`` and ``wra``: wrong pictures are ``random``, or ``hard``: of four
+            random ones the one that the model takes for the likeliest.
         direction: ``both``, or ``left`` (each row of the first modality picks among the second).
         modalities: which two; default: image and text.
+        text: of fusion: a text made of each sample's labels that this task reads in place of the
+            stage's, e.g. ``"a {color} {shape}"``.
         weight: its share in the sum of losses.
         soften: InfoNCE with softened targets; null for hard ones.
     """
@@ -240,9 +246,12 @@ class Task(Section):
     label: str = "label"
     loss: Literal["ce", "bce", "kl"] = "ce"
     answers: Count = 3129
+    unknown_answers: Literal["count", "fail"] = "count"
+    negatives: Literal["random", "hard"] = "random"
     soften: Soften | None = None
     direction: Literal["both", "left"] = "both"
     modalities: Annotated[list[str], Field(min_length=2, max_length=2)] = ["image", "text"]
+    text: str | None = None
     weight: Positive = 1.0
 
 

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 
 from plait.core.errors import DataError
+from plait.core.modality import TEXT
 from plait.data.dataset import PairDataset
+from plait.data.preprocess import TextPreprocess
 from plait.models.fusion_model import FusionModel
 from plait.models.kinds import Model
 from plait.training import build
@@ -29,7 +31,7 @@ from plait.training.material import (
 from plait.training.rows import InOrder, RowPlan
 from plait.training.sampling import TaskSampler
 from plait.training.schema import Recipe, Stage
-from plait.training.supply import FeatureSource, Source, Supply
+from plait.training.supply import FeatureSource, Source, Supply, TokenSource
 from plait.training.targets import Targets, known_of
 from plait.training.validation import Validator
 
@@ -100,6 +102,9 @@ class StageData:
         """Every text that some stage trains on, for tokenizers."""
         for stage in self.recipe.stages:
             yield from _in_words_of(stage, self.training).texts
+            for task in stage.tasks:
+                if task.text is not None:
+                    yield from in_words(self.training, task.text).texts
 
     def supply(self, model: Model, number: int) -> Supply:
         """The batches of stage ``number``.
@@ -134,6 +139,7 @@ class StageData:
             change=feature_change(stage.features, self.recipe.seed, number, rank),
             targets=targets,
             tasks=_sampler(stage, targets, len(material), plan.steps, seed),
+            texts=self._own_texts(model, material, stage, training=True),
         )
 
     def validator(self, model: Model, stage: Stage, dtype: torch.dtype) -> Evaluate | None:
@@ -148,7 +154,10 @@ class StageData:
             assert isinstance(task, FusionTask)
             targets = Targets(material.samples, self.known)
             plan = InOrder(material.counts, QUESTIONS_AT_ONCE)
-            supply = Supply(plan, sources, material.groups, material.ids, targets=targets)
+            texts = self._own_texts(model, material, stage, training=False)
+            supply = Supply(
+                plan, sources, material.groups, material.ids, targets=targets, texts=texts
+            )
             return FusionValidator(
                 model, task, supply, targets, metric=metric, device=device, dtype=dtype
             )
@@ -185,6 +194,27 @@ class StageData:
             cache_pixels=self.recipe.data.cache_pixels,
             share=isinstance(model, FusionModel),
         )
+
+    def _own_texts(
+        self, model: Model, material: Material, stage: Stage, *, training: bool
+    ) -> dict[str, Source]:
+        """By task, where its text comes from if it has one of its own."""
+        found: dict[str, Source] = {}
+        for task in stage.tasks:
+            if task.text is None:
+                continue
+            said = in_words(material, task.text)
+            if TEXT in cached_towers(model, stage):
+                with self.accelerator.main_process_first():
+                    features = frozen_features(
+                        model, TEXT, said, stage.features, self.recipe.seed, training=training
+                    )
+                found[task.objective] = FeatureSource(features, "sample")
+            else:
+                preprocess = model.tower(TEXT).encoder.preprocess
+                assert isinstance(preprocess, TextPreprocess)
+                found[task.objective] = TokenSource(said.texts, preprocess, "sample")
+        return found
 
     def _targets(self, material: Material) -> Targets | None:
         return Targets(material.samples, self.known) if self.known.labels else None

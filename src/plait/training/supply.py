@@ -31,7 +31,8 @@ class FeatureSource:
     """Outputs of a frozen tower, kept in memory.
 
     Args:
-        features: (n, S, D) for samples in S augmented versions, or (m, D) for texts.
+        features: (n, S, D) for samples in S augmented versions, (n, D) for samples that have one
+            version, or (m, D) for texts.
         by: whether rows are looked up by ``sample`` (and slot) or by ``text``.
     """
 
@@ -42,20 +43,29 @@ class FeatureSource:
         """``features`` (B, D)."""
         if self.by == "text":
             found = self.features[torch.from_numpy(rows.text)]
+        elif self.features.ndim == 2:
+            found = self.features[torch.from_numpy(rows.sample)]
         else:
             found = self.features[torch.from_numpy(rows.sample), torch.from_numpy(rows.slot)]
         return ModalityInput.of(features=found)
 
 
 class TokenSource:
-    """Texts, tokenised as they are needed and padded to the longest of their batch."""
+    """Texts, tokenised as they are needed and padded to the longest of their batch.
 
-    def __init__(self, texts: Sequence[str], preprocess: TextPreprocess) -> None:
-        self.texts, self.preprocess = texts, preprocess
+    Args:
+        texts: m of them, or one a sample.
+        preprocess: the tokenizer.
+        by: whether rows are looked up by ``text`` or by ``sample``.
+    """
+
+    def __init__(self, texts: Sequence[str], preprocess: TextPreprocess, by: str = "text") -> None:
+        self.texts, self.preprocess, self.by = texts, preprocess, by
 
     def __call__(self, rows: Rows) -> ModalityInput:
         """``ids`` (B, N) and their mask."""
-        ids, mask = self.preprocess([self.texts[i] for i in rows.text])
+        chosen = rows.text if self.by == "text" else rows.sample
+        ids, mask = self.preprocess([self.texts[i] for i in chosen])
         return ModalityInput.of(mask=torch.from_numpy(mask), ids=torch.from_numpy(ids))
 
 
@@ -131,6 +141,7 @@ class Supply:
         change: made to every batch at last (noise on features).
         targets: what the rows should answer; None for contrastive tasks.
         tasks: (epoch, position in the epoch) to the tasks of a batch; None: all of them.
+        texts: by task, where its text comes from if not from ``sources``.
         ahead: batches to prepare in the background while the last one trains; 0 for none.
     """
 
@@ -146,9 +157,10 @@ class Supply:
         change: Change | None = None,
         targets: Targets | None = None,
         tasks: Callable[[int, int], tuple[str, ...]] | None = None,
+        texts: Mapping[str, Source] | None = None,
         ahead: int = 2,
     ) -> None:
-        self.targets, self.tasks = targets, tasks
+        self.targets, self.tasks, self.texts = targets, tasks, dict(texts or {})
         self.plan, self.sources, self.ids = plan, dict(sources), ids
         self.groups = torch.from_numpy(np.asarray(groups, dtype=np.int64))
         self.rank, self.world, self.change = rank, world, change
@@ -163,12 +175,17 @@ class Supply:
     def batch(self, epoch: int, number: int) -> Batch:
         """The share of this process in batch ``number`` (from 0) of an epoch."""
         rows = self.plan.batch(epoch, number).share(self.rank, self.world)
+        tasks = () if self.tasks is None else self.tasks(epoch, number)
+        own = {
+            name: source(rows) for name, source in self.texts.items() if not tasks or name in tasks
+        }
         batch = Batch(
             ids=[self.ids[i] for i in rows.sample],
             groups=self.groups[torch.from_numpy(rows.sample)],
             modalities={name: source(rows) for name, source in self.sources.items()},
             targets={} if self.targets is None else self.targets(rows),
-            tasks=() if self.tasks is None else self.tasks(epoch, number),
+            tasks=tasks,
+            texts=own,
         )
         return batch if self.change is None else self.change(batch, epoch, number)
 

@@ -3,6 +3,9 @@
 Pictures and questions are those of the package `easy-vqa` (MIT): 64 x 64 pixels, three shapes in
 eight colours, 38,575 training and 9,673 test questions with one answer of 13.
 
+What a picture shows is told by its questions alone: ``shape`` and ``color`` are there where one of
+them tells (about 19 pictures of 20, and 23 of 25), ``description`` always: "a red circle", "a red shape", "a circle".
+
 A sample is a question, as in `plait.data.readers.vqa`; the group is its picture. Test is the
 official test split. Validation is a tenth of the official *training pictures*, by
 `plait.data.splits.split_of`, with all their questions.
@@ -11,6 +14,7 @@ official test split. Validation is a tenth of the official *training pictures*, 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib import import_module, metadata
 from pathlib import Path
 
@@ -21,6 +25,7 @@ from plait.data.splits import split_of
 
 NAME = "easy-vqa"
 SHAPES = ("circle", "rectangle", "triangle")
+COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
 
 
 def load(*, folder: str | Path | None = None) -> PairDataset:
@@ -53,6 +58,7 @@ def _read(root: Path, official: str) -> list[Sample]:
         entries = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"cannot be read: {error}", path=path) from error
+    shown = _shown(entries)
     asked: dict[int, int] = {}
     pictures: dict[int, FileRef] = {}
     samples = []
@@ -76,11 +82,33 @@ def _read(root: Path, official: str) -> list[Sample]:
                     "answer": answer,
                     "answers": (answer,),
                     "answer_type": _kind(answer),
+                    **shown[image],
                 },
                 meta={"licence": "MIT, easy-VQA"},
             )
         )
     return samples
+
+
+def _shown(entries: Sequence[tuple[str, str, int]]) -> dict[int, dict[str, str]]:
+    """What the questions of each picture tell of it.
+
+    A shape or colour is there if an answer names it, a question takes it for granted ("what color is
+    the circle?"), or one that asks for it is answered yes, or no where it is negated.
+    """
+    told: dict[int, dict[str, str]] = {image: {} for _, _, image in entries}
+    for question, answer, image in entries:
+        words = set(question.rstrip("?").split())
+        if answer not in ("yes", "no"):
+            words.add(answer)
+        elif (answer == "yes") == bool(words & {"not", "no"}):
+            continue
+        for label, names in (("shape", SHAPES), ("color", COLOURS)):
+            told[image].update((label, name) for name in names if name in words)
+    for labels in told.values():
+        words_of = (labels.get("color"), labels.get("shape", "shape"))
+        labels["description"] = " ".join(["a", *filter(None, words_of)])
+    return told
 
 
 def _split(official: str, group: str) -> str:
