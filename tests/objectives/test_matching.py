@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from plait.core.errors import UserError
-from plait.objectives import hard_negatives, hard_pairing, itm_loss, random_pairing
+from plait.objectives import hard_negatives, hard_pairing, itm_loss, mined_pairing, random_pairing
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -88,3 +88,47 @@ def test_hard_pairs_are_one_right_to_two_wrong() -> None:
 def test_share_out_of_range() -> None:
     with pytest.raises(UserError, match=r"share 2 is not in 0\.\.1"):
         random_pairing(torch.arange(3), generator=generator(), share=2.0)
+
+
+def test_mined_pairs_are_the_candidates_that_score_best() -> None:
+    """Text 2 seems to fit everything, then text 1: of 64 draws from 4 texts none is left out."""
+    groups = torch.tensor([0, 1, 2, 3, 3])
+    asked: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def score(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        asked.append((left, right))
+        return torch.tensor([0.0, 5.0, 9.0, 1.0, 1.0])[right]
+
+    plan = mined_pairing(groups, score, generator=generator(), share=1.0, candidates=64)
+    assert plan.left.tolist() == [0, 1, 2, 3, 4]
+    assert plan.right.tolist() == [2, 2, 1, 2, 2]
+    assert not plan.matched.any()
+    ((left, right),) = asked
+    assert len(left) == 5 * 64
+    assert (groups[left] != groups[right]).all()
+
+
+def test_mined_pairs_start_from_the_random_ones() -> None:
+    """One candidate, or scores that are all alike: what `random_pairing` draws."""
+    groups = torch.arange(40) // 2
+    plain = random_pairing(groups, generator=generator())
+    for candidates in (1, 4):
+        plan = mined_pairing(
+            groups,
+            lambda left, right: torch.zeros(len(left)),
+            generator=generator(),
+            candidates=candidates,
+        )
+        assert torch.equal(plan.right, plain.right)
+        assert torch.equal(plan.matched, plain.matched)
+    assert 0 < plain.matched.sum() < 40
+
+
+def test_without_wrong_pairs_nothing_is_asked() -> None:
+    def never(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("there is nothing to choose")
+
+    alike = torch.tensor([5, 5, 5])
+    assert mined_pairing(alike, never, generator=generator(), share=1.0).matched.all()
+    with pytest.raises(UserError, match="candidates 0 is not at least 1"):
+        mined_pairing(alike, never, generator=generator(), candidates=0)

@@ -13,6 +13,7 @@ from plait.objectives.matching import (
     hard_negatives,
     hard_pairing,
     itm_loss,
+    mined_pairing,
     random_pairing,
 )
 from plait.objectives.plain import info_nce_plain, sigmoid_loss_plain
@@ -34,6 +35,7 @@ __all__ = [
     "info_nce_plain",
     "ipot",
     "itm_loss",
+    "mined_pairing",
     "mask_regions",
     "mask_tokens",
     "mlm_loss",

@@ -5,6 +5,7 @@ Shape legend: B samples of a batch, P pairs to show.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -68,6 +69,49 @@ def random_pairing(
     other, found = hard_negatives(even, groups, generator=generator)
     swap = swap.to(groups.device) & found
     return Pairing(rows, torch.where(swap, other, rows), ~swap)
+
+
+def mined_pairing(
+    groups: Int64[Tensor, " B"],
+    score: Callable[[Tensor, Tensor], Tensor],
+    *,
+    generator: torch.Generator,
+    share: float = 0.5,
+    candidates: int = 4,
+) -> Pairing:
+    """`random_pairing` with the wrong right rows the hardest to tell of several that are drawn.
+
+    The model itself says which, as where UNITER mines negatives for retrieval (Chen et al. 2020):
+    a model of pairs has no similarity but what it says of a pair.
+
+    Args:
+        groups: (B,) rows with equal numbers show the same thing and never count as unmatched.
+        score: left rows (P,) and right rows (P,) to (P,) scores, the higher the more a pair seems
+            to belong together. Asked once, for ``candidates`` pairs of each row with a wrong
+            partner; not at all when none has.
+        generator: the only source of chance; on the processor.
+        share: of wrong pairs, from 0 to 1; a row without another group keeps its partner.
+        candidates: drawn for each wrong pair, evenly and with replacement, at least 1. Of equal
+            scores the first drawn is taken.
+
+    Raises:
+        UserError: the share or the number of candidates is out of range.
+    """
+    if candidates < 1:
+        raise UserError(f"candidates {candidates} is not at least 1")
+    pairing = random_pairing(groups, generator=generator, share=share)
+    wrong = (~pairing.matched).nonzero()[:, 0]
+    if not len(wrong):
+        return pairing
+    even = torch.zeros(len(groups), len(groups), device=groups.device)
+    more = [
+        hard_negatives(even, groups, generator=generator)[0][wrong] for _ in range(candidates - 1)
+    ]
+    right = torch.stack([pairing.right[wrong], *more])  # (candidates, wrong pairs)
+    left = wrong.expand_as(right)
+    scores = score(left.flatten(), right.flatten()).detach().view_as(right)
+    hardest = right.gather(0, scores.argmax(dim=0, keepdim=True))[0]
+    return Pairing(pairing.left, pairing.right.index_copy(0, wrong, hardest), pairing.matched)
 
 
 def hard_pairing(
