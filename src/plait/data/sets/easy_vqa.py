@@ -17,6 +17,7 @@ import json
 from collections.abc import Sequence
 from importlib import import_module, metadata
 from pathlib import Path
+from typing import Any
 
 from plait.core.errors import DataError, MissingExtra
 from plait.data.dataset import PairDataset
@@ -90,7 +91,7 @@ def _read(root: Path, official: str) -> list[Sample]:
     return samples
 
 
-def _shown(entries: Sequence[tuple[str, str, int]]) -> dict[int, dict[str, str]]:
+def _shown(entries: Sequence[Sequence[Any]]) -> dict[int, dict[str, str]]:
     """What the questions of each picture tell of it.
 
     A shape or colour is there if an answer names it, a question takes it for granted ("what color is
