@@ -5,7 +5,7 @@ Legend: T tasks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -14,6 +14,14 @@ from torch import Tensor, nn
 Kind = Literal["fixed", "uncertainty", "gradients"]
 MEASURE_EVERY = 10  # updates between two looks at the tasks' gradients
 KEEP = 0.9  # share of the old gradient norm kept at a look
+
+Mean = Callable[[Tensor], Tensor]
+"""A tensor of every process to their mean, the same in all of them."""
+
+
+def alone(tensor: Tensor) -> Tensor:
+    """The mean of one process."""
+    return tensor
 
 
 class Balance(nn.Module):
@@ -47,7 +55,11 @@ class Balance(nn.Module):
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
     def forward(
-        self, losses: Mapping[str, Tensor], weights: Mapping[str, float], model: nn.Module
+        self,
+        losses: Mapping[str, Tensor],
+        weights: Mapping[str, float],
+        model: nn.Module,
+        mean: Mean = alone,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """(the weighted sum, notes for the record).
 
@@ -55,11 +67,13 @@ class Balance(nn.Module):
             losses: of this update's tasks, with their graphs.
             weights: the recipe's.
             model: its part ``joint`` holds the shared parameters.
+            mean: over processes that share a batch: gradients are measured after it, so that all
+                of them weigh the tasks alike.
         """
         notes: dict[str, Tensor] = {}
         if len(losses) > 1 and torch.is_grad_enabled():
             if int(self.updates) % MEASURE_EVERY == 0:
-                notes |= self._look(losses, model)
+                notes |= self._look(losses, model, mean)
             self.updates += 1
         terms = []
         for name, loss in losses.items():
@@ -81,7 +95,9 @@ class Balance(nn.Module):
             return 1.0
         return sum(others) / len(others) / own
 
-    def _look(self, losses: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    def _look(
+        self, losses: Mapping[str, Tensor], model: nn.Module, mean: Mean
+    ) -> dict[str, Tensor]:
         """Measures norms and cosines of the tasks' gradients of the shared parameters."""
         shared = [p for p in _shared(model) if p.requires_grad]
         if not shared:
@@ -93,7 +109,7 @@ class Balance(nn.Module):
                 torch.zeros_like(p).flatten() if g is None else g.detach().flatten()
                 for p, g in zip(shared, grads, strict=True)
             ]
-            flat[name] = torch.cat([piece.float() for piece in pieces])
+            flat[name] = mean(torch.cat([piece.float() for piece in pieces]))
             place, norm = self.tasks.index(name), flat[name].norm()
             old = self.norms[place]
             self.norms[place] = torch.where(old > 0, KEEP * old + (1 - KEEP) * norm, norm)

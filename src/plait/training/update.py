@@ -78,8 +78,7 @@ class Updater:
         """One update at ``factor`` of the learning rate; none where the gradient is no number."""
         set_rate(self.optimiser, factor)
         self.optimiser.zero_grad(set_to_none=True)
-        loss = self.backward(batch)
-        self._reduce()
+        loss = self._reduce(self.backward(batch))
         grads = [p.grad for p in self.parameters if p.grad is not None]
         record = self._record(loss, batch)
         if record.finite:
@@ -115,23 +114,40 @@ class Updater:
         cached_step(embed, parts, loss_of_embeddings)
         return losses[0]
 
-    def _reduce(self) -> None:
-        """Averages gradients over the processes, in one exchange.
+    def _reduce(self, loss: TaskLoss) -> TaskLoss:
+        """Averages gradients, the loss and its parts over the processes; gives the averaged loss.
+
+        A parameter that has a gradient in some processes alone counts as zero in the others; one
+        that has none anywhere (the head of a task that was not drawn) stays without, so that the
+        optimiser passes it over as it does in one process.
 
         Not by DistributedDataParallel: its hooks expect one backward pass an update, and gradient
         caching makes one a chunk.
         """
         if self.accelerator.num_processes == 1:
-            return
+            return loss
         with torch.no_grad():
-            for parameter in self.parameters:
-                if parameter.grad is None:  # a process whose rows lack a modality
-                    parameter.grad = torch.zeros_like(parameter)
-            grads = [p.grad for p in self.parameters if p.grad is not None]
-            flat = torch.cat([grad.reshape(-1) for grad in grads])
+            grads = [p.grad for p in self._having_gradients() if p.grad is not None]
+            figures = torch.stack(
+                [one.detach().to(loss.total) for one in (loss.total, *loss.parts.values())]
+            )
+            flat = torch.cat([figures, *(grad.reshape(-1) for grad in grads)])
             flat = self.accelerator.reduce(flat, reduction="mean")
-            for grad, piece in zip(grads, _split(flat, grads), strict=True):
+            figures, *pieces = _split(flat, [figures, *grads])
+            for grad, piece in zip(grads, pieces, strict=True):
                 grad.copy_(piece)
+        return TaskLoss(figures[0], dict(zip(loss.parts, figures[1:], strict=True)))
+
+    def _having_gradients(self) -> list[nn.Parameter]:
+        """The parameters with a gradient in any process; here too, if need be of zeros."""
+        here = [float(parameter.grad is not None) for parameter in self.parameters]
+        mask = torch.tensor(here, device=self.accelerator.device)
+        anywhere = self.accelerator.reduce(mask, reduction="sum") > 0
+        having = [p for p, one in zip(self.parameters, anywhere.tolist(), strict=True) if one]
+        for parameter in having:
+            if parameter.grad is None:  # a process whose rows lack a modality
+                parameter.grad = torch.zeros_like(parameter)
+        return having
 
     def _record(self, loss: TaskLoss, batch: Batch) -> UpdateRecord:
         squares: dict[str, float] = dict.fromkeys(self.parts, 0.0)
