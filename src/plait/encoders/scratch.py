@@ -9,12 +9,13 @@ from typing import Any
 
 from plait.core.errors import ModelError, did_you_mean
 from plait.core.modality import IMAGE, TEXT
-from plait.encoders import scratch_image, scratch_text
+from plait.encoders import scratch_image, scratch_text, scratch_vit
 from plait.encoders.base import Encoder, Example, Family, check_modality, check_options
 
 KINDS: dict[str, tuple[str, Callable[..., Encoder]]] = {
     "vit-tiny": (IMAGE, scratch_image.vit),
     "cnn": (IMAGE, scratch_image.cnn),
+    "vit": (IMAGE, scratch_vit.vit),
     "transformer": (TEXT, scratch_text.transformer),
     "ngram": (TEXT, scratch_text.ngram),
     "tokens": (TEXT, scratch_text.tokens),
@@ -37,6 +38,8 @@ def rebuild(spec: dict[str, Any], folder: Path) -> Encoder:
     """The architecture of a spec, without weights."""
     if spec["kind"] == "cnn":
         return scratch_image.rebuild_cnn(spec, folder)
+    if spec["kind"] == "vit":
+        return scratch_vit.rebuild(spec, folder)
     return scratch_text.rebuild(spec, folder)
 
 
@@ -48,6 +51,7 @@ FAMILY = Family(
     examples=(
         Example("scratch/vit-tiny", IMAGE, {"size": 32, "width": 24, "layers": 2}),
         Example("scratch/cnn", IMAGE, {"size": 32, "widths": [8, 16]}),
+        Example("scratch/vit", IMAGE, {"image_size": 32, "width": 24, "layers": 2}),
         Example("scratch/transformer", TEXT, {"width": 24, "layers": 2}),
         Example("scratch/ngram", TEXT, {"width": 16, "buckets": 1009}),
     ),
