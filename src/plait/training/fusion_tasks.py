@@ -142,7 +142,7 @@ def classification_loss(model: FusionModel, batch: Batch) -> Tensor:
 
 
 def matching_loss(model: FusionModel, batch: Batch, negatives: Negatives = "random") -> Tensor:
-    """Do picture and text belong together? Half of the texts are shown with a wrong picture."""
+    """Do picture and text belong together? Half of the pictures are shown with a wrong text."""
     pairing = pairing_of(model, batch, negatives)
     fused = model.fuse(paired(batch, pairing))
     return itm_loss(model.head("match")(model.vector(fused)), pairing.matched)
@@ -159,7 +159,7 @@ def alignment_loss(model: FusionModel, batch: Batch, negatives: Negatives = "ran
 
 
 def pairing_of(model: FusionModel, batch: Batch, negatives: Negatives) -> Pairing:
-    """Half of the texts beside a wrong picture: any, or of four the one that seems to fit best."""
+    """Half of the pictures beside a wrong text: any, or of four the one that seems to fit best."""
     chance = torch.default_generator
     if negatives == "random":
         return random_pairing(batch.groups, generator=chance)

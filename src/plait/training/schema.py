@@ -230,7 +230,7 @@ class Task(Section):
         answers: of ``answer``: at most so many, the most frequent of training.
         unknown_answers: of ``answer``: ``count`` questions whose usual answer is not among them (they
             teach nothing), or ``fail`` at the first.
-        negatives: of ``match`` and ``wra``: wrong pictures are ``random``, or ``hard``: of four
+        negatives: of ``match`` and ``wra``: wrong texts are ``random``, or ``hard``: of four
             random ones the one that the model takes for the likeliest.
         direction: ``both``, or ``left`` (each row of the first modality picks among the second).
         modalities: which two; default: image and text.
