@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from plait.core.files import read_json, replacing, write_json
 from plait.encoders.adapt import merged_state_dict
 from plait.encoders.base import Encoder
 from plait.encoders.registry import encoder_from_spec
+from plait.encoders.sharing import share_blocks
 from plait.models.alignment import AlignmentModel, Tower
 from plait.models.fusion_model import FusionModel
 from plait.models.heads import head_from_spec
@@ -26,30 +28,35 @@ from plait.models.hubs import HubCorrection
 from plait.models.joints import joint_from_spec
 from plait.models.kinds import Model
 from plait.models.projection import build_projection
+from plait.models.shared_layers import other_names, shared_layers
 
-VERSION = 2  # 2 has a correction for hubs; models without one are written as 1
+# 2 has a correction for hubs, 3 towers that share layers; a model is written as the least it needs.
+VERSION = 3
 CONFIG_FILE, WEIGHTS_FILE = "model.json", "model.safetensors"
 
 
 def model_spec(model: Model) -> dict[str, Any]:
     """The architecture as JSON."""
-    head = {"format": "plait-model", "version": 1}
     if isinstance(model, FusionModel):
-        return {**head, **_fusion_spec(model)}
+        return {**_head(model, 1), **_fusion_spec(model)}
     towers = {}
     for name in model.modalities:
         tower = model.tower(name)
         towers[name] = {"encoder": tower.encoder.spec(), "projection": tower.projection.spec()}
-    spec = {
-        **head,
+    return {
+        **_head(model, 1 if model.hubs is None else 2),
         "kind": "alignment",
         "towers": towers,
         "max_scale": model.max_scale,
         "bias": model.bias is not None,
+        **({} if model.hubs is None else {"hubs": model.hubs.spec()}),
     }
-    if model.hubs is None:
-        return spec
-    return {**spec, "version": VERSION, "hubs": model.hubs.spec()}
+
+
+def _head(model: Model, version: int) -> dict[str, Any]:
+    head = {"format": "plait-model", "version": version}
+    count = shared_layers(model)
+    return {**head, "version": 3, "shared_layers": count} if count else head
 
 
 def _fusion_spec(model: FusionModel) -> dict[str, Any]:
@@ -65,15 +72,20 @@ def _fusion_spec(model: FusionModel) -> dict[str, Any]:
 
 
 def save_model(model: Model, folder: str | Path) -> None:
-    """Writes the model into ``folder``; LoRA adapters are merged into the weights they adapt."""
+    """Writes the model into ``folder``; LoRA adapters are merged into the weights they adapt.
+
+    Weights that towers share are written once, under their first name.
+    """
     from safetensors.torch import save_file
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name in model.modalities:
         model.tower(name).encoder.save_files(folder / name)
+    again = other_names(model)
+    state = {name: t for name, t in merged_state_dict(model).items() if name not in again}
     with replacing(folder / WEIGHTS_FILE) as temporary:
-        save_file(_separate(merged_state_dict(model)), temporary)
+        save_file(_separate(state), temporary)
     write_json(folder / CONFIG_FILE, model_spec(model))
 
 
@@ -102,8 +114,9 @@ def load_model(folder: str | Path) -> Model:
         name: encoder_from_spec(part["encoder"], folder / name)
         for name, part in spec["towers"].items()
     }
+    share_blocks(encoders, spec.get("shared_layers", 0))
     model = _fusion(spec, encoders) if spec["kind"] == "fusion" else _alignment(spec, encoders)
-    load_weights(model, folder / WEIGHTS_FILE)
+    load_weights(model, folder / WEIGHTS_FILE, again=other_names(model))
     return model.eval()
 
 
@@ -151,13 +164,13 @@ def _read_spec(folder: Path) -> dict[str, Any]:
     return spec
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Fills a module from a safetensors file.
+def load_weights(model: nn.Module, path: Path, again: Container[str] = ()) -> None:
+    """Fills a module from a safetensors file (see `fill`).
 
     Raises:
         ModelError: a missing or damaged file, or names or shapes that differ, the first named.
     """
-    fill(model, read_weights(path), str(path))
+    fill(model, read_weights(path), str(path), again)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -177,13 +190,21 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path} is damaged: {problem}") from problem
 
 
-def fill(module: nn.Module, state: dict[str, Tensor], where: str) -> None:
+def fill(
+    module: nn.Module, state: dict[str, Tensor], where: str, again: Container[str] = ()
+) -> None:
     """Copies a state dict into a module; every name and shape must agree.
+
+    Args:
+        module: what to fill.
+        state: the weights.
+        where: they come from.
+        again: further names of shared weights, which ``state`` has not.
 
     Raises:
         ModelError: what is missing, left over or misshapen.
     """
-    own = module.state_dict()
+    own = {name: value for name, value in module.state_dict().items() if name not in again}
     problems = [
         f"{len(names)} {what} (first {names[0]!r})"
         for what, names in (
@@ -195,7 +216,7 @@ def fill(module: nn.Module, state: dict[str, Tensor], where: str) -> None:
     ]
     if problems:
         raise ModelError(f"{where} doesn't fit the model: {'; '.join(problems)}")
-    module.load_state_dict(state)
+    module.load_state_dict(state, strict=False)  # names that stand again are not in it
 
 
 def _misshapen(own: dict[str, Tensor], state: dict[str, Tensor]) -> list[str]:
