@@ -21,7 +21,8 @@ from plait.data.preprocess import ImagePreprocess, TextPreprocess
 from plait.data.regions import RegionPreprocess, load_regions
 from plait.data.sample import MediaRef
 from plait.models.embedding import answering
-from plait.models.fusion_model import ROWS, FusionModel
+from plait.models.encoding import ROWS
+from plait.models.fusion_model import FusionModel
 
 Change = Callable[[Batch], Batch]
 

@@ -16,21 +16,9 @@ from plait.core.errors import ModelError
 from plait.core.modality import IMAGE, TEXT
 from plait.encoders.base import Encoder
 from plait.fusion.base import Fusion
+from plait.models.encoding import BareTower, can_encode_once, encode, encode_once
 from plait.models.heads import AnyHead, Head, TokenHead
 from plait.models.systems.base import System
-
-ROWS = "rows"
-"""Name of the tensor (B,) that says which of U distinct inputs each row of a batch shows."""
-TOKENS, MASK, POOLED, BOXES = "tokens", "tokens_mask", "pooled", "boxes_of_tokens"
-"""Names of the tensors of distinct inputs that are encoded already."""
-
-
-class BareTower(nn.Module):
-    """An encoder without a projection, named as in `plait.models.alignment.Tower`."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        super().__init__()
-        self.encoder = encoder
 
 
 class FusionModel(nn.Module):
@@ -113,24 +101,10 @@ class FusionModel(nn.Module):
     def encode(self, modality: str, inputs: ModalityInput) -> Encoded:
         """Tokens of one modality; zeros, masked, where a sample lacks it.
 
-        Inputs that several rows share (``rows``) are encoded once. ``features`` (B, D) stand for
-        the pooled output of a frozen encoder, for a fusion that reads nothing else. Inputs that
-        `encoded_once` has encoded are taken as they are.
+        ``features`` (B, D) stand for the pooled output of a frozen encoder, for a fusion that
+        reads nothing else; see `plait.models.encoding.encode`.
         """
-        if "features" in inputs.tensors:
-            return _absent_as_zero(_alone(inputs.tensors["features"]), inputs.present)
-        if TOKENS in inputs.tensors:
-            return _absent_as_zero(_encoded(inputs.tensors), inputs.present)
-        encoder = self.tower(modality).encoder
-        tensors = dict(inputs.tensors)
-        rows = tensors.pop(ROWS, None)
-        if rows is not None:
-            distinct = ModalityInput.of(**tensors)
-            return _absent_as_zero(_taken(encoder(distinct), rows), inputs.present)
-        if bool(inputs.present.all()):
-            found: Encoded = encoder(inputs)
-            return found
-        return _absent_as_zero(encoder(_harmless(inputs)), inputs.present)
+        return encode(self.tower(modality).encoder, inputs)
 
     def encoded_once(self, batch: Batch, modality: str) -> Batch:
         """The batch with a modality's distinct inputs encoded, for several forward passes over it.
@@ -138,15 +112,9 @@ class FusionModel(nn.Module):
         Only inputs that come with ``rows`` and are all there; others stay as they are.
         """
         inputs = batch.modalities[modality]
-        if ROWS not in inputs.tensors or modality in self.without or not inputs.present.all():
+        if modality in self.without or not can_encode_once(inputs):
             return batch
-        distinct = dict(inputs.tensors)
-        rows = distinct.pop(ROWS)
-        found = self.tower(modality).encoder(ModalityInput.of(**distinct))
-        tensors = {TOKENS: found.tokens, MASK: found.mask, POOLED: found.pooled, ROWS: rows}
-        if found.boxes is not None:
-            tensors[BOXES] = found.boxes
-        encoded = replace(inputs, tensors=tensors)
+        encoded = encode_once(self.tower(modality).encoder, inputs)
         return replace(batch, modalities={**batch.modalities, modality: encoded})
 
     def fuse(self, batch: Batch, *, masked_regions: Tensor | None = None) -> Fused:
@@ -191,46 +159,3 @@ def _lacking(batch: Batch, modalities: Sequence[str]) -> Batch:
         if name in modalities
     }
     return replace(batch, modalities={**batch.modalities, **hidden})
-
-
-def _alone(features: Tensor) -> Encoded:
-    """Pooled features (B, D) as the one token that they are."""
-    mask = torch.ones(len(features), 1, dtype=torch.bool, device=features.device)
-    return Encoded(features[:, None], mask, features)
-
-
-def _encoded(tensors: Mapping[str, Tensor]) -> Encoded:
-    """What `FusionModel.encoded_once` made, one a row."""
-    found = Encoded(tensors[TOKENS], tensors[MASK], tensors[POOLED], tensors.get(BOXES))
-    return _taken(found, tensors[ROWS])
-
-
-def _taken(found: Encoded, rows: Tensor) -> Encoded:
-    """(U, ...) to (B, ...)."""
-    return Encoded(
-        found.tokens[rows],
-        found.mask[rows],
-        found.pooled[rows],
-        None if found.boxes is None else found.boxes[rows],
-    )
-
-
-def _harmless(inputs: ModalityInput) -> ModalityInput:
-    """Zeros for whatever the tensors of absent rows hold."""
-
-    def cleaned(tensor: Tensor) -> Tensor:
-        keep = inputs.present.view(-1, *[1] * (tensor.ndim - 1))
-        return torch.where(keep, tensor, torch.zeros_like(tensor))
-
-    return replace(inputs, tensors={name: cleaned(t) for name, t in inputs.tensors.items()})
-
-
-def _absent_as_zero(found: Encoded, present: Tensor) -> Encoded:
-    if bool(present.all()):
-        return found
-    return replace(
-        found,
-        tokens=found.tokens * present[:, None, None],
-        mask=found.mask & present[:, None],
-        pooled=found.pooled * present[:, None],
-    )

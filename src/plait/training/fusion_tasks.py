@@ -16,7 +16,8 @@ from plait.core.batch import Batch, Encoded, ModalityInput
 from plait.core.errors import RecipeError
 from plait.core.modality import IMAGE, TEXT
 from plait.data.tokenize import TextPreprocess
-from plait.models.fusion_model import ROWS, FusionModel
+from plait.models.encoding import ROWS
+from plait.models.fusion_model import FusionModel
 from plait.objectives.masked import mlm_loss, mrfr_loss
 from plait.objectives.masking import mask_regions, mask_tokens
 from plait.objectives.matching import Pairing, itm_loss, mined_pairing, random_pairing

@@ -148,7 +148,7 @@ def sources_of(
             versions, (m, D) of texts.
         augment: (pixels, ids, epoch) to pixels; None for none.
         cache_pixels: keep decoded pictures on disk.
-        share: a picture of several rows is given once (`plait.models.fusion_model.ROWS`).
+        share: a picture of several rows is given once (`plait.models.encoding.ROWS`).
     """
     sources: dict[str, Source] = {}
     for name in model.modalities:
