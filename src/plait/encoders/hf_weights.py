@@ -82,25 +82,31 @@ def config_to_json(config: Any) -> dict[str, Any]:
     return value
 
 
-def _class_of(config: Any) -> Any:
-    from transformers import MODEL_MAPPING
+def _class_of(config: Any, causal: bool) -> Any:
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING
 
     try:
-        return MODEL_MAPPING[type(config)]
+        return (MODEL_FOR_CAUSAL_LM_MAPPING if causal else MODEL_MAPPING)[type(config)]
     except KeyError as problem:
-        raise ModelError(f"no plain model for configuration {type(config).__name__}") from problem
+        what = "causal language" if causal else "plain"
+        raise ModelError(f"transformers has no {what} model of type {config.model_type!r}") from problem
 
 
-def _arguments(config: Any) -> dict[str, Any]:
+def _arguments(config: Any, causal: bool) -> dict[str, Any]:
     # An unused pooler would be a weight without gradient.
-    parameters = inspect.signature(_class_of(config).__init__).parameters
+    parameters = inspect.signature(_class_of(config, causal).__init__).parameters
     return {"add_pooling_layer": False} if "add_pooling_layer" in parameters else {}
 
 
-def model_from_config(value: dict[str, Any]) -> nn.Module:
-    """The architecture with random weights, in float32 and evaluation mode."""
+def model_from_config(value: dict[str, Any], *, causal: bool = False) -> nn.Module:
+    """The architecture with random weights, in float32 and evaluation mode.
+
+    Args:
+        value: the configuration.
+        causal: the causal language model of this configuration, with its head.
+    """
     config = config_from_json(value)
-    model: nn.Module = _class_of(config)(config, **_arguments(config))
+    model: nn.Module = _class_of(config, causal)(config, **_arguments(config, causal))
     return model.float().eval()
 
 
@@ -120,29 +126,31 @@ def _quiet() -> Iterator[None]:
             reports.enable_progress_bar()
 
 
-def load_model(folder: Path, source: str, *, pretrained: bool = True) -> nn.Module:
-    """The model in ``folder``, in float32 and evaluation mode.
+def load_model(
+    folder: Path, source: str, *, pretrained: bool = True, causal: bool = False
+) -> nn.Module:
+    """The model in ``folder``, in float32 and evaluation mode; ``causal`` as above.
 
     Raises:
         ModelError: no safetensors, or weights that don't fill the architecture.
     """
     config = read_config(folder)
     if not pretrained:
-        return model_from_config(config_to_json(config))
+        return model_from_config(config_to_json(config), causal=causal)
     if not list(folder.glob("*.safetensors")):
         raise ModelError(
             f"{source}: {folder} holds no .safetensors file; plait doesn't unpickle weights,"
             " so convert them first"
         )
     with _quiet():
-        model, report = _class_of(config).from_pretrained(
+        model, report = _class_of(config, causal).from_pretrained(
             folder,
             config=config,
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
             dtype="float32",
-            **_arguments(config),
+            **_arguments(config, causal),
         )
     missing = sorted(report["missing_keys"])
     if missing:

@@ -1,0 +1,1 @@
+"""Causal language models behind one contract: a small one of plait's own, or transformers'."""

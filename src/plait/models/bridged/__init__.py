@@ -1,0 +1,1 @@
+"""Language models that see: an encoder, a bridge, and a causal language model."""
