@@ -5,6 +5,10 @@ from __future__ import annotations
 from plait.objectives.contrastive import chance_level, info_nce, sigmoid_loss
 from plait.objectives.gather import gather
 from plait.objectives.gradient_caching import cached_step
+from plait.objectives.linear_cross_entropy import (
+    linear_cross_entropy,
+    linear_cross_entropy_plain,
+)
 from plait.objectives.lxmert import region_feature_loss, region_label_loss
 from plait.objectives.masked import mlm_loss, mrc_kl_loss, mrc_loss, mrfr_loss
 from plait.objectives.masking import mask_regions, mask_tokens
@@ -35,6 +39,8 @@ __all__ = [
     "info_nce_plain",
     "ipot",
     "itm_loss",
+    "linear_cross_entropy",
+    "linear_cross_entropy_plain",
     "mask_regions",
     "mask_tokens",
     "mined_pairing",
