@@ -40,8 +40,9 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml
 	$(BIN)/pip install --progress-bar on -e '.[demo]'
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/bin/python pyproject.toml
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml requirements-oracles.txt
 	$(BIN)/pip install --progress-bar on -e '.[dev]'
+	$(BIN)/pip install --quiet --no-deps -r requirements-oracles.txt
 	@touch $@ $(VENV)/.demo
 
 clean:

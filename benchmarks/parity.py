@@ -1,7 +1,7 @@
 """Plait's systems against independent implementations: values and gradients, in float64.
 
     python benchmarks/parity.py            # all rows
-    python benchmarks/parity.py systems    # only some: clip, packaged, systems
+    python benchmarks/parity.py systems    # only some: clip, packaged, systems, drawing
 
 Random weights, several configurations and seeds each; writes docs/parity.json, from which
 `make docs` makes the table. The same comparisons run as tests, with 1e-9 as the limit.
@@ -159,10 +159,18 @@ def system_rows() -> Iterable[dict[str, Any]]:
     return rows(lambda name: reference(name, "transformers"))
 
 
+def drawing_rows() -> Iterable[dict[str, Any]]:
+    """DALL-E's discrete VAE and transformer."""
+    from benchmarks._drawing_oracles import rows
+
+    return rows(reference)
+
+
 GROUPS: dict[str, Callable[[], Iterable[dict[str, Any]]]] = {
     "clip": clip_rows,
     "packaged": packaged_rows,
     "systems": system_rows,
+    "drawing": drawing_rows,
 }
 
 

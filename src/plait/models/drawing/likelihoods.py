@@ -5,7 +5,7 @@ Shape legend: B pictures, H, W pixels; outputs have `Likelihood.outputs` channel
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, UInt8
@@ -18,6 +18,7 @@ LAPLACE_EDGE = 0.1
 """Pixels are squeezed into 0.1 .. 0.9, where their logit is tame (Ramesh et al. 2021, A.3)."""
 
 
+@runtime_checkable
 class Likelihood(Protocol):
     """One way to compare pictures.
 

@@ -92,7 +92,8 @@ def sample_codes(
     for cell in range(given.shape[1], model.cells):
         logits = _next_logits(model, text, torch.cat([codes, codes]) if twice else codes, kept)
         if twice:
-            logits = guided(*logits.chunk(2), guidance)
+            wanted, empty = logits.chunk(2)
+            logits = guided(wanted, empty, guidance)
         chosen_now = chosen(filtered(logits, top_k), uniforms[:, cell], temperature)
         codes = torch.cat([codes, chosen_now[:, None]], dim=1)
     return codes

@@ -100,7 +100,7 @@ class DrawingTransformer(nn.Module):
         vocabulary: int,
         text_length: int,
         codes: int,
-        grid: tuple[int, int],
+        grid: Sequence[int],
         width: int = 256,
         layers: int = 6,
         heads: int = 4,
