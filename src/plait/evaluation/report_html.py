@@ -14,6 +14,7 @@ from plait.evaluation.report_answers import HEADS, answers
 from plait.evaluation.report_data import ReportData
 from plait.evaluation.report_examples import mistakes, pictures, searches
 from plait.evaluation.report_results import results
+from plait.evaluation.report_savings import savings
 from plait.evaluation.words import duration, geometry_words, whole
 
 Section = tuple[str, str, str]  # anchor, title, HTML
@@ -53,6 +54,7 @@ def _sections(data: ReportData, curves: Sequence[Curve]) -> Iterator[Section]:
     yield "training", "Training curves", _curves(curves)
     yield "health", "Training health", _health(data)
     yield "space", "The shared space", _geometry(result)
+    yield "savings", "What sharing saves", savings(result)
     yield "time", "Where the time went", _seconds(result)
     yield "next", "How to go on", _next(data)
     yield "details", "Recipe, data and versions", _details(data)

@@ -15,6 +15,7 @@ from plait.data.tokenizer_training import train_tokenizer
 from plait.encoders.adapt import merge_lora, set_trainable
 from plait.encoders.base import Encoder
 from plait.encoders.registry import build_encoder
+from plait.encoders.sharing import share_blocks
 from plait.fusion.base import Fusion
 from plait.models.alignment import AlignmentModel, Tower
 from plait.models.fusion_model import FusionModel
@@ -22,6 +23,7 @@ from plait.models.heads import AnyHead, Head, TokenHead
 from plait.models.joints import build_joint
 from plait.models.kinds import Model
 from plait.models.projection import Projection, build_projection
+from plait.models.shared_layers import other_names
 from plait.models.systems.base import System
 from plait.training import schema
 from plait.training.balance import Balance
@@ -47,12 +49,14 @@ def build_model(
         labels: what heads choose from: ``answer``, ``classify``.
 
     Raises:
-        ModelError: an unknown source or option, or weights that are missing.
+        ModelError: an unknown source or option, weights that are missing, or layers that the towers
+            cannot share.
     """
     torch.manual_seed(recipe.seed)
     model = recipe.model
     run = None if model.init_from is None else model.init_from.run
     encoders = {name: _build_encoder(name, part, texts, run) for name, part in model.towers.items()}
+    share_blocks(encoders, model.shared_layers)
     if model.kind == "fusion":
         return _build_fusion(recipe, encoders, labels or {})
     towers = {
@@ -249,17 +253,20 @@ def changed_before(recipe: schema.Recipe, number: int) -> set[str]:
 
 
 def changed_tensors(
-    model: nn.Module, trained: Mapping[str, Tensor], before: set[str]
+    model: Model, trained: Mapping[str, Tensor], before: set[str]
 ) -> dict[str, Tensor]:
     """What differs from a freshly built model: enough to bring another one to this state.
+
+    Weights that towers share are in it once, as in ``trained``: under their first name.
 
     Args:
         model: the model.
         trained: what the current stage changes (`plait.training.loop.trained_tensors`).
         before: the parts that earlier stages trained.
     """
+    again = other_names(model)
     return {
         name: value
         for name, value in model.state_dict().items()
-        if name in trained or part_of(name) in before
+        if name not in again and (name in trained or part_of(name) in before)
     }

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from plait.core.errors import did_you_mean
 from plait.core.modality import IMAGE, MODALITIES, TEXT
+from plait.training import sharing
 from plait.training.schema import CONTRASTIVE, Recipe, Stage, Task
 
 Place = tuple[str | int, ...]
@@ -91,6 +92,7 @@ def _model_faults(recipe: Recipe) -> Iterator[Fault]:
             yield ("data", "without"), "a fusion model can do without some of its modalities"
     if model.hubs is not None:
         yield from _hub_faults(recipe)
+    yield from sharing.model_faults(recipe)
     if model.kind == "fusion":
         yield from _fusion_faults(recipe)
     elif model.fusion is not None:
@@ -178,6 +180,7 @@ def _stage_faults(recipe: Recipe, stage: Stage) -> Iterator[Fault]:
     if recipe.model.kind == "fusion":
         yield from _several_task_faults(stage)
     yield from _part_faults(recipe, stage)
+    yield from sharing.stage_faults(recipe, stage)
     yield from _feature_faults(recipe, stage)
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from torch import nn
+from torch import Tensor
 
 from plait.core.errors import ModelError
 from plait.core.files import read_json
 from plait.data.tokenize import TextPreprocess
 from plait.models.fusion_model import FusionModel
+from plait.models.kinds import Model
+from plait.models.shared_layers import other_names
 from plait.models.storage import CONFIG_FILE, WEIGHTS_FILE, read_weights
 
 
@@ -41,8 +44,11 @@ class Account:
         )
 
 
-def start_from(model: nn.Module, run: str | Path, leave: Sequence[str] = ()) -> Account:
+def start_from(model: Model, run: str | Path, leave: Sequence[str] = ()) -> Account:
     """Copies the weights of a run into a model, by name.
+
+    Layers that the run's towers share and the model's do not go into each of them. The other way
+    round they must be equal, or be left.
 
     Args:
         model: just built.
@@ -60,6 +66,8 @@ def start_from(model: nn.Module, run: str | Path, leave: Sequence[str] = ()) -> 
     state = read_weights(folder / WEIGHTS_FILE)
     # Embeddings by the old weights: training makes its own (`plait.training.hubs`).
     state = {name: value for name, value in state.items() if not name.startswith("hubs.")}
+    again = other_names(model)
+    state = _as_shared(_written_out(state, read_json(folder / CONFIG_FILE)), again)
     other = _foreign_heads(model, folder)
     refused = [name for name in other if not _allowed(f"heads.{name}", leave)]
     if refused:
@@ -70,7 +78,7 @@ def start_from(model: nn.Module, run: str | Path, leave: Sequence[str] = ()) -> 
     own = {
         name: value
         for name, value in model.state_dict().items()
-        if not any(name.startswith(f"heads.{head}.") for head in other)
+        if name not in again and not any(name.startswith(f"heads.{head}.") for head in other)
     }
     loaded = sorted(k for k in own if k in state and own[k].shape == state[k].shape)
     if not loaded:
@@ -79,12 +87,15 @@ def start_from(model: nn.Module, run: str | Path, leave: Sequence[str] = ()) -> 
     unwanted = [name for name in left if not _allowed(name, leave)]
     if unwanted:
         shaped = [name for name in unwanted if name in own]
-        what = (
-            f"{shaped[0]!r} has the shape {tuple(state[shaped[0]].shape)} there and "
-            f"{tuple(own[shaped[0]].shape)} here"
-            if shaped
-            else f"the first is {unwanted[0]!r}"
-        )
+        apart = [name for name in unwanted if name in again]
+        what = f"the first is {unwanted[0]!r}"
+        if shaped:
+            what = (
+                f"{shaped[0]!r} has the shape {tuple(state[shaped[0]].shape)} there and "
+                f"{tuple(own[shaped[0]].shape)} here"
+            )
+        elif apart:
+            what = f"{apart[0]!r} is shared here, and differs from {again[apart[0]]!r} there"
         beginning = ".".join(unwanted[0].split(".")[:2])
         raise ModelError(
             f"init_from: {len(unwanted)} tensors of {folder} would be left over ({what}): allow it "
@@ -93,10 +104,33 @@ def start_from(model: nn.Module, run: str | Path, leave: Sequence[str] = ()) -> 
     with torch.no_grad():
         for name in loaded:
             own[name].copy_(state[name])
-    return Account(folder, loaded, sorted(set(model.state_dict()) - set(loaded)), left)
+    new = set(model.state_dict()) - set(loaded) - set(again)
+    return Account(folder, loaded, sorted(new), left)
 
 
-def _foreign_heads(model: nn.Module, folder: Path) -> list[str]:
+def _written_out(state: Mapping[str, Tensor], spec: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights of a saved model with those that its towers share under each tower's name."""
+    found = dict(state)
+    towers = [f"towers.{name}.encoder." for name in spec["towers"]]
+    for number in range(spec.get("shared_layers", 0)):
+        block = f"{towers[0]}blocks.{number}."
+        for name, value in state.items():
+            if name.startswith(block):
+                found |= {tower + name.removeprefix(towers[0]): value for tower in towers[1:]}
+    return found
+
+
+def _as_shared(state: Mapping[str, Tensor], again: Mapping[str, str]) -> dict[str, Tensor]:
+    """The weights without those that are equal under another name, which the model shares."""
+
+    def same(name: str) -> bool:
+        first = state.get(again.get(name, ""))
+        return first is not None and torch.equal(first, state[name])
+
+    return {name: value for name, value in state.items() if not same(name)}
+
+
+def _foreign_heads(model: Model, folder: Path) -> list[str]:
     """Heads of the model whose labels differ from those of the run's head of that name."""
     if not isinstance(model, FusionModel):
         return []

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from plait.core.batch import Batch
 from plait.core.errors import DataError, Interrupted, PlaitError
 from plait.core.files import read_json, write_json
 from plait.data import open_dataset
@@ -25,6 +26,7 @@ from plait.training.health import Finding, examine
 from plait.training.hubs import hub_correction
 from plait.training.report import write_markdown
 from plait.training.run_folder import REPORT, RunFolder
+from plait.training.savings import savings
 from plait.training.schema import Recipe
 from plait.training.stages import StageRunner
 
@@ -45,6 +47,7 @@ class RunResult:
         skipped: bad rows that were left out.
         health: alarms of training.
         notes: what else to know.
+        savings: of layers or tasks that share one network (`plait.training.savings`), or empty.
         is_main: False in the helper processes of a distributed run.
     """
 
@@ -55,6 +58,7 @@ class RunResult:
     skipped: int = 0
     health: Sequence[Finding] = ()
     notes: Sequence[str] = ()
+    savings: Mapping[str, Any] = field(default_factory=dict)
     is_main: bool = True
 
     def to_json(self) -> dict[str, Any]:
@@ -63,6 +67,7 @@ class RunResult:
             "run": str(self.run),
             "split": self.split,
             **self.metrics,
+            **({"savings": dict(self.savings)} if self.savings else {}),
             "seconds": {name: round(value, 2) for name, value in self.seconds.items()},
             "skipped": self.skipped,
             "health": [finding.line() for finding in self.health],
@@ -195,6 +200,7 @@ def _conclude(runner: StageRunner, dataset: PairDataset, evaluate: Evaluate | No
 
             metrics.update(evaluate_fusion(runner.model, part))
     clock.measure("evaluate", start)
+    saved = _savings(runner)
     result = RunResult(
         folder.path,
         None if part is None else split,
@@ -203,6 +209,7 @@ def _conclude(runner: StageRunner, dataset: PairDataset, evaluate: Evaluate | No
         skipped=len(dataset.skipped),
         health=examine(list(folder.records())),
         notes=[*runner.notes, *dataset.notes],
+        savings=saved,
     )
     write_json(folder.path / REPORT, result.to_json())
     write_markdown(folder.path, recipe, result.to_json(), result.health)
@@ -221,6 +228,19 @@ def _correct(runner: StageRunner, dataset: PairDataset) -> None:
     engines = _engines(recipe, len(part))
     model.hubs = hub_correction(model, part, recipe.model.hubs, seed=recipe.seed, engine=engines)
     runner.clock.measure("hubs", start)
+
+
+def _savings(runner: StageRunner) -> dict[str, Any]:
+    """What towers or tasks save that share one network, on the last stage's first batch."""
+    start, last = time.perf_counter(), len(runner.recipe.stages) - 1
+
+    def batch() -> Batch:
+        return runner.data.supply(runner.model, last).batch(0, 0)
+
+    found = savings(runner.model, runner.recipe, batch, runner.accelerator)
+    if found:
+        runner.clock.measure("savings", start)
+    return found
 
 
 def _engines(recipe: Recipe, samples: int) -> dict[str, str]:

@@ -186,6 +186,8 @@ class Model(Section):
             ``plait compare`` can exchange the kind alone.
         init_from: a run whose weights, and tokenizer, this one starts from.
         hubs: of alignment: a correction of scores, made after the last stage; null for none.
+        shared_layers: the first so many transformer blocks are the same weights in all towers (see
+            `plait.encoders.sharing`).
     """
 
     kind: Literal["alignment", "fusion"] = "alignment"
@@ -197,6 +199,7 @@ class Model(Section):
     sizes: dict[str, dict[str, Any]] = {}
     init_from: InitFrom | None = None
     hubs: Hubs | None = None
+    shared_layers: Annotated[int, Field(ge=0)] = 0
 
 
 class Soften(Section):

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import distributed
 
 from plait.core.progress import bar
 from plait.data.dataset import PairDataset
@@ -16,14 +15,13 @@ from plait.training.average import WeightAverage
 from plait.training.clock import Clock
 from plait.training.init_from import start_from
 from plait.training.loop import LoopPlan, Position, StageLoop
-from plait.training.optimise import build_optimiser, parameter_groups
-from plait.training.precision import channels_last, resolve
+from plait.training.precision import channels_last
 from plait.training.run_folder import RunFolder
 from plait.training.saving import Saver
 from plait.training.schema import Recipe, Stage
 from plait.training.signals import StopRequest, stop_on_signals
 from plait.training.stage_data import StageData
-from plait.training.update import Updater
+from plait.training.updating import trains_encoder, updater_of
 from plait.training.watch import Recorder
 
 
@@ -90,33 +88,18 @@ class StageRunner:
 
     def _loop(self, number: int) -> StageLoop:
         """Everything of one stage, at its beginning."""
-        stage, device = self.recipe.stages[number], self.accelerator.device
-        world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        trains_encoder = any(
-            stage.part(f"{t}.encoder").mode != "frozen" for t in self.model.modalities
-        )
-        dtype = resolve(stage.precision, device, trains_encoder=trains_encoder)
-        if trains_encoder:
+        stage, rank = self.recipe.stages[number], self.accelerator.process_index
+        if trains_encoder(self.model, stage):
             channels_last(self.model)
         supply = self.data.supply(self.model, number)
-        group = distributed.group.WORLD if world > 1 else None
-        updater = Updater(
-            self.model,
-            build.build_task(self.model, stage, group),
-            build_optimiser(parameter_groups(self.model, stage), stage.optimiser),
-            self.accelerator,
-            dtype=dtype,
-            clip=stage.clip,
-            chunk=stage.chunk,
-            after=self.model.clamp_scale,
-        )
+        updater = updater_of(self.model, stage, self.accelerator)
         return StageLoop(
             self.model,
             updater,
             supply,
             self._plan(stage, supply.steps),
             watcher=Recorder(self.folder if self.main else None, stage.name, self.model, updater),
-            evaluate=self.data.validator(self.model, stage, dtype),
+            evaluate=self.data.validator(self.model, stage, updater.dtype),
             save=self.saver.save,
             save_due=self.saver.due,
             average=None if stage.ema is None else WeightAverage(self.model, stage.ema),
