@@ -8,6 +8,7 @@ from typing import Any
 
 from plait.bridges.base import Bridge
 from plait.bridges.projections import LinearBridge, MlpBridge, PixelShuffleBridge
+from plait.bridges.qformer import QFormerBridge
 from plait.bridges.resampler import ResamplerBridge
 from plait.core.errors import ModelError, did_you_mean
 
@@ -16,6 +17,7 @@ BRIDGES: dict[str, Callable[..., Bridge]] = {
     "mlp": MlpBridge,
     "pixel_shuffle": PixelShuffleBridge,
     "resampler": ResamplerBridge,
+    "qformer": QFormerBridge,
 }
 
 _GIVEN = ("token_width", "width")
