@@ -6,6 +6,8 @@ together.
 
 from __future__ import annotations
 
+from plait.evaluation.caption_metrics import evaluate_captions
+from plait.evaluation.clip_score import clip_scores
 from plait.evaluation.evaluate import evaluate_alignment, evaluate_gallery
 from plait.evaluation.gallery import Gallery, gallery_of
 from plait.evaluation.report import write_report
@@ -13,7 +15,9 @@ from plait.evaluation.retrieval_metrics import mean_recall, retrieval, retrieval
 
 __all__ = [
     "Gallery",
+    "clip_scores",
     "evaluate_alignment",
+    "evaluate_captions",
     "evaluate_gallery",
     "gallery_of",
     "mean_recall",

@@ -244,23 +244,39 @@ def bootstrap_interval(
     """
     if replicates == 0:
         return None
+    totals = bootstrap_totals(values, cluster, replicates=replicates, seed=seed)
+    means = totals[:, :-1] / totals[:, -1:]
+    tail = (1 - level) / 2
+    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
+    return low, high
+
+
+def bootstrap_totals(
+    values: Float[np.ndarray, "q C"],
+    cluster: Int[np.ndarray, " q"],
+    *,
+    replicates: int,
+    seed: int = 0,
+) -> Float[np.ndarray, "R C+1"]:
+    """Column sums of each replicate when whole clusters are drawn with replacement.
+
+    Returns:
+        (replicates, C + 1) sums; the last column is the number of rows drawn.
+    """
     _, number = np.unique(cluster, return_inverse=True)
     size = int(number.max()) + 1
     columns = np.concatenate([values, np.ones((len(values), 1))], axis=1)
     sums = np.stack([np.bincount(number, column, minlength=size) for column in columns.T], axis=1)
     random = np.random.default_rng(seed)
-    means = []
+    totals = []
     block = max(1, 4_000_000 // size)  # replicates at a time: 32 MB of drawn numbers
     for part in _tiles(replicates, block):
         count = part.stop - part.start
         drawn = random.integers(size, size=(count, size))
         drawn += np.arange(count)[:, None] * size
         weights = np.bincount(drawn.ravel(), minlength=count * size).reshape(count, size)
-        totals = weights @ sums
-        means.append(totals[:, :-1] / totals[:, -1:])
-    tail = (1 - level) / 2
-    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail], axis=0)
-    return low, high
+        totals.append(weights @ sums)
+    return np.concatenate(totals)
 
 
 def _less(
