@@ -32,8 +32,10 @@ def tune_process() -> None:
     ensure_tuned()
 
 
-def load(path: Source) -> Model:
+def load(path: Source | Model) -> Model:
     """A trained model (`AlignmentModel` or `FusionModel`) from a run folder, or from a published CLIP or SigLIP checkpoint's folder.
+
+    A model that is loaded already comes back as it is: `classify` and `ask` take one too.
 
     Raises:
         ModelError: the folder holds neither, or a weight is missing, left over or of another shape.
@@ -41,11 +43,13 @@ def load(path: Source) -> Model:
     from plait.models.published import is_published, load_published
     from plait.models.storage import load_model
 
+    if not isinstance(path, str | Path):
+        return path
     path = Path(path)
     return load_published(path) if is_published(path) else load_model(path)
 
 
-def _aligned(path: Source, duty: str) -> AlignmentModel:
+def _aligned(path: Source | Model, duty: str) -> AlignmentModel:
     """A model that embeds.
 
     Raises:
@@ -96,7 +100,7 @@ def compare(
     out: Source | None = None,
     overrides: Sequence[str] = (),
     tell: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Trains a recipe once for each value of a key and compares the runs.
 
     Args:
@@ -109,7 +113,8 @@ def compare(
 
     Returns:
         ``out``, and ``rows``: ``value``, ``measure``, ``quality`` with ``low`` and ``high``,
-        ``parameters``, ``seconds``, ``step_ms``, ``latency_ms``, ``run``.
+        ``parameters``, ``seconds``, ``step_ms``, ``latency_ms``, ``run``; None in a helper
+        process of a distributed run.
     """
     from dataclasses import asdict
 
@@ -125,6 +130,8 @@ def compare(
         overrides=overrides,
         tell=tell,
     )
+    if not rows:
+        return None
     return {"out": str(folder), "rows": [asdict(row) for row in rows]}
 
 
@@ -137,7 +144,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Metrics of a run on a split of ``data`` (default: the data it was trained on), in percent."""
     from plait.evaluation import evaluate_alignment
+    from plait.evaluation.evaluate_bridged import evaluate_bridged
     from plait.evaluation.evaluate_fusion import evaluate_fusion
+    from plait.models.bridged.model import BridgedModel
     from plait.models.fusion_model import FusionModel
     from plait.training.checked import usable
 
@@ -146,7 +155,9 @@ def evaluate(
         data, columns = _data_of(run)
     dataset = _open_split(data, split, on_bad_row, columns)
     model = load(run)
-    if isinstance(model, FusionModel):
+    if isinstance(model, BridgedModel):
+        metrics = evaluate_bridged(model, usable(dataset) if on_bad_row == "skip" else dataset)
+    elif isinstance(model, FusionModel):
         metrics = evaluate_fusion(model, usable(dataset) if on_bad_row == "skip" else dataset)
     else:
         metrics = evaluate_alignment(model, dataset, on_bad_row=_checked(on_bad_row))
@@ -264,7 +275,10 @@ def search(
 
 
 def classify(
-    run: Source, images: Sequence[Source], labels: Sequence[str], templates: Sequence[str] = ("{}",)
+    run: Source | Model,
+    images: Sequence[Source],
+    labels: Sequence[str],
+    templates: Sequence[str] = ("{}",),
 ) -> list[dict[str, Any]]:
     """For each image the labels with probabilities, best first."""
     if len(labels) < 2:
@@ -283,11 +297,13 @@ def classify(
     return found
 
 
-def ask(run: Source, image: Source, question: str, *, answers: int = 5) -> dict[str, Any]:
+def ask(
+    run: Source | Model, image: Source, question: str, *, answers: int = 5
+) -> dict[str, Any]:
     """Answers a question about a picture.
 
     Args:
-        run: a run that was trained to answer (``plait train easy-vqa``).
+        run: a run that was trained to answer (``plait train easy-vqa``), or its loaded model.
         image: a file.
         question: in words.
         answers: how many of the likeliest to list.

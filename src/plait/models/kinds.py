@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from plait.core.errors import ModelError
 from plait.models.alignment import AlignmentModel
+from plait.models.bridged.model import BridgedModel
 from plait.models.fusion_model import FusionModel
 
-Model = AlignmentModel | FusionModel
+Model = AlignmentModel | FusionModel | BridgedModel
 
 
 def aligned(model: Model, duty: str) -> AlignmentModel:
@@ -18,7 +19,7 @@ def aligned(model: Model, duty: str) -> AlignmentModel:
     if isinstance(model, AlignmentModel):
         return model
     raise ModelError(
-        f"{duty} needs an alignment model, this run holds a fusion model: train one with "
+        f"{duty} needs an alignment model, this run holds {_kind(model)}: train one with "
         "`plait train align`, or ask this one with `plait ask`"
     )
 
@@ -32,5 +33,25 @@ def fused(model: Model, duty: str) -> FusionModel:
     if isinstance(model, FusionModel):
         return model
     raise ModelError(
-        f"{duty} needs a fusion model, this run holds an alignment model: see `plait recipes`"
+        f"{duty} needs a fusion model, this run holds {_kind(model)}: see `plait recipes`"
     )
+
+
+def bridged(model: Model, duty: str) -> BridgedModel:
+    """The model, if it is a language model that sees.
+
+    Raises:
+        ModelError: it is not; ``duty`` names what it was asked for.
+    """
+    if isinstance(model, BridgedModel):
+        return model
+    raise ModelError(
+        f"{duty} needs a language model that sees, this run holds {_kind(model)}: "
+        "see `plait recipes`"
+    )
+
+
+def _kind(model: Model) -> str:
+    if isinstance(model, AlignmentModel):
+        return "an alignment model"
+    return "a fusion model" if isinstance(model, FusionModel) else "a language model that sees"

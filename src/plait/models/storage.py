@@ -15,13 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from plait.bridges.registry import bridge_from_spec
 from plait.core.errors import ModelError
 from plait.core.files import read_json, replacing, write_json
+from plait.core.modality import IMAGE
 from plait.encoders.adapt import merged_state_dict
 from plait.encoders.base import Encoder
 from plait.encoders.registry import encoder_from_spec
 from plait.encoders.sharing import share_blocks
+from plait.language.registry import language_from_spec
 from plait.models.alignment import AlignmentModel, Tower
+from plait.models.bridged.model import BridgedModel
 from plait.models.fusion_model import FusionModel
 from plait.models.heads import head_from_spec
 from plait.models.hubs import HubCorrection
@@ -31,7 +35,8 @@ from plait.models.projection import build_projection
 from plait.models.shared_layers import other_names, shared_layers
 
 # 2 has a correction for hubs, 3 towers that share layers; a model is written as the least it needs.
-VERSION = 3
+VERSION = 4
+LANGUAGE_FOLDER = "language"
 CONFIG_FILE, WEIGHTS_FILE = "model.json", "model.safetensors"
 
 
@@ -39,6 +44,10 @@ def model_spec(model: Model) -> dict[str, Any]:
     """The architecture as JSON."""
     if isinstance(model, FusionModel):
         return {**_head(model, 1), **_fusion_spec(model)}
+    if isinstance(model, BridgedModel):
+        encoder = model.tower(IMAGE).encoder.spec()
+        head = {**_head(model, 4), "kind": "bridge"}
+        return {**head, "towers": {IMAGE: {"encoder": encoder}}, "bridged": model.spec()}
     towers = {}
     for name in model.modalities:
         tower = model.tower(name)
@@ -82,6 +91,8 @@ def save_model(model: Model, folder: str | Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in model.modalities:
         model.tower(name).encoder.save_files(folder / name)
+    if isinstance(model, BridgedModel):
+        model.language.save_files(folder / LANGUAGE_FOLDER)
     again = other_names(model)
     state = {name: t for name, t in merged_state_dict(model).items() if name not in again}
     with replacing(folder / WEIGHTS_FILE) as temporary:
@@ -115,9 +126,24 @@ def load_model(folder: str | Path) -> Model:
         for name, part in spec["towers"].items()
     }
     share_blocks(encoders, spec.get("shared_layers", 0))
-    model = _fusion(spec, encoders) if spec["kind"] == "fusion" else _alignment(spec, encoders)
+    model = _built(spec, encoders, folder)
     load_weights(model, folder / WEIGHTS_FILE, again=other_names(model))
     return model.eval()
+
+
+def _built(spec: dict[str, Any], encoders: dict[str, Encoder], folder: Path) -> Model:
+    if spec["kind"] == "fusion":
+        return _fusion(spec, encoders)
+    return (
+        _bridged(spec, encoders, folder) if spec["kind"] == "bridge" else _alignment(spec, encoders)
+    )
+
+
+def _bridged(spec: dict[str, Any], encoders: dict[str, Encoder], folder: Path) -> Model:
+    arguments = dict(spec["bridged"])
+    bridge = bridge_from_spec(arguments.pop("bridge"))
+    language = language_from_spec(arguments.pop("language"), folder / LANGUAGE_FOLDER)
+    return BridgedModel(encoders[IMAGE], bridge, language, **arguments)
 
 
 def _alignment(spec: dict[str, Any], encoders: dict[str, Encoder]) -> Model:
@@ -151,7 +177,9 @@ def _read_spec(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{path} is damaged: {problem}") from problem
     if not isinstance(spec, dict) or spec.get("format") != "plait-model":
         raise ModelError(f"{path} doesn't describe a plait model")
-    keys = {"fusion": ("joint", "heads")}.get(spec.get("kind", ""), ("max_scale", "bias"))
+    keys = {"fusion": ("joint", "heads"), "bridge": ("bridged",)}.get(
+        spec.get("kind", ""), ("max_scale", "bias")
+    )
     lacking = [key for key in ("version", "kind", "towers", *keys) if key not in spec]
     if lacking:
         raise ModelError(f"{path} lacks {lacking[0]!r}")
@@ -159,7 +187,7 @@ def _read_spec(folder: Path) -> dict[str, Any]:
         raise ModelError(
             f"{path} has version {spec['version']}, this plait reads up to {VERSION}: update plait"
         )
-    if spec["kind"] not in ("alignment", "fusion"):
+    if spec["kind"] not in ("alignment", "fusion", "bridge"):
         raise ModelError(f"{path} holds a model of an unknown kind, {spec['kind']!r}")
     return spec
 

@@ -18,6 +18,7 @@ from plait.encoders.registry import build_encoder
 from plait.encoders.sharing import share_blocks
 from plait.fusion.base import Fusion
 from plait.models.alignment import AlignmentModel, Tower
+from plait.models.bridged.model import BridgedModel
 from plait.models.fusion_model import FusionModel
 from plait.models.heads import AnyHead, Head, TokenHead
 from plait.models.joints import build_joint
@@ -27,11 +28,22 @@ from plait.models.shared_layers import other_names
 from plait.models.systems.base import System
 from plait.training import schema
 from plait.training.balance import Balance
-from plait.training.combinations import FUSION, HEADS, PARTS, TEMPERATURE, part_names
+from plait.training.build_bridged import build_bridged
+from plait.training.combinations import (
+    BRIDGE,
+    FUSION,
+    GATES,
+    HEADS,
+    LANGUAGE,
+    PARTS,
+    TEMPERATURE,
+    part_names,
+)
 from plait.training.fusion_tasks import FusionTask, Objective, special_ids
 from plait.training.init_from import tokenizer_of
 from plait.training.optimise import part_of
 from plait.training.tasks import Contrast, ContrastiveTask, Softening, Task
+from plait.training.writing import WriteTask
 
 LORA_DEFAULTS: Mapping[str, Any] = {"rank": 8, "alpha": 16}
 
@@ -59,6 +71,8 @@ def build_model(
     share_blocks(encoders, model.shared_layers)
     if model.kind == "fusion":
         return _build_fusion(recipe, encoders, labels or {})
+    if model.kind == "bridge":
+        return build_bridged(recipe, encoders[IMAGE], texts)
     towers = {
         name: Tower(encoders[name], _build_projection(part, encoders[name].width, model.dim))
         for name, part in model.towers.items()
@@ -173,6 +187,8 @@ def build_task(model: Model, stage: schema.Stage, group: Any = None) -> Task:
         balance = model.balance
         assert balance is None or isinstance(balance, Balance)
         return FusionTask(model, objectives, balance, group)
+    if isinstance(model, BridgedModel):
+        return WriteTask(model)
     return contrastive_task(model, stage, group)
 
 
@@ -214,6 +230,8 @@ def prepare_stage(model: Model, recipe: schema.Recipe, number: int) -> None:
         device = next(model.parameters()).device
         model.balance = Balance(names, stage.balance).to(device) if len(names) > 1 else None
         return
+    if isinstance(model, BridgedModel):
+        return
     learn = recipe.model.temperature.learn and stage.part(TEMPERATURE).mode == "full"
     model.log_scale.requires_grad_(learn)
     if model.bias is not None:
@@ -228,6 +246,11 @@ def parts_of(model: Model) -> dict[str, nn.Module]:
             f"{name}.encoder": model.tower(name).encoder for name in model.modalities
         }
         return {**encoders, FUSION: model.joint, HEADS: model.heads}
+    if isinstance(model, BridgedModel):
+        parts = {f"{IMAGE}.encoder": model.tower(IMAGE).encoder, BRIDGE: model.bridge}
+        if model.gates is not None:
+            parts[GATES] = model.gates
+        return {**parts, LANGUAGE: model.language}
     return {
         f"{name}.{kind}": getattr(model.tower(name), kind)
         for name in model.modalities

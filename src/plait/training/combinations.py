@@ -13,6 +13,7 @@ Place = tuple[str | int, ...]
 Fault = tuple[Place, str]
 
 TEMPERATURE, FUSION, HEADS = "temperature", "fusion", "heads"
+BRIDGE, GATES, LANGUAGE = "bridge", "gates", "language"
 METRICS = {
     "alignment": (
         "mean_recall",
@@ -20,6 +21,7 @@ METRICS = {
         "loss",
     ),
     "fusion": ("vqa.accuracy", "classification.accuracy", "match.accuracy", "loss"),
+    "bridge": ("vqa.accuracy", "loss"),
 }
 """What a model of each kind can be chosen by; the first is the default."""
 OWNERS = {"unknown_answers": ("answer",), "negatives": ("match", "wra")}
@@ -27,6 +29,7 @@ OWNERS = {"unknown_answers": ("answer",), "negatives": ("match", "wra")}
 OBJECTIVES = {
     "alignment": CONTRASTIVE,
     "fusion": ("answer", "classify", "match", "wra", "mlm", "mrfr"),
+    "bridge": ("write",),
 }
 
 
@@ -35,6 +38,9 @@ def part_names(recipe: Recipe) -> list[str]:
     towers = recipe.model.towers
     if recipe.model.kind == "fusion":
         return [*(f"{tower}.encoder" for tower in towers), FUSION, HEADS]
+    if recipe.model.kind == "bridge":
+        gated = recipe.model.bridge is not None and recipe.model.bridge.injection == "gated"
+        return [f"{IMAGE}.encoder", BRIDGE, *([GATES] if gated else []), LANGUAGE]
     return [*(f"{tower}.{part}" for tower in towers for part in PARTS), TEMPERATURE]
 
 
@@ -52,7 +58,12 @@ def _measures(stage: Stage, metric: str) -> bool:
     """Whether a stage's tasks give a metric."""
     needs = {"vqa": {"answer"}, "classification": {"classify"}, "match": {"match", "wra"}}
     wanted = needs.get(metric.partition(".")[0])
-    return wanted is None or any(task.objective in wanted for task in stage.tasks)
+    written = metric == "vqa.accuracy" and any(_writes_answers(task) for task in stage.tasks)
+    return wanted is None or written or any(task.objective in wanted for task in stage.tasks)
+
+
+def _writes_answers(task: Task) -> bool:
+    return task.objective == "write" and task.target == "{answer}"
 
 
 PARTS = ("encoder", "projection")
@@ -79,7 +90,9 @@ def _model_faults(recipe: Recipe) -> Iterator[Fault]:
             ("model", "temperature", "init"),
             f"{heat.init:g} is not between 1 / max_scale = {1 / heat.max_scale:g} and 1",
         )
-    if len(model.towers) < 2:
+    if model.kind == "bridge":
+        yield from _bridge_faults(recipe)
+    elif len(model.towers) < 2:
         yield (
             ("model", "towers"),
             f"an {model.kind} needs two towers, not {len(model.towers)}".replace("an f", "a f"),
@@ -113,6 +126,36 @@ def _model_faults(recipe: Recipe) -> Iterator[Fault]:
                 f"{tower.encoder} starts from random weights and no stage trains it: set "
                 f"stages.0.train.{name}.encoder to full, or take a pretrained encoder",
             )
+
+
+def _bridge_faults(recipe: Recipe) -> Iterator[Fault]:
+    from plait.bridges.registry import BRIDGES  # loads torch, which other recipes need only later
+
+    model = recipe.model
+    if set(model.towers) != {IMAGE}:
+        named = " and ".join(model.towers)
+        yield (
+            ("model", "towers"),
+            f"a bridge leads from {IMAGE} to the language model; the towers are {named}",
+        )
+    for name in ("bridge", "language"):
+        if getattr(model, name) is None:
+            yield ("model", name), "a model of kind bridge needs it: see `plait recipes llava`"
+    if model.bridge is not None and model.bridge.kind not in BRIDGES:
+        hint = did_you_mean(model.bridge.kind, BRIDGES)
+        yield (
+            ("model", "bridge", "kind"),
+            f"no bridge {model.bridge.kind!r}{hint} (known: {', '.join(BRIDGES)})",
+        )
+    language = model.language
+    if language is not None and (language.vocabulary is None) == language.source.startswith(
+        "scratch/"
+    ):
+        need = "needs" if language.vocabulary is None else "has its own tokenizer, not"
+        yield ("model", "language", "vocabulary"), f"{language.source} {need} a vocabulary"
+    for number, stage in enumerate(recipe.stages):
+        if len(stage.tasks) > 1:
+            yield ("stages", number, "tasks"), "a stage of a language model has one task"
 
 
 def _hub_faults(recipe: Recipe) -> Iterator[Fault]:
@@ -294,10 +337,11 @@ def _feature_faults(recipe: Recipe, stage: Stage) -> Iterator[Fault]:
         )
     keeps = _keeps_features(recipe)
     if features.cache is True and not keeps:
-        assert recipe.model.fusion is not None
+        joined = recipe.model.fusion or recipe.model.bridge
+        what = "the model" if joined is None else joined.kind
         yield (
             ("features", "cache"),
-            f"{recipe.model.fusion.kind} reads tokens, and pooled features alone are kept: leave it "
+            f"{what} reads tokens, and pooled features alone are kept: leave it "
             "at auto, or take concat, gated or late",
         )
     if features.slots > 1 and features.augment is None:
@@ -320,6 +364,8 @@ def _feature_faults(recipe: Recipe, stage: Stage) -> Iterator[Fault]:
 
 def _keeps_features(recipe: Recipe) -> bool:
     """Whether pooled features of frozen encoders are all that a model reads."""
+    if recipe.model.kind == "bridge":
+        return recipe.model.bridge is None or recipe.model.bridge.reads == "pooled"
     if recipe.model.kind != "fusion" or recipe.model.fusion is None:
         return True
     from plait.fusion.registry import FUSIONS  # loads torch

@@ -22,6 +22,7 @@ from plait.data.random import uniform
 from plait.data.regions import RegionPreprocess, load_regions
 from plait.data.sample import MediaRef, Sample
 from plait.data.wording import worded
+from plait.models.bridged.model import BridgedModel
 from plait.models.fusion_model import FusionModel
 from plait.models.kinds import Model
 from plait.training.schema import Stage
@@ -120,6 +121,8 @@ def cached_towers(model: Model, stage: Stage) -> list[str]:
     if stage.features.cache is False:
         return []
     if isinstance(model, FusionModel) and not getattr(model.joint, "pooled_only", False):
+        return []
+    if isinstance(model, BridgedModel) and model.reads != "pooled":
         return []
     return [
         name

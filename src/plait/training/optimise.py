@@ -14,13 +14,15 @@ from plait.training.schema import Optimiser, Schedule, Stage
 def part_of(name: str) -> str:
     """The part that a parameter belongs to: ``towers.image.encoder.conv.weight`` to ``image.encoder``.
 
-    A fusion model's further parts are ``fusion``, ``heads`` and ``balance``. Whatever is in none of them (logit
-    scale, bias) is part of ``temperature``.
+    A fusion model's further parts are ``fusion``, ``heads`` and ``balance``, those of a language model
+    that sees ``bridge``, ``gates`` and ``language``. Whatever is in none of them (logit scale, bias)
+    is part of ``temperature``.
     """
     steps = name.split(".")
     if steps[0] == "towers" and len(steps) > 3:
         return f"{steps[1]}.{steps[2]}"
-    return {"joint": "fusion", "heads": "heads", "balance": "balance"}.get(steps[0], "temperature")
+    own = ("heads", "balance", "bridge", "gates", "language")
+    return "fusion" if steps[0] == "joint" else steps[0] if steps[0] in own else "temperature"
 
 
 def undecayed(model: nn.Module) -> set[str]:

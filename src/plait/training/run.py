@@ -18,6 +18,7 @@ from plait.data import open_dataset
 from plait.data.dataset import PairDataset
 from plait.evaluation.report import write_report
 from plait.models.alignment import AlignmentModel
+from plait.models.bridged.model import BridgedModel
 from plait.models.kinds import Model
 from plait.models.storage import save_model
 from plait.training.checked import only_languages, require_usable, usable
@@ -126,7 +127,12 @@ def train(
         folder.close()
 
 
-def _open(recipe: Recipe) -> PairDataset:
+def opened(recipe: Recipe) -> PairDataset:
+    """The samples that a recipe names, none of their pictures looked at.
+
+    Raises:
+        DataError: the recipe names no data, or there is a fault in them.
+    """
     if recipe.data.source is None:
         raise DataError(f"the recipe {recipe.name!r} names no data: give --data PATH")
     dataset = open_dataset(
@@ -134,6 +140,11 @@ def _open(recipe: Recipe) -> PairDataset:
     )
     if recipe.data.languages is not None:
         dataset = only_languages(dataset, recipe.data.languages)
+    return dataset
+
+
+def _open(recipe: Recipe) -> PairDataset:
+    dataset = opened(recipe)
     if recipe.data.on_bad_row == "skip":
         return usable(dataset)
     if recipe.evaluation.test is not None:  # else a broken picture there would show at the very end
@@ -195,6 +206,10 @@ def _conclude(runner: StageRunner, dataset: PairDataset, evaluate: Evaluate | No
             from plait.evaluation import evaluate_alignment
 
             metrics.update(evaluate_alignment(runner.model, part, engine=engines))
+        elif isinstance(runner.model, BridgedModel):
+            from plait.evaluation.evaluate_bridged import evaluate_bridged
+
+            metrics.update(evaluate_bridged(runner.model, part))
         else:
             from plait.evaluation.evaluate_fusion import evaluate_fusion
 

@@ -172,17 +172,65 @@ class Hubs(Section):
     bank: Annotated[int, Field(ge=1, le=2048)] = 2048
 
 
+class Language(Section):
+    """The language model of a model of kind ``bridge``.
+
+    Attributes:
+        source: ``scratch/decoder``, or ``hf/`` and a repository or folder of transformers.
+        pretrained: load its weights; false starts from random ones.
+        options: its arguments, e.g. ``{width: 128, layers: 4, heads: 4}``.
+        vocabulary: trains the tokenizer of ``scratch/decoder``.
+    """
+
+    source: str = "scratch/decoder"
+    pretrained: bool = True
+    options: dict[str, Any] = {}
+    vocabulary: Vocabulary | None = None
+
+
+class Bridge(Section):
+    """How pictures reach a language model. A bare word is short for ``{kind: WORD}``.
+
+    Attributes:
+        kind: an idea of `plait.bridges` (``linear``, ``mlp``, ``resampler``, ...).
+        options: its arguments.
+        injection: ``prefix`` (tokens among those of the words) or ``gated`` (cross-attention before
+            layers of the language model).
+        reads: ``tokens`` of the encoder, or its one ``pooled`` vector, which is computed once where
+            the encoder is frozen.
+        every: of ``gated``: before every so many layers.
+        heads, head_width: of gated cross-attention.
+        only_latest: of ``gated``: a word sees the latest picture before it, not all before it.
+    """
+
+    kind: str = "mlp"
+    options: dict[str, Any] = {}
+    injection: Literal["prefix", "gated"] = "prefix"
+    reads: Literal["tokens", "pooled"] = "tokens"
+    every: Count = 1
+    heads: Count = 8
+    head_width: Count = 64
+    only_latest: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
+
+
 class Model(Section):
     """What is trained.
 
     Attributes:
-        kind: ``alignment`` (every modality into one space, compared by cosine) or ``fusion`` (one
-            representation of all modalities, read by heads).
+        kind: ``alignment`` (every modality into one space, compared by cosine), ``fusion`` (one
+            representation of all modalities, read by heads) or ``bridge`` (a language model that
+            sees).
         dim: features of the shared space, or of the fused representation.
         towers: by modality.
         temperature, bias: of alignment; ``bias`` starts the sigmoid loss's bias.
         fusion: of fusion models.
-        sizes: options of ways of joining, by kind, for whichever ``fusion`` names; so that
+        language, bridge: of kind ``bridge``.
+        sizes: options of ways of joining and of bridges, by kind, for whichever ``fusion`` names; so that
             ``plait compare`` can exchange the kind alone.
         init_from: a run whose weights, and tokenizer, this one starts from.
         hubs: of alignment: a correction of scores, made after the last stage; null for none.
@@ -190,12 +238,14 @@ class Model(Section):
             `plait.encoders.sharing`).
     """
 
-    kind: Literal["alignment", "fusion"] = "alignment"
+    kind: Literal["alignment", "fusion", "bridge"] = "alignment"
     dim: Count = 256
     towers: dict[str, Tower]
     temperature: Temperature = Temperature()
     bias: float | None = None
     fusion: Joint | None = None
+    language: Language | None = None
+    bridge: Bridge | None = None
     sizes: dict[str, dict[str, Any]] = {}
     init_from: InitFrom | None = None
     hubs: Hubs | None = None
@@ -226,7 +276,7 @@ class Task(Section):
         objective: of alignment ``info_nce`` or ``sigmoid``, between two modalities. Of fusion
             ``answer`` (questions about pictures), ``classify`` (a label of the sample), ``match``
             (do picture and text belong together), ``wra`` (match, with word-region alignment),
-            ``mlm`` (hidden words) and ``mrfr`` (hidden regions; systems alone).
+            ``mlm`` (hidden words) and ``mrfr`` (hidden regions; systems alone). Of bridge ``write``.
         label: of ``classify``: which of the samples' labels.
         loss: of ``answer``: ``ce`` (the most frequent answer), ``bce`` (every answer by its score)
             or ``kl`` (the scores as one distribution).
@@ -239,12 +289,15 @@ class Task(Section):
         modalities: which two; default: image and text.
         text: of fusion: a text made of each sample's labels that this task reads in place of the
             stage's, e.g. ``"a {color} {shape}"``.
+        prompt: of ``write``: what is given, made of the sample's labels and ``{text}``; ``<image>``
+            stands for its picture, and without it the task is of texts alone.
+        target: of ``write``: what is learned.
         weight: its share in the sum of losses.
         soften: InfoNCE with softened targets; null for hard ones.
     """
 
     objective: Literal[
-        "info_nce", "sigmoid", "answer", "classify", "match", "wra", "mlm", "mrfr"
+        "info_nce", "sigmoid", "answer", "classify", "match", "wra", "mlm", "mrfr", "write"
     ] = "info_nce"
     label: str = "label"
     loss: Literal["ce", "bce", "kl"] = "ce"
@@ -255,6 +308,8 @@ class Task(Section):
     direction: Literal["both", "left"] = "both"
     modalities: Annotated[list[str], Field(min_length=2, max_length=2)] = ["image", "text"]
     text: str | None = None
+    prompt: str = "<image>"
+    target: str = "{text}"
     weight: Positive = 1.0
 
 
@@ -341,7 +396,7 @@ class Stage(Section):
         name: a word for reports.
         tasks: objectives, added up by weight.
         train: by part (``image.encoder``, ``image.projection``, ``temperature``) how it trains.
-            Not named: encoders are frozen, the rest trains.
+            Not named: encoders and language models are frozen, the rest trains.
         epochs: passes over the data; or
         steps: a number of updates.
         batch_size: rows of one update, over all processes.
@@ -389,7 +444,8 @@ class Stage(Section):
 
     def part(self, name: str) -> Part:
         """How the part ``name`` trains in this stage."""
-        default = Part(mode="frozen") if name.endswith(".encoder") else Part(mode="full")
+        frozen = name.endswith(".encoder") or name == "language"
+        default = Part(mode="frozen") if frozen else Part(mode="full")
         return self.train.get(name, default)
 
 

@@ -6,12 +6,15 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 
 from plait.core.errors import DataError
 from plait.core.modality import TEXT
 from plait.data.dataset import PairDataset
 from plait.data.preprocess import TextPreprocess
+from plait.models.alignment import AlignmentModel
+from plait.models.bridged.model import BridgedModel
 from plait.models.fusion_model import FusionModel
 from plait.models.kinds import Model
 from plait.training import build
@@ -33,7 +36,15 @@ from plait.training.sampling import TaskSampler
 from plait.training.schema import Recipe, Stage
 from plait.training.supply import FeatureSource, Source, Supply, TokenSource
 from plait.training.targets import Targets, known_of
+from plait.training.unknown_answers import Unknown
 from plait.training.validation import Validator
+from plait.training.writing import (
+    ExampleSource,
+    Wording,
+    WritingValidator,
+    longest_target,
+    said,
+)
 
 TOKENS_AT_ONCE = 64  # rows that an evaluation encodes at a time
 QUESTIONS_AT_ONCE = 256  # rows that a fusion model answers at a time
@@ -87,20 +98,25 @@ class StageData:
         return material
 
     def _tell_unknown(self) -> None:
-        """Notes how many questions have no answer to choose from: they teach nothing."""
-        if self.known.answers is None:
+        """Notes how many questions teach nothing, or fails at the first where the recipe says so."""
+        answers = self.known.answers
+        if answers is None:
             return
+        tasks = [task for stage in self.recipe.stages for task in stage.tasks]
+        strict = any(task.unknown_answers == "fail" for task in tasks)
         for split, material in (("training", self.training), ("validation", self.validation)):
-            unknown = sum(self.known.answers.label(s) == -100 for s in material.samples)
-            if unknown:
-                self.notes.append(
-                    f"{unknown} of {len(material)} {split} questions have a usual answer that is "
-                    f"not among the {len(self.known.answers)} to choose from (tasks.answers)."
-                )
+            unknown = Unknown.among(material.samples, answers)
+            if strict:
+                unknown.require_none(split, self.training.samples, answers)
+            self.notes += unknown.notes(split, answers)
 
     def texts(self) -> Iterator[str]:
         """Every text that some stage trains on, for tokenizers."""
         for stage in self.recipe.stages:
+            if self.recipe.model.kind == "bridge":
+                for task in stage.tasks:
+                    yield from said(self.training, Wording(task.prompt, task.target))
+                continue
             yield from _in_words_of(stage, self.training).texts
             for task in stage.tasks:
                 if task.text is not None:
@@ -149,6 +165,19 @@ class StageData:
         material = _in_words_of(stage, self.validation)
         sources = self._sources(model, material, stage, training=False)
         metric, device = watched_metric(self.recipe, stage), self.accelerator.device
+        if isinstance(model, BridgedModel):
+            wording = _wording_of(stage)
+            plan = InOrder(material.counts, QUESTIONS_AT_ONCE)
+            return WritingValidator(
+                model,
+                Supply(plan, sources, material.groups, material.ids),
+                material.samples,
+                wording,
+                metric=metric,
+                longest=longest_target(self.training, wording, model.writer),
+                device=device,
+                dtype=dtype,
+            )
         if isinstance(model, FusionModel):
             task = build.build_task(model, stage)
             assert isinstance(task, FusionTask)
@@ -177,8 +206,9 @@ class StageData:
     def _sources(
         self, model: Model, material: Material, stage: Stage, *, training: bool
     ) -> dict[str, Source]:
-        features = {}
-        for modality in cached_towers(model, stage):
+        features: dict[str, np.ndarray] = {}
+        shown = not isinstance(model, BridgedModel) or _wording_of(stage).pictures
+        for modality in cached_towers(model, stage) if shown else ():
             start = time.perf_counter()
             with self.accelerator.main_process_first():  # the others then find them in the cache
                 features[modality] = frozen_features(
@@ -186,14 +216,19 @@ class StageData:
                 )
             self.clock.measure(f"{modality} features", start)
         augment = augmentation(stage.augment, self.recipe.seed) if training else None
-        return sources_of(
-            material,
-            model,
-            features,
-            augment=augment,
-            cache_pixels=self.recipe.data.cache_pixels,
-            share=isinstance(model, FusionModel),
-        )
+        sources: dict[str, Source] = {}
+        if shown:
+            sources = sources_of(
+                material,
+                model,
+                features,
+                augment=augment,
+                cache_pixels=self.recipe.data.cache_pixels,
+                share=not isinstance(model, AlignmentModel),
+            )
+        if isinstance(model, BridgedModel):
+            sources[TEXT] = ExampleSource(material, _wording_of(stage), model.writer)
+        return sources
 
     def _own_texts(
         self, model: Model, material: Material, stage: Stage, *, training: bool
@@ -223,6 +258,11 @@ class StageData:
 def _in_words_of(stage: Stage, material: Material) -> Material:
     """The pairs of a split in the words of a stage."""
     return material if stage.text is None else in_words(material, stage.text)
+
+
+def _wording_of(stage: Stage) -> Wording:
+    """The templates of the one task of a stage of a language model."""
+    return Wording(stage.tasks[0].prompt, stage.tasks[0].target)
 
 
 def _sampler(

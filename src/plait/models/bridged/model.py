@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from plait.bridges.base import Bridge
 from plait.bridges.gated import GatedCrossAttention
-from plait.core.batch import Batch, ModalityInput
+from plait.core.batch import Batch, Encoded, ModalityInput
 from plait.core.errors import DataError, ModelError
 from plait.core.modality import IMAGE, TEXT
 from plait.encoders.base import Encoder
@@ -32,6 +32,7 @@ from plait.models.encoding import ROWS, BareTower, encode
 from plait.objectives.linear_cross_entropy import linear_cross_entropy
 
 Injection = Literal["prefix", "gated"]
+Reads = Literal["tokens", "pooled"]
 LABELS = "labels"
 """Name of the text's tensor (B, N): ids to learn, -100 elsewhere."""
 
@@ -53,6 +54,29 @@ class Media:
         return Media(self.tokens[rows], self.mask[rows])
 
 
+class Gates(nn.Module):
+    """Gated cross-attention before some layers, and the embedding of ``<image>``.
+
+    Args:
+        width: of the language model.
+        media_width: of the bridge.
+        count: how many layers.
+        heads, head_width: see `GatedCrossAttention`.
+    """
+
+    def __init__(
+        self, width: int, media_width: int, count: int, *, heads: int, head_width: int
+    ) -> None:
+        super().__init__()
+        self.heads, self.head_width = heads, head_width
+        self.blocks = nn.ModuleList(
+            GatedCrossAttention(width, media_width, heads=heads, head_width=head_width)
+            for _ in range(count)
+        )
+        # The only new row of the vocabulary; the language model's own table stays as it is.
+        self.place = nn.Parameter(0.02 * torch.randn(width))
+
+
 class BridgedModel(nn.Module):
     """The model.
 
@@ -62,6 +86,7 @@ class BridgedModel(nn.Module):
         language: a causal language model.
         injection: see above.
         picture_tokens: tokens that the encoder gives for one picture.
+        reads: ``tokens`` of the encoder, or its one ``pooled`` vector, which frozen encoders keep.
         every: of ``gated``: before every so many layers, the last of them included.
         heads, head_width: of gated cross-attention.
         only_latest: of ``gated``: a word sees the latest picture before it, not all before it.
@@ -79,6 +104,7 @@ class BridgedModel(nn.Module):
         *,
         injection: Injection = "prefix",
         picture_tokens: int = 1,
+        reads: Reads = "tokens",
         every: int = 1,
         heads: int = 8,
         head_width: int = 64,
@@ -97,21 +123,21 @@ class BridgedModel(nn.Module):
             )
         self.towers = nn.ModuleDict({IMAGE: BareTower(encoder)})
         self.bridge, self.language, self.injection = bridge, language, injection
-        self.picture_tokens, self.every = picture_tokens, every
-        self.heads, self.head_width, self.only_latest = heads, head_width, only_latest
+        self.picture_tokens = 1 if reads == "pooled" else picture_tokens
+        self.reads, self.every, self.only_latest = reads, every, only_latest
         self.tasks = {name: dict(task) for name, task in (tasks or {}).items()}
-        self.place = nn.Parameter(torch.zeros(language.width))
-        nn.init.normal_(self.place, std=0.02)
         layers = len(language.blocks)
         self.gated_layers = (
             [k for k in range(layers) if (layers - 1 - k) % every == 0]
             if injection == "gated"
             else []
         )
-        self.gates = nn.ModuleList(
-            GatedCrossAttention(language.width, bridge.width, heads=heads, head_width=head_width)
-            for _ in self.gated_layers
-        )
+        self.gates: Gates | None = None
+        if injection == "gated":
+            count = len(self.gated_layers)
+            self.gates = Gates(
+                language.width, bridge.width, count, heads=heads, head_width=head_width
+            )
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -145,18 +171,25 @@ class BridgedModel(nn.Module):
         tensors = dict(inputs.tensors)
         rows = tensors.pop(ROWS, None)
         if rows is None:
-            tokens, mask = self.bridge(encode(encoder, inputs))
+            tokens, mask = self.bridge(self._read(encode(encoder, inputs)))
             return Media(tokens[:, None], mask[:, None])
-        tokens, mask = self.bridge(encode(encoder, ModalityInput.of(**tensors)))
+        tokens, mask = self.bridge(self._read(encode(encoder, ModalityInput.of(**tensors))))
         rows = rows[:, None] if rows.ndim == 1 else rows
         there = (rows >= 0) & inputs.present[:, None]
         return Media(tokens[rows.clamp(min=0)], mask[rows.clamp(min=0)] & there[..., None])
+
+    def _read(self, encoded: Encoded) -> Encoded:
+        if self.reads == "tokens":
+            return encoded
+        return Encoded(encoded.pooled[:, None], encoded.mask.any(dim=1)[:, None], encoded.pooled)
 
     def embed(self, ids: Int64[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
         """Rows of the language model's table; the placeholder has one of its own."""
         ours = ids == self.language.vocabulary
         found = self.language.embed(ids.masked_fill(ours, 0))
-        return torch.where(ours[..., None], self.place.to(found.dtype), found)
+        if self.gates is None:  # pictures' tokens come there
+            return found
+        return torch.where(ours[..., None], self.gates.place.to(found.dtype), found)
 
     def placed(
         self, ids: Int64[Tensor, "B N"], mask: Bool[Tensor, "B N"], media: Media | None
@@ -208,8 +241,8 @@ class BridgedModel(nn.Module):
         Hooks rather than wrapped layers: the language model stays as it is, weights and names.
         """
         hooks = []
-        if media is not None:
-            for number, gate in zip(self.gated_layers, self.gates, strict=True):
+        if media is not None and self.gates is not None:
+            for number, gate in zip(self.gated_layers, self.gates.blocks, strict=True):
                 hook = _look(gate, media, time, self.only_latest)
                 block = self.language.blocks[number]
                 hooks.append(block.register_forward_pre_hook(hook))
@@ -241,10 +274,14 @@ class BridgedModel(nn.Module):
             "language": self.language.spec(),
             "injection": self.injection,
             "picture_tokens": self.picture_tokens,
+            "reads": self.reads,
             "every": self.every,
-            "heads": self.heads,
-            "head_width": self.head_width,
             "only_latest": self.only_latest,
+            **(
+                {"heads": self.gates.heads, "head_width": self.gates.head_width}
+                if self.gates is not None
+                else {}
+            ),
             "tasks": self.tasks,
         }
 

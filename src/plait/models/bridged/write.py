@@ -1,0 +1,95 @@
+"""From pictures and prompts to texts, batch by batch, without gradients.
+
+Shape legend: B sequences, M pictures of a sequence, U distinct pictures of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+
+from plait.core.batch import ModalityInput
+from plait.core.errors import DataError, ModelError
+from plait.core.modality import IMAGE
+from plait.data.fast_decode import load_pixels
+from plait.data.preprocess import ImagePreprocess
+from plait.data.sample import MediaRef
+from plait.models.bridged.generate import Writing, generate
+from plait.models.bridged.model import BridgedModel
+from plait.models.embedding import answering
+from plait.models.encoding import ROWS
+
+AT_ONCE = 128  # sequences
+
+
+def write(
+    model: BridgedModel,
+    pictures: Sequence[Sequence[MediaRef]],
+    prompts: Sequence[str],
+    how: Writing | None = None,
+    *,
+    batch_size: int = AT_ONCE,
+    on_error: Callable[[int, DataError], None] | None = None,
+) -> Iterator[list[str]]:
+    """What the model writes after each prompt, batch after batch.
+
+    Args:
+        model: it.
+        pictures: of each prompt, in the order of its ``<image>``; one that several show is encoded
+            once a batch.
+        prompts: as many.
+        how: greedy when None.
+        batch_size: prompts at once.
+        on_error: is told the prompt and the error of a picture that cannot be used; None raises.
+
+    Raises:
+        DataError: a picture that cannot be used, or another number of pictures than ``<image>``.
+    """
+    assert len(pictures) == len(prompts)
+    writer = model.writer
+    for start in range(0, len(prompts), batch_size):
+        shown, asked = pictures[start : start + batch_size], prompts[start : start + batch_size]
+        rows = [
+            writer.prompt(text, pictures=len(refs), where=f"prompt {start + number + 1}")
+            for number, (text, refs) in enumerate(zip(asked, shown, strict=True))
+        ]
+        sequences = writer.padded(rows, left=True)
+        inputs = _inputs(model, shown, start, on_error)
+        with answering(model) as device:
+            moved = type(sequences)(
+                *(getattr(sequences, name).to(device) for name in ("ids", "mask", "labels"))
+            )
+            media = None if inputs is None else model.see(inputs.map(lambda t: t.to(device)))
+            found = generate(model, moved, media, how)
+        yield [writer.text(row) for row in found]
+
+
+def _inputs(
+    model: BridgedModel,
+    pictures: Sequence[Sequence[MediaRef]],
+    first: int,
+    on_error: Callable[[int, DataError], None] | None,
+) -> ModalityInput | None:
+    """Distinct pixels and ``rows`` (B, M); None where no sequence shows a picture."""
+    number: dict[MediaRef, int] = {}
+    most = max(map(len, pictures), default=0)
+    rows = np.full((len(pictures), most), -1, np.int64)
+    for row, refs in enumerate(pictures):
+        rows[row, : len(refs)] = [number.setdefault(ref, len(number)) for ref in refs]
+    if not number:
+        return None
+    preprocess = model.tower(IMAGE).encoder.preprocess
+    if not isinstance(preprocess, ImagePreprocess):
+        raise ModelError("this model's encoder reads no pictures")
+
+    def failed(place: int, error: DataError) -> None:
+        if on_error is None:
+            raise error
+        for row in np.flatnonzero((rows == place).any(axis=1)).tolist():
+            on_error(first + row, error)
+
+    pixels = torch.as_tensor(load_pixels(list(number), preprocess, on_error=failed))
+    present = torch.ones(len(pictures), dtype=torch.bool)
+    return ModalityInput({"pixels": pixels, ROWS: torch.from_numpy(rows)}, present)
