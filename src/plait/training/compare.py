@@ -7,25 +7,36 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from plait.core.batch import Batch
 from plait.core.errors import DataError, RecipeError
 from plait.core.files import replacing, write_json, write_text
+from plait.core.modality import TEXT
+from plait.data.dataset import PairDataset
 from plait.evaluation.compare_chart import draw_comparison
-from plait.models.asking import batch_of
+from plait.models.alignment import AlignmentModel
+from plait.models.bridged.model import BridgedModel
 from plait.models.embedding import answering
 from plait.models.fusion_model import FusionModel
 from plait.models.kinds import Model
 from plait.models.storage import load_model
+from plait.training.build import build_model
+from plait.training.material import Material, material_of, sources_of
 from plait.training.recipe import load_recipe, read_run_recipe
-from plait.training.run import read_result, train
+from plait.training.rows import InOrder
+from plait.training.run import opened, read_result, train
 from plait.training.run_folder import RunFolder, flat
 from plait.training.schema import Recipe
+from plait.training.writing import ExampleSource, Wording
 
 CALLS = 30  # single answers that latency is the median of
+MEASURED = {"answer", "classify", "match", "wra"}  # objectives of fusion that a test split judges
 
 
 @dataclass(frozen=True)
@@ -40,7 +51,7 @@ class Row:
         parameters: of the whole model.
         seconds: of training.
         step_ms: of one update, mean.
-        latency_ms: of one answer or embedding alone, median.
+        latency_ms: of one answer or embedding alone, median; reading the picture is not in it.
         updates: how many.
     """
 
@@ -78,25 +89,122 @@ def compare(
         overrides: for all runs, ``"stages.0.epochs=3"`` and the like.
         tell: is told which run begins.
 
+    Returns:
+        The things compared in the order of ``over``; none in the helper processes of a distributed
+        run, which write nothing.
+
     Raises:
-        RecipeError: fewer than two values, one twice, or one that the recipe refuses.
-        DataError: the recipe has no test split.
+        RecipeError: fewer than two values, one twice, one that the recipe refuses, or a recipe
+            that gives no figures.
+        ModelError: a value that no model can be built with.
+        DataError: the data have no test split. Nothing has been trained in any of these cases.
     """
+    from accelerate import Accelerator
+
     key, values = parse(over)
     recipes = {
         value: load_recipe(recipe, [*overrides, f"{key}={value}"], data=data) for value in values
     }
+    pairs = _checked_pairs(recipes)
+    for one in recipes.values():
+        _check_builds(one)
+    accelerator = Accelerator()
     rows = []
     for number, (value, one) in enumerate(recipes.items(), 1):
-        tell(f"{number} of {len(recipes)}: {key}={value}")
         folder = out / value.replace("/", "-")
-        if RunFolder(folder).status() == "finished":
-            _check_same(one, folder)
-        else:
-            train(one, out=folder, resume=(folder / "recipe.yaml").exists())
-        rows.append(_row(value, folder))
-    _write(rows, key, out, str(recipe))
+        if accelerator.is_main_process:
+            tell(f"{number} of {len(recipes)}: {key}={value}")
+        _make(one, folder, accelerator)
+        if accelerator.is_main_process:
+            rows.append(_row(value, folder, pairs[value]))
+    if accelerator.is_main_process:
+        _write(rows, key, out, str(recipe))
     return rows
+
+
+def _checked_pairs(recipes: Mapping[str, Recipe]) -> dict[str, Material]:
+    """`_checked_pair` of each recipe; equal data are opened once."""
+    known: dict[str, Material] = {}
+    found = {}
+    for value, recipe in recipes.items():
+        _check_measured(recipe)
+        data = f"{recipe.data.model_dump_json()} {recipe.evaluation.test}"
+        if data not in known:
+            known[data] = _checked_pair(recipe)
+        found[value] = known[data]
+    return found
+
+
+def _check_builds(recipe: Recipe) -> None:
+    """Sees that a model can be built: a fault in the last of ten is found before the first trains.
+
+    Raises:
+        ModelError: it cannot.
+    """
+    objectives = {task.objective for stage in recipe.stages for task in stage.tasks}
+    labels = {name: ("one", "other") for name in ("answer", "classify") if name in objectives}
+    build_model(recipe, ["one text", "another"], labels)
+
+
+def _check_measured(recipe: Recipe) -> None:
+    """Sees that a recipe gives figures of a test split.
+
+    Raises:
+        RecipeError: nothing measures its tasks, or it names no test split.
+    """
+    objectives = {task.objective for stage in recipe.stages for task in stage.tasks}
+    if recipe.model.kind == "fusion" and not objectives & MEASURED:
+        raise RecipeError(
+            f"no figures of the test split tell how well {' and '.join(sorted(objectives))} is done, "
+            f"so there is nothing to compare: add {' or '.join(sorted(MEASURED))}"
+        )
+    if recipe.evaluation.test is None:
+        raise RecipeError("evaluation.test is null, so there are no figures to compare: set it")
+
+
+def _checked_pair(recipe: Recipe) -> Material:
+    """One pair to measure latency with, of the validation split or else of training.
+
+    Raises:
+        DataError: the data have no test split, or no pair.
+    """
+    dataset, split = opened(recipe), recipe.evaluation.test
+    assert split is not None
+    if not len(dataset.split(split)):
+        raise DataError(
+            f"there would be no figures to compare: the {split} split is empty",
+            path=recipe.data.source,
+        )
+    for name in ("validation", "train"):
+        pair = _first_pair(dataset.split(name))
+        if pair is not None:
+            return pair
+    raise DataError("no pair of a picture and a text to train on", path=recipe.data.source)
+
+
+def _first_pair(dataset: PairDataset) -> Material | None:
+    for place, sample in enumerate(dataset):
+        if sample.image is not None and sample.texts:
+            return material_of(dataset.select([place]))
+    return None
+
+
+def _make(recipe: Recipe, folder: Path, accelerator: Any) -> None:
+    """One run, unless it is finished.
+
+    Every process does what the main one finds in the folder: it writes the last of a run alone,
+    while the others are here already.
+    """
+    found = [RunFolder(folder).status() == "finished", (folder / "recipe.yaml").exists()]
+    if accelerator.num_processes > 1:
+        from accelerate.utils import broadcast_object_list
+
+        found = broadcast_object_list(found)
+    finished, begun = found
+    if finished:
+        _check_same(recipe, folder)
+    else:
+        train(recipe, out=folder, resume=begun, accelerator=accelerator)
 
 
 def _check_same(recipe: Recipe, folder: Path) -> None:
@@ -107,11 +215,19 @@ def _check_same(recipe: Recipe, folder: Path) -> None:
     """
     wanted, made = flat(recipe), flat(read_run_recipe(folder))
     for key in wanted | made:
+        if _of_others(key, recipe):
+            continue
         if wanted.get(key) != made.get(key):
             raise RecipeError(
                 f"{folder} is a finished run with {key} = {made.get(key)}, not {wanted.get(key)}: "
                 "give another --out, or delete it"
             )
+
+
+def _of_others(key: str, recipe: Recipe) -> bool:
+    """Whether a key holds sizes of a way of joining that this recipe does not use."""
+    used = recipe.model.fusion or recipe.model.bridge
+    return key.startswith("model.sizes.") and key.split(".")[2] != getattr(used, "kind", None)
 
 
 def parse(over: str) -> tuple[str, list[str]]:
@@ -132,7 +248,7 @@ def parse(over: str) -> tuple[str, list[str]]:
     return key.strip(), values
 
 
-def _row(value: str, folder: Path) -> Row:
+def _row(value: str, folder: Path, pair: Material) -> Row:
     result = read_result(folder)
     measure, quality, low, high = _quality(result, folder)
     model = load_model(folder)
@@ -148,7 +264,7 @@ def _row(value: str, folder: Path) -> Row:
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         seconds=seconds,
         step_ms=1000 * seconds / max(1, updates),
-        latency_ms=1000 * latency(model),
+        latency_ms=1000 * latency(model, pair),
         updates=updates,
     )
 
@@ -161,41 +277,42 @@ def _quality(result: dict[str, Any], folder: Path) -> tuple[str, float, float | 
             return f"{name} accuracy, %", found["accuracy"], low, high
     if "mean_recall" in result:
         return "mean recall, %", result["mean_recall"], None, None
+    if "captions" in result:
+        found = result["captions"]
+        return "CIDEr-D", found["cider_d"], found.get("cider_d_low"), found.get("cider_d_high")
     raise DataError("there are no test figures to compare: the test split is empty", path=folder)
 
 
-def latency(model: Model) -> float:
-    """Median seconds of one answer (fusion) or one picture and one text (alignment) alone."""
-    import numpy as np
+def latency(model: Model, pair: Material) -> float:
+    """Median seconds of one answer (fusion), of embedding a picture and a text (alignment), or of
+    reading a picture and a text and writing the first word (bridge).
 
-    from plait.data.sample import BytesRef
+    Args:
+        model: in any mode.
+        pair: one, as its towers take them; its picture is read beforehand.
 
+    Raises:
+        DataError: the picture, or what a detector found in it, cannot be used.
+    """
+    row = InOrder(pair.counts, 1).batch(0, 0)
+    sources = sources_of(pair, model, {}, share=not isinstance(model, AlignmentModel))
+    parts = {name: source(row) for name, source in sources.items()}
+    if isinstance(model, BridgedModel):
+        asked = ExampleSource(pair, Wording("<image> {text}", "{text}"), model.writer)
+        parts[TEXT] = asked(row)
+    batch = Batch(pair.ids, torch.zeros(1, dtype=torch.int64), parts)
     seconds = []
-    if isinstance(model, FusionModel):
-        ref = BytesRef(_grey(), "grey.png")
-        batch = batch_of(model, [ref], ["what is this?"])
-        for _ in range(CALLS):
-            with answering(model):
-                start = time.perf_counter()
-                model.vector(model.fuse(batch))
-                seconds.append(time.perf_counter() - start)
-    else:
-        picture = np.full((64, 64, 3), 127, np.uint8)
-        for _ in range(CALLS):
+    for _ in range(CALLS):
+        with answering(model) as device:
             start = time.perf_counter()
-            model.embed(images=[picture], texts=["what is this?"])
+            if isinstance(model, FusionModel):
+                model.vector(model.fuse(batch.to(device)))
+            elif isinstance(model, BridgedModel):
+                model.first_word(batch.to(device))
+            else:
+                model.encode(batch.to(device))
             seconds.append(time.perf_counter() - start)
     return statistics.median(seconds)
-
-
-def _grey() -> bytes:
-    import io
-
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.new("RGB", (64, 64), (127, 127, 127)).save(file, "PNG")
-    return file.getvalue()
 
 
 def _write(rows: Sequence[Row], key: str, out: Path, recipe: str) -> None:

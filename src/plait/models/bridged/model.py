@@ -267,6 +267,15 @@ class BridgedModel(nn.Module):
         )
         return total, int(learned.sum())
 
+    def first_word(self, batch: Batch) -> Float[Tensor, "B V"]:
+        """Logits after the whole of each text."""
+        text = batch.modalities[TEXT]
+        assert text.mask is not None
+        media = self.see(batch.modalities[IMAGE])
+        hidden, mask = self.hidden(text.tensors["ids"], text.mask, media)
+        last = mask.sum(dim=1) - 1  # padding is on the right
+        return self.language.logits(hidden[torch.arange(len(last)), last])
+
     def spec(self) -> dict[str, Any]:
         """JSON of everything but the encoder."""
         return {
