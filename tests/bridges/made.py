@@ -36,8 +36,8 @@ def encoded(seed: int = 1, rows: int = 4) -> Encoded:
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randn(rows, TOKENS, TOKEN_WIDTH, generator=generator, dtype=torch.float64)
     mask = torch.ones(rows, TOKENS, dtype=torch.bool)
-    mask[1] = False
-    mask[2, [0, 1, 6, 7, 23]] = False  # one whole block of 2 x 2, and one token
+    mask[1:2] = False
+    mask[2:3, [0, 1, 6, 7, 23]] = False  # one whole block of 2 x 2, and one token
     boxes = grid_boxes(*GRID, like=tokens).expand(rows, -1, -1)
     return Encoded(tokens, mask, tokens.mean(dim=1), boxes)
 

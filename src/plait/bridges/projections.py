@@ -212,7 +212,9 @@ def _grid_of_boxes(boxes: Float[Tensor, "B N 4"]) -> tuple[int, int]:
     cells = first.reshape(-1, columns, 4)
     aligned = torch.equal(cells[:, :, [1, 3]], cells[:, :1, [1, 3]].expand(-1, columns, 2))
     stacked = torch.equal(cells[:, :, [0, 2]], cells[:1, :, [0, 2]].expand(len(cells), -1, 2))
-    return (len(cells), columns) if aligned and stacked else (0, 0)
+    onward = bool((cells[0, 1:, 0] > cells[0, :-1, 0]).all())
+    downward = bool((cells[1:, 0, 1] > cells[:-1, 0, 1]).all())
+    return (len(cells), columns) if aligned and stacked and onward and downward else (0, 0)
 
 
 def _after_skip(kind: str, tokens: int, skip: int) -> int:
