@@ -9,13 +9,13 @@ task in turn. Every run sees each picture as often; every figure is of the offic
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from _measure import machine, write_results
 
@@ -137,7 +137,7 @@ def main() -> None:
         about=f"The recipe easy-vqa with {chosen.epochs} epochs; official test pictures; seeds "
         f"{', '.join(map(str, chosen.seeds))}: mean (lowest to highest). In turn: a third of the "
         "updates for each task.",
-        machine=machine("timm", "easy-vqa", threads=os.cpu_count()),
+        machine=machine("timm", "easy-vqa", threads=torch.get_num_threads()),
         notes=notes,
         details=runs,
     )
