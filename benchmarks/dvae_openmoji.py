@@ -39,6 +39,7 @@ class Plan:
     rate: float
     temperature: float
     kl: float
+    balance: float
     seed: int
 
 
@@ -86,7 +87,7 @@ def train(model: DiscreteVAE, pixels: Tensor, plan: Plan) -> float:
         # The last quarter runs at the lowest temperature: that is how codes are read.
         heat = annealed(step, 3 * plan.steps // 4, 1.0, plan.temperature)
         warm = plan.kl * min(1.0, 4 * step / plan.steps)
-        out = model(augmented(pixels[chosen], generator), heat, warm)
+        out = model(augmented(pixels[chosen], generator), heat, warm, balance_weight=plan.balance)
         optimiser.zero_grad(set_to_none=True)
         out.loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -94,6 +95,7 @@ def train(model: DiscreteVAE, pixels: Tensor, plan: Plan) -> float:
         if step % 100 == 0 or step == plan.steps - 1:
             print(
                 f"step {step}: error {out.error:.4f}, divergence {out.divergence:.1f}, "
+                f"imbalance {out.imbalance:.2f}, "
                 f"temperature {heat:.2f}, {time.perf_counter() - begin:.0f} s",
                 flush=True,
             )
@@ -212,6 +214,7 @@ if __name__ == "__main__":
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--temperature", type=float, default=1 / 16)
     parser.add_argument("--kl", type=float, default=2e-5, help="weight of the divergence")
+    parser.add_argument("--balance", type=float, default=0.03, help="weight of the imbalance")
     parser.add_argument("--codes", type=int, default=512)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--blocks", type=int, default=2)
@@ -230,7 +233,15 @@ if __name__ == "__main__":
                 net=given.net,
                 error=given.error,
             ),
-            Plan(given.steps, given.batch, given.rate, given.temperature, given.kl, given.seed),
+            Plan(
+                given.steps,
+                given.batch,
+                given.rate,
+                given.temperature,
+                given.kl,
+                given.balance,
+                given.seed,
+            ),
             given.out,
             "dvae_openmoji",
         )

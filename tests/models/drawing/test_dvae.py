@@ -13,6 +13,7 @@ from plait.models.drawing.codebook import (
     code_use,
     divergence_from_uniform,
     gumbel_softmax,
+    imbalance,
 )
 from plait.models.drawing.dvae import DiscreteVAE
 from plait.models.drawing.likelihoods import LIKELIHOODS, to_bytes
@@ -73,6 +74,22 @@ def test_divergence_by_hand_and_per_picture() -> None:
     torch.testing.assert_close(divergence_from_uniform(logits), expected)
     twice = divergence_from_uniform(torch.cat([logits, logits]))
     torch.testing.assert_close(twice, expected)
+
+
+def test_imbalance_by_hand() -> None:
+    """Sure cells of two codes of four, equally often: ln 4 - ln 2. All alike: ln 4. Unsure: 0."""
+    logits = torch.zeros(2, 4, 1, 1, dtype=torch.float64)
+    assert float(imbalance(logits)) == pytest.approx(0.0, abs=1e-12)
+    logits[0, 1], logits[1, 3] = 1000.0, 1000.0
+    assert float(imbalance(logits)) == pytest.approx(math.log(2))
+    assert float(imbalance(logits[:1])) == pytest.approx(math.log(4))
+
+
+def test_weights_of_the_terms() -> None:
+    model = DiscreteVAE(16, 12, 2, 8, 1, 6)
+    out = model(pixels(), 0.7, kl_weight=1e-3, balance_weight=0.2)
+    terms = out.error + 1e-3 * out.divergence + 0.2 * out.imbalance
+    torch.testing.assert_close(out.loss, terms)
 
 
 def test_logit_laplace_integrates_to_one_and_costs_least_at_the_median() -> None:

@@ -47,6 +47,16 @@ def divergence_from_uniform(logits: Float[Tensor, "B K h w"]) -> Float[Tensor, "
     return per_cell.sum(dim=(1, 2)).mean()
 
 
+def imbalance(logits: Float[Tensor, "B K h w"]) -> Float[Tensor, ""]:
+    """How far the codes' mean probabilities are from equal: ln K minus their entropy, in nats.
+
+    0 when all codes are equally frequent, however sure each cell is; ln K when one code has all.
+    Weighed against the reconstruction error it keeps a codebook from collapsing.
+    """
+    mean = logits.softmax(dim=1).mean(dim=(0, 2, 3))
+    return math.log(logits.shape[1]) + torch.xlogy(mean, mean).sum()
+
+
 def annealed(step: int, steps: int, start: float = 1.0, end: float = 1 / 16) -> float:
     """Half a cosine from ``start`` at step 0 to ``end`` at ``steps`` and after.
 

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from plait.core.errors import ModelError
-from plait.models.drawing.codebook import divergence_from_uniform, gumbel_softmax
+from plait.models.drawing.codebook import divergence_from_uniform, gumbel_softmax, imbalance
 from plait.models.drawing.likelihoods import likelihood, to_bytes
 from plait.models.drawing.nets import halves
 
@@ -25,9 +25,10 @@ class Reconstruction:
     """What a step of training gives.
 
     Attributes:
-        loss: ``error + kl_weight * divergence``.
+        loss: ``error + kl_weight * divergence + balance_weight * imbalance``.
         error: the reconstruction error, the mean over values.
         divergence: KL of the codes' distribution to the uniform one in nats, mean per picture.
+        imbalance: KL of the batch's mean distribution to the uniform one, in nats.
         output: what the decoder gave, for `Likelihood.pixels`.
         logits: of the codes.
     """
@@ -35,6 +36,7 @@ class Reconstruction:
     loss: Float[Tensor, ""]
     error: Float[Tensor, ""]
     divergence: Float[Tensor, ""]
+    imbalance: Float[Tensor, ""]
     output: Float[Tensor, "B outputs H W"]
     logits: Float[Tensor, "B K h w"]
 
@@ -122,6 +124,7 @@ class DiscreteVAE(nn.Module):
         kl_weight: float = 0.0,
         hard: bool = False,
         generator: torch.Generator | None = None,
+        balance_weight: float = 0.0,
     ) -> Reconstruction:
         """One step of training.
 
@@ -132,6 +135,8 @@ class DiscreteVAE(nn.Module):
                 over a picture, is ``kl_weight * 3 H W``: its 6.6 is 5.4e-4 at 64 pixels.
             hard: straight-through instead of relaxed choice.
             generator: of the noise; None: the global one.
+            balance_weight: of the imbalance. The paper has no such term; it keeps codes in use
+                where pictures are few or alike.
 
         Raises:
             ModelError: pictures of another size, or a temperature that is not above 0.
@@ -143,8 +148,9 @@ class DiscreteVAE(nn.Module):
         choice = gumbel_softmax(logits, temperature, hard, generator)
         output = self.decoder(torch.einsum("bkhw,kv->bvhw", choice, self.codebook))
         error = self.likelihood.loss(output, target)
-        divergence = divergence_from_uniform(logits)
-        return Reconstruction(error + kl_weight * divergence, error, divergence, output, logits)
+        divergence, unequal = divergence_from_uniform(logits), imbalance(logits)
+        loss = error + kl_weight * divergence + balance_weight * unequal
+        return Reconstruction(loss, error, divergence, unequal, output, logits)
 
     @torch.no_grad()
     def codes(self, pixels: Tensor) -> Int64[Tensor, "B h w"]:
