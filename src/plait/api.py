@@ -297,16 +297,14 @@ def classify(
     return found
 
 
-def ask(
-    run: Source | Model, image: Source, question: str, *, answers: int = 5
-) -> dict[str, Any]:
+def ask(run: Source | Model, image: Source, question: str, *, answers: int = 5) -> dict[str, Any]:
     """Answers a question about a picture.
 
     Args:
         run: a run that was trained to answer (``plait train easy-vqa``), or its loaded model.
         image: a file.
         question: in words.
-        answers: how many of the likeliest to list.
+        answers: how many of the likeliest to list; a language model writes one.
 
     Returns:
         ``answer`` and ``answers``, each with its ``probability``, the likeliest first.
@@ -318,11 +316,18 @@ def ask(
     from plait.data.sample import FileRef
     from plait.data.wording import filled
     from plait.models.asking import answer_logits
+    from plait.models.bridged.model import BridgedModel
+    from plait.models.bridged.write import written_answer
     from plait.models.kinds import fused
 
     if not question.strip():
         raise DataError("the question is empty")
-    model = fused(load(run), "a question")
+    loaded = load(run)
+    if isinstance(loaded, BridgedModel):
+        written, share = written_answer(loaded, FileRef(Path(image)), question)
+        ranked = [{"answer": written, "probability": round(share, 6)}]
+        return {"image": str(image), "question": question, "answer": written, "answers": ranked}
+    model = fused(loaded, "a question")
     labels = model.labels("answer")
     template = model.about("answer").get("text")
     asked = question if template is None else filled(template, {"question": question})
@@ -337,6 +342,67 @@ def ask(
         "answer": ranked[0]["answer"],
         "answers": ranked,
     }
+
+
+def caption(
+    run: Source | Model,
+    images: Sequence[Source],
+    *,
+    prompt: str | None = None,
+    method: Literal["greedy", "beam", "sample"] = "beam",
+    longest: int = 32,
+    beams: int = 4,
+    length_penalty: float = 1.0,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Describes pictures in words.
+
+    Args:
+        run: a language model that was trained to describe pictures, or its loaded model.
+        images: files.
+        prompt: in place of the one that it was trained with; ``<image>`` stands for the picture.
+        method: ``greedy``, ``beam`` or ``sample``; what follows is explained at
+            `plait.models.bridged.generate.Writing`.
+        longest: the most new tokens.
+        beams: of ``beam``.
+        length_penalty: of ``beam``.
+        temperature: of ``sample``.
+        top_k: of ``sample``.
+        top_p: of ``sample``.
+        seed: of ``sample``.
+
+    Returns:
+        ``image`` and ``caption`` of each.
+
+    Raises:
+        ModelError: the run holds a model that writes nothing.
+        DataError: a picture that cannot be used, or a prompt without ``<image>``.
+    """
+    from plait.data.sample import FileRef
+    from plait.models.bridged.generate import Writing
+    from plait.models.bridged.write import prompt_for, write
+    from plait.models.kinds import bridged
+
+    model = bridged(load(run), "a caption")
+    asked = prompt_for(model, "caption", {}) if prompt is None else prompt
+    how = Writing(
+        method=method,
+        longest=longest,
+        beams=beams,
+        length_penalty=length_penalty,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+    )
+    pictures = [[FileRef(Path(image))] for image in images]
+    texts = [text for batch in write(model, pictures, [asked] * len(images), how) for text in batch]
+    return [
+        {"image": str(image), "caption": text} for image, text in zip(images, texts, strict=True)
+    ]
 
 
 def get_dataset(name: str, out: Source | None = None) -> dict[str, Any]:

@@ -71,11 +71,16 @@ def lora_targets(module: nn.Module) -> list[str]:
     for name, part in module.named_modules():
         if not re.search(r"\.\d+\.", name):
             continue  # stems and heads are not repeated
-        if isinstance(part, nn.Linear):
+        if isinstance(part, nn.Linear) or _is_transposed(part):
             linear.append(name)
         elif isinstance(part, nn.Conv2d) and part.groups == 1:
             convolution.append(name)
     return linear or convolution
+
+
+def _is_transposed(part: nn.Module) -> bool:
+    """Whether it is GPT-2's linear layer, whose weight is (in, out). By name: transformers is slow."""
+    return type(part).__name__ == "Conv1D"
 
 
 def _inject(
@@ -93,8 +98,15 @@ def _inject(
             f"LoRA: {type(module).__name__} has no linear or convolution layers to adapt;"
             " train it in full"
         )
+    layers = dict(module.named_modules())
+    found = [p for n, p in layers.items() if any(n == t or n.endswith(f".{t}") for t in chosen)]
     config = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=chosen, bias="none"
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=chosen,
+        bias="none",
+        fan_in_fan_out=any(_is_transposed(part) for part in found),
     )
     inject_adapter_in_model(config, module, adapter_name=ADAPTER)
 

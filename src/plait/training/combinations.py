@@ -120,12 +120,20 @@ def _model_faults(recipe: Recipe) -> Iterator[Fault]:
         always_frozen = all(s.part(f"{name}.encoder").mode == "frozen" for s in recipe.stages)
         has_weights = tower.encoder != "scratch/tokens"
         untrained = tower.encoder.startswith("scratch/") or not tower.pretrained
+        if not _shown(recipe):
+            continue
         if always_frozen and untrained and has_weights and model.init_from is None:
             yield (
                 (*place, "encoder"),
                 f"{tower.encoder} starts from random weights and no stage trains it: set "
                 f"stages.0.train.{name}.encoder to full, or take a pretrained encoder",
             )
+
+
+def _shown(recipe: Recipe) -> bool:
+    """Whether any task shows pictures; those of a language model may be of texts alone."""
+    tasks = [task for stage in recipe.stages for task in stage.tasks]
+    return recipe.model.kind != "bridge" or any("<image>" in task.prompt for task in tasks)
 
 
 def _bridge_faults(recipe: Recipe) -> Iterator[Fault]:
@@ -312,8 +320,8 @@ def _part_faults(recipe: Recipe, stage: Stage) -> Iterator[Fault]:
         place = ("train", name)
         if name not in known:
             yield place, f"no such part{did_you_mean(name, known)} (known: {', '.join(known)})"
-        elif part.mode == "lora" and not name.endswith(".encoder"):
-            yield place, "LoRA is for encoders: train this part in full"
+        elif part.mode == "lora" and not (name.endswith(".encoder") or name == LANGUAGE):
+            yield place, "LoRA is for encoders and language models: train this part in full"
         elif part.mode != "lora" and (part.rank or part.alpha or part.targets):
             yield place, "rank, alpha and targets belong to mode: lora"
         elif part.mode == "frozen" and (part.lr is not None or part.weight_decay is not None):

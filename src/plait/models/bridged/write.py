@@ -5,19 +5,21 @@ Shape legend: B sequences, M pictures of a sequence, U distinct pictures of a ba
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 
-from plait.core.batch import ModalityInput
+from plait.core.batch import Batch, ModalityInput
 from plait.core.errors import DataError, ModelError
-from plait.core.modality import IMAGE
+from plait.core.modality import IMAGE, TEXT
 from plait.data.fast_decode import load_pixels
 from plait.data.preprocess import ImagePreprocess
 from plait.data.sample import MediaRef
+from plait.data.wording import filled
 from plait.models.bridged.generate import Writing, generate
-from plait.models.bridged.model import BridgedModel
+from plait.models.bridged.model import LABELS, BridgedModel
 from plait.models.embedding import answering
 from plait.models.encoding import ROWS
 
@@ -64,6 +66,40 @@ def write(
             media = None if inputs is None else model.see(inputs.map(lambda t: t.to(device)))
             found = generate(model, moved, media, how)
         yield [writer.text(row) for row in found]
+
+
+def prompt_for(model: BridgedModel, task: str, labels: Mapping[str, object]) -> str:
+    """The prompt that a model was trained with.
+
+    Raises:
+        ModelError: it was not trained for that task.
+        DataError: the prompt needs more than ``labels`` tell.
+    """
+    if task not in model.tasks:
+        known = " and ".join(model.tasks) or "nothing about pictures"
+        raise ModelError(f"this model was trained to {known}, not to {task}: give a prompt")
+    return filled(model.tasks[task]["prompt"], labels)
+
+
+def written_answer(model: BridgedModel, picture: MediaRef, question: str) -> tuple[str, float]:
+    """The answer that a model writes, and its probability.
+
+    Raises:
+        ModelError: it was not trained to answer.
+        DataError: a picture that cannot be used.
+    """
+    prompt = prompt_for(model, "answer", {"question": question, "text": question})
+    ((text,),) = write(model, [[picture]], [prompt])
+    writer = model.writer
+    ids, labels = writer.example(prompt, text, pictures=1)
+    example = writer.padded([ids], [labels])
+    inputs = _inputs(model, [[picture]], 0, None)
+    assert inputs is not None
+    said = ModalityInput.of(mask=example.mask, ids=example.ids, **{LABELS: example.labels})
+    with answering(model) as device:
+        batch = Batch([""], torch.zeros(1, dtype=torch.int64), {IMAGE: inputs, TEXT: said})
+        total, _ = model.loss(batch.to(device))
+    return text, math.exp(-float(total))
 
 
 def _inputs(
