@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 
 from plait.cli import (
+    agent,
     ask,
+    caption,
     classify,
     compare,
     data,
@@ -19,6 +21,7 @@ from plait.cli import (
     embed,
     evaluate,
     index,
+    mcp,
     recipes,
     search,
     train,
@@ -46,7 +49,10 @@ app.command("index", rich_help_panel=USE)(index.index)
 app.command("search", rich_help_panel=USE)(search.search)
 app.command("classify", rich_help_panel=USE)(classify.classify)
 app.command("ask", rich_help_panel=USE)(ask.ask)
+app.command("caption", rich_help_panel=USE)(caption.caption)
 app.command("embed", rich_help_panel=USE)(embed.embed)
+app.command("mcp", rich_help_panel=USE)(mcp.mcp)
+app.command("agent", rich_help_panel=USE)(agent.agent)
 app.command("recipes", rich_help_panel=ABOUT)(recipes.recipes)
 app.command("doctor", rich_help_panel=ABOUT)(doctor.doctor)
 
