@@ -123,3 +123,22 @@ def test_nothing_shared_nothing_measured() -> None:
         raise AssertionError("a batch was made")
 
     assert savings(model_of(recipe), recipe, refuse, Accelerator(cpu=True)) == {}
+
+
+def test_heavy_networks_are_measured_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    from plait.training import savings as module
+
+    alive: list[int] = []
+    original = module._measured
+
+    def watched(networks: Any, *rest: Any) -> Any:
+        alive.append(len(networks))
+        return original(networks, *rest)
+
+    monkeypatch.setattr(module, "_measured", watched)
+    _, light = measured(recipe_of(["answer", "match"]))
+    monkeypatch.setattr(module, "LIGHT", 100)
+    _, heavy = measured(recipe_of(["answer", "match"]))
+    assert alive == [3, 1, 1, 1]
+    memory = [found["tasks"]["apart"]["optimiser_bytes"] for found in (light, heavy)]
+    assert memory[0] == memory[1]

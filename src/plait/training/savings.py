@@ -1,8 +1,7 @@
 """What one network saves against several: towers that share layers, tasks that share a model.
 
 Counted in parameters, and measured: the optimiser's memory and the time of one update, on copies
-that train as the last stage does, on a batch of it. One copy at a time, so that the memory of
-training is enough for it.
+that train as the last stage does, on a batch of it.
 """
 
 from __future__ import annotations
@@ -22,10 +21,12 @@ from plait.training import build
 from plait.training.checkpoint import seed_update
 from plait.training.optimise import optimiser_tensors
 from plait.training.schema import Recipe
+from plait.training.update import Updater
 from plait.training.updating import updater_of
 
-UPDATES = 5  # measured of each network, after one that warms up
-SECONDS = 0.3  # after which no further one is begun
+ROUNDS = 5  # of updates that are measured, after one that warms up
+SECONDS = 1.0  # after which no further round is begun
+LIGHT = 30_000_000  # parameters of networks that are measured in turn; heavier ones one at a time
 
 HEAD_OF: Mapping[str, str] = {"wra": "match"}
 """The head of a task, where it isn't called as the task is."""
@@ -33,7 +34,7 @@ HEAD_OF: Mapping[str, str] = {"wra": "match"}
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network, or several in turn, cost.
+    """What a network, or several together, cost.
 
     Attributes:
         parameters: numbers that are stored.
@@ -74,18 +75,19 @@ def savings(
     shown = batch() if accelerator.num_processes == 1 else None
     found = {}
     if shared_layers(model):
-        costs = [_cost([one], [recipe], shown, accelerator) for one in (model, separated(model))]
+        both = [(model, recipe), (separated(model), recipe)]
+        costs = _costs(both, shown, accelerator)
         about = {"blocks": shared_layers(model), "towers": list(model.modalities)}
-        found["layers"] = {**about, **_compared(*costs, shown)}
+        found["layers"] = {**about, **_compared(costs[0], costs[1], shown)}
     if several:
         assert isinstance(model, FusionModel)
         names = [task.objective for task in stage.tasks]
         if stage.sampling != "together":  # an update trains one task, in one network or in several
             shown = None
-        apart = _cost([model] * len(names), _single_tasks(recipe), shown, accelerator)
-        apart = Cost(_counted_apart(model, names), apart.optimiser_bytes, apart.update_seconds)
-        costs = [_cost([model], [recipe], shown, accelerator), apart]
-        found["tasks"] = {"names": names, **_compared(*costs, shown)}
+        each = [(model, single) for single in _single_tasks(recipe)]
+        together, *costs = _costs([(model, recipe), *each], shown, accelerator)
+        apart = _summed(_counted_apart(model, names), costs)
+        found["tasks"] = {"names": names, **_compared(together, apart, shown)}
     return found
 
 
@@ -118,34 +120,60 @@ def _single_tasks(recipe: Recipe) -> list[Recipe]:
     ]
 
 
-def _cost(
-    models: Sequence[Model], recipes: Sequence[Recipe], shown: Batch | None, accelerator: Any
-) -> Cost:
-    parameters = sum(parameter_count(model) for model in models)
+def _summed(parameters: int, costs: Sequence[Cost]) -> Cost:
+    sizes = [cost.optimiser_bytes for cost in costs if cost.optimiser_bytes is not None]
+    times = [cost.update_seconds for cost in costs if cost.update_seconds is not None]
+    return Cost(parameters, sum(sizes) if sizes else None, sum(times) if times else None)
+
+
+def _costs(
+    networks: Sequence[tuple[Model, Recipe]], shown: Batch | None, accelerator: Any
+) -> list[Cost]:
+    """The cost of each network.
+
+    Light ones update in turn, so that whatever else the machine does meets all of them. Heavier ones
+    are measured one after the other, in the memory that training had.
+    """
+    counts = [parameter_count(model) for model, _ in networks]
     if shown is None:
-        return Cost(parameters)
-    measured = [_measure(*pair, shown, accelerator) for pair in zip(models, recipes, strict=True)]
-    sizes, times = zip(*measured, strict=True)
-    return Cost(parameters, sum(sizes), sum(times))
+        return [Cost(count) for count in counts]
+    groups = [networks] if sum(counts) <= LIGHT else [[network] for network in networks]
+    measured = [found for group in groups for found in _measured(group, shown, accelerator)]
+    return [Cost(count, *found) for count, found in zip(counts, measured, strict=True)]
 
 
-def _measure(model: Model, recipe: Recipe, shown: Batch, accelerator: Any) -> tuple[int, float]:
-    """(bytes of the optimiser's state, median seconds of an update) of a copy that trains."""
-    number = len(recipe.stages) - 1
-    copied = copy.deepcopy(model)
-    build.prepare_stage(copied, recipe, number)
-    copied.to(accelerator.device).train()
-    updater = updater_of(copied, recipe.stages[-1], accelerator)
+def _measured(
+    networks: Sequence[tuple[Model, Recipe]], shown: Batch, accelerator: Any
+) -> list[tuple[int, float]]:
+    """(bytes of the optimiser's state, median seconds of an update) of copies that train."""
     shown = shown.to(accelerator.device)
-    times: list[float] = []
-    for step in range(UPDATES + 1):
-        seed_update(recipe.seed, number, step)
-        start = time.perf_counter()
-        updater(shown, 1.0)
-        times.append(time.perf_counter() - start)
-        if len(times) > 1 and sum(times[1:]) > SECONDS:
+    updaters = [_updater(*network, accelerator) for network in networks]
+    times: list[list[float]] = [[] for _ in updaters]
+    begun = 0.0
+    for number in range(ROUNDS + 1):
+        for updater, own in zip(updaters, times, strict=True):
+            seed_update(0, 0, number)
+            start = time.perf_counter()
+            updater(shown, 1.0)
+            own.append(time.perf_counter() - start)
+        if number == 0:
+            begun = time.perf_counter()
+        elif time.perf_counter() - begun > SECONDS:
             break
+    return [
+        (_state_bytes(updater), statistics.median(own[1:]))
+        for updater, own in zip(updaters, times, strict=True)
+    ]
+
+
+def _updater(model: Model, recipe: Recipe, accelerator: Any) -> Updater:
+    """Of a copy, in the recipe's last stage."""
+    copied = copy.deepcopy(model)
+    build.prepare_stage(copied, recipe, len(recipe.stages) - 1)
+    copied.to(accelerator.device).train()
+    return updater_of(copied, recipe.stages[-1], accelerator)
+
+
+def _state_bytes(updater: Updater) -> int:
     state = optimiser_tensors(updater.optimiser).values()
-    return sum(value.numel() * value.element_size() for value in state), statistics.median(
-        times[1:]
-    )
+    return sum(value.numel() * value.element_size() for value in state)
