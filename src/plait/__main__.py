@@ -1,4 +1,4 @@
-"""``python -m plait`` is the command ``plait`` (and what ``accelerate launch -m plait`` runs)."""
+"""``python -m plait`` is the command ``plait`` (and what ``torchrun -m plait`` runs)."""
 
 from plait.cli.main import main
 

@@ -11,6 +11,10 @@ import pytest
 from PIL import Image
 
 from plait.core.errors import DataError, RecipeError
+from plait.data import open_dataset
+from plait.training.build import build_model
+from plait.training.compare import latency
+from plait.training.material import material_of
 from plait.training.recipe import check
 from plait.training.run import train
 
@@ -85,3 +89,12 @@ def test_regions_cannot_be_augmented(questions: Path, tmp_path: Path) -> None:
     flipped = recipe_of(questions, 3, **decoded)
     with pytest.raises(RecipeError, match="found before cannot be augmented: leave it out"):
         train(flipped, out=tmp_path / "run")
+
+
+def test_latency_is_that_of_a_pair_with_its_regions(questions: Path) -> None:
+    model = build_model(recipe_of(questions, 3), ["is it red?"], {"answer": ["yes", "no"]})
+    pair = material_of(open_dataset(str(questions))[:1])
+    assert latency(model, pair) > 0
+    (questions / "picture_000000000000.npz").unlink()
+    with pytest.raises(DataError, match=r"questions\[0\].*no regions are beside this picture"):
+        latency(model, pair)

@@ -36,7 +36,7 @@ def compare(
 
     api.tune_process()
     found = api.compare(recipe, over, data=data, out=out, overrides=list(settings or []), tell=say)
-    if found is None:  # a helper process of `accelerate launch`: the first one speaks
+    if found is None:  # a helper process of `torchrun`: the first one speaks
         return
 
     def page() -> None:

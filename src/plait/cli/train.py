@@ -46,7 +46,7 @@ def train(
     if on_bad_row is not None:
         overrides.append(f"data.on_bad_row={on_bad_row}")
     result = api.train(recipe, data=data, overrides=overrides, out=out, resume=resume)
-    if result is None:  # a helper process of `accelerate launch`: the first one speaks
+    if result is None:  # a helper process of `torchrun`: the first one speaks
         return
 
     def page() -> None:

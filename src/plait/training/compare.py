@@ -28,6 +28,7 @@ from plait.models.kinds import Model
 from plait.models.storage import load_model
 from plait.training.build import build_model
 from plait.training.material import Material, material_of, sources_of
+from plait.training.processes import join_processes
 from plait.training.recipe import load_recipe, read_run_recipe
 from plait.training.rows import InOrder
 from plait.training.run import opened, read_result, train
@@ -99,8 +100,6 @@ def compare(
         ModelError: a value that no model can be built with.
         DataError: the data have no test split. Nothing has been trained in any of these cases.
     """
-    from accelerate import Accelerator
-
     key, values = parse(over)
     recipes = {
         value: load_recipe(recipe, [*overrides, f"{key}={value}"], data=data) for value in values
@@ -108,7 +107,7 @@ def compare(
     pairs = _checked_pairs(recipes)
     for one in recipes.values():
         _check_builds(one)
-    accelerator = Accelerator()
+    accelerator = join_processes()
     rows = []
     for number, (value, one) in enumerate(recipes.items(), 1):
         folder = out / value.replace("/", "-")

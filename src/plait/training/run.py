@@ -25,6 +25,7 @@ from plait.training.checked import only_languages, require_usable, usable
 from plait.training.clock import Clock
 from plait.training.health import Finding, examine
 from plait.training.hubs import hub_correction
+from plait.training.processes import join_processes
 from plait.training.report import write_markdown
 from plait.training.run_folder import REPORT, RunFolder
 from plait.training.savings import savings
@@ -95,15 +96,13 @@ def train(
         evaluate: (model, data set) to metrics of the test split; None for
             `plait.evaluation.evaluate_alignment` or `plait.evaluation.evaluate_fusion`, by the
             model's kind.
-        accelerator: of ``accelerate``; None makes one.
+        accelerator: of ``accelerate``; None joins the processes that were started together.
 
     Raises:
         UserError: anything wrong with recipe, data, folder or weights.
         Interrupted: stopped by the user; ``resume`` goes on.
     """
-    from accelerate import Accelerator
-
-    accelerator = accelerator or Accelerator()
+    accelerator = accelerator or join_processes()
     if data is not None:
         recipe = recipe.model_copy(
             update={"data": recipe.data.model_copy(update={"source": str(data)})}
