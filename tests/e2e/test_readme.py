@@ -32,13 +32,24 @@ def environment() -> dict[str, str]:
 
 @pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
 def test_snippets_run(page: str, place: Path) -> None:
-    shell = [code for code in snippets(page, "sh") if "plait train" in code]
+    shell = [code for code in snippets(page, "sh") if "my_pairs" in code]
     assert len(shell) == 1
     subprocess.run(shell[0], shell=True, check=True, cwd=place, env=environment(), timeout=240)
     assert (place / "found.png").exists()
     shutil.rmtree(place / "runs")
     (python,) = snippets(page, "python")
     subprocess.run([sys.executable, "-c", python], check=True, cwd=place, timeout=240)
+
+
+@pytest.mark.slow
+def test_questions_are_asked(place: Path) -> None:
+    """The snippet on questions, with one epoch in place of eight."""
+    (shell,) = (code for code in snippets("README.md", "sh") if "plait ask" in code)
+    shutil.copy(next((place / "my_pairs").rglob("*.jpg")), place / "photo.png")
+    short = re.sub(r"(plait (?:train|compare) .*)", r"\1 --set stages.0.epochs=1", shell)
+    assert short.count("epochs=1") == 2
+    subprocess.run(f"set -e\n{short}", shell=True, check=True, cwd=place, env=environment())
+    assert (place / "runs" / "fusions" / "compare.png").exists()
 
 
 def test_both_languages_have_the_same_commands() -> None:
