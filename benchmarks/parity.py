@@ -1,7 +1,7 @@
 """Plait's systems against independent implementations: values and gradients, in float64.
 
     python benchmarks/parity.py            # all rows
-    python benchmarks/parity.py systems    # only some: clip, packaged, systems, drawing
+    python benchmarks/parity.py systems    # only some: clip, packaged, systems, drawing, bridges
 
 Random weights, several configurations and seeds each; writes docs/parity.json, from which
 `make docs` makes the table. The same comparisons run as tests, with 1e-9 as the limit.
@@ -166,11 +166,19 @@ def drawing_rows() -> Iterable[dict[str, Any]]:
     return rows(reference)
 
 
+def bridge_rows() -> Iterable[dict[str, Any]]:
+    """Flamingo's, BLIP-2's and LLaVA's ways from pictures into language models."""
+    from benchmarks._bridge_oracles import rows
+
+    return rows(reference)
+
+
 GROUPS: dict[str, Callable[[], Iterable[dict[str, Any]]]] = {
     "clip": clip_rows,
     "packaged": packaged_rows,
     "systems": system_rows,
     "drawing": drawing_rows,
+    "bridges": bridge_rows,
 }
 
 
