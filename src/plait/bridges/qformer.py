@@ -223,4 +223,5 @@ def _initialise(bridge: QFormerBridge) -> None:
     with torch.no_grad():
         bridge.words.weight[0].zero_()
     for layer in bridge.layers:
+        assert isinstance(layer, QFormerLayer) and layer.text_feed_forward is not None
         layer.query_feed_forward.load_state_dict(layer.text_feed_forward.state_dict())
