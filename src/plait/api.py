@@ -140,9 +140,17 @@ def _new_run_folder(name: str) -> Path:
 
 
 def evaluate(
-    run: Source, *, data: Source | None = None, split: str = "test", on_bad_row: str = "fail"
+    run: Source,
+    *,
+    data: Source | None = None,
+    split: str = "test",
+    on_bad_row: str = "fail",
+    shots: int = 0,
 ) -> dict[str, Any]:
-    """Metrics of a run on a split of ``data`` (default: the data it was trained on), in percent."""
+    """Metrics of a run on a split of ``data`` (default: the data it was trained on), in percent.
+
+    ``shots`` examples of the training split stand before each prompt of a language model.
+    """
     from plait.evaluation import evaluate_alignment
     from plait.evaluation.evaluate_bridged import evaluate_bridged
     from plait.evaluation.evaluate_fusion import evaluate_fusion
@@ -156,7 +164,11 @@ def evaluate(
     dataset = _open_split(data, split, on_bad_row, columns)
     model = load(run)
     if isinstance(model, BridgedModel):
-        metrics = evaluate_bridged(model, usable(dataset) if on_bad_row == "skip" else dataset)
+        support = _open_split(data, "train", on_bad_row, columns) if shots else None
+        judged = usable(dataset) if on_bad_row == "skip" else dataset
+        metrics = evaluate_bridged(model, judged, shots=shots, support=support)
+    elif shots:
+        raise UserError("examples before a prompt (--shots) are for language models that see")
     elif isinstance(model, FusionModel):
         metrics = evaluate_fusion(model, usable(dataset) if on_bad_row == "skip" else dataset)
     else:

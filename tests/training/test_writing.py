@@ -8,17 +8,22 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from PIL import Image
 
 from plait import api
 from plait.core.batch import ModalityInput
 from plait.core.errors import DataError, ModelError, RecipeError
+from plait.data import open_dataset
 from plait.data.fast_decode import load_pixels
 from plait.data.sample import FileRef
 from plait.models.bridged.model import BridgedModel
 from plait.models.storage import load_model
+from plait.training.build import build_model
+from plait.training.clock import Clock
 from plait.training.recipe import check
 from plait.training.run import train
+from plait.training.stage_data import StageData
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220)}
 DECODER = {
@@ -213,5 +218,40 @@ def test_mistakes_are_named(pairs: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="needs the label 'colour'"):
         train(recipe_of(pairs, target="{colour}"), out=tmp_path / "c")
     small = {**DECODER, "options": {"width": 16, "layers": 1, "heads": 2, "context": 3}}
-    with pytest.raises(DataError, match=r"positions .* that the language model has: shorten it"):
+    with pytest.raises(DataError, match=r"positions .*, and the language model has 3: shorten it"):
         train(recipe_of(pairs, language=small), out=tmp_path / "d")
+
+
+def test_examples_stand_before_a_row_with_their_pictures(pairs: Path, tmp_path: Path) -> None:
+    task = {
+        "objective": "write",
+        "prompt": "<image>{question}",
+        "target": "{answer}",
+        "shots": 2,
+    }
+    bridge = {"kind": "mlp", "injection": "gated", "heads": 2, "head_width": 8}
+    roomy = {**DECODER, "options": {**DECODER["options"], "context": 64}}  # type: ignore[dict-item]
+    recipe = recipe_of(pairs, bridge=bridge, language=roomy, stage={"tasks": [task], "epochs": 2})
+    data = StageData(recipe, open_dataset(str(pairs)), Clock(), Accelerator(cpu=True))
+    model = build_model(recipe, list(data.texts()), data.known.labels)
+    assert isinstance(model, BridgedModel)
+    batch = data.supply(model, 0).batch(0, 0)
+    text, image = batch.modalities["text"], batch.modalities["image"]
+    places = (text.tensors["ids"] == model.writer.placeholder).sum(dim=1)
+    shown = (image.tensors["rows"] >= 0).sum(dim=1)
+    assert torch.equal(places, shown)
+    assert set(shown.tolist()) == {1, 2, 3}
+    red = image.tensors["pixels"].float().mean(dim=(2, 3)).argmax(dim=1) == 0
+    for row in range(len(batch)):
+        ids = text.tensors["ids"][row][text.tensors["labels"][row] >= 0].tolist()
+        answers = [token for token in ids if token != model.language.end]
+        said = [model.writer.text([token]) for token in answers]
+        seen = [int(one) for one in image.tensors["rows"][row] if one >= 0]
+        assert said == ["red" if red[one] else "blue" for one in seen]
+        assert len(set(seen)) == len(seen)
+    result = train(recipe, out=tmp_path / "run")
+    assert result.metrics["counts"]["shots"] == 0
+    found = api.evaluate(tmp_path / "run", shots=2)
+    assert found["counts"]["shots"] == 2 and 0 <= found["vqa"]["accuracy"] <= 100
+    with pytest.raises(DataError, match="50 examples need more than 50 other pictures"):
+        api.evaluate(tmp_path / "run", shots=50)

@@ -17,13 +17,19 @@ def evaluate(
     ] = None,
     split: Annotated[str, typer.Option(help="train, validation, test or all.")] = "test",
     on_bad_row: Annotated[str, typer.Option(help="fail or skip (counted).")] = "fail",
+    shots: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Of language models: so many training examples before each prompt."
+        ),
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure retrieval, classification and the geometry of the shared space, or answers."""
+    """Measure retrieval, classification and the geometry of the shared space, answers or captions."""
     from plait import api
 
     api.tune_process()
-    result = api.evaluate(run, data=data, split=split, on_bad_row=on_bad_row)
+    result = api.evaluate(run, data=data, split=split, on_bad_row=on_bad_row, shots=shots)
 
     def page() -> None:
         if "retrieval" not in result:

@@ -64,7 +64,13 @@ def retrieval_table(retrieval: Mapping[str, Mapping[str, Any]], title: str = "Re
 
 
 def answer_table(result: Mapping[str, Any], title: str) -> None:
-    """Accuracy by head; of answers by type, and what is left without pictures or questions."""
+    """Accuracy by head; of answers by type, and what is left without pictures or questions.
+
+    Of captions their measures, beside those with another sample's picture.
+    """
+    if "captions" in result:
+        caption_table(result, title)
+        return
     rows = [
         (name, _interval(result[key]))
         for key, name in (
@@ -79,6 +85,23 @@ def answer_table(result: Mapping[str, Any], title: str) -> None:
     for name, accuracy in (result.get("controls") or {}).items():
         rows.append((f"control: {name.replace('_', ' ')}", f"{accuracy:.1f}"))
     table(title, ["", "accuracy, %"], rows)
+
+
+CAPTION_MEASURES = ("cider_d", "bleu_1", "bleu_4", "rouge_l")
+
+
+def caption_table(result: Mapping[str, Any], title: str) -> None:
+    """Measures of captions, with the control."""
+    found, control = result["captions"], result["controls"]["shuffled_pictures"]
+    rows = [
+        (
+            name.replace("_", "-").upper(),
+            f"{found[name]:.2f} ({found[f'{name}_low']:.2f} to {found[f'{name}_high']:.2f})",
+            f"{control[name]:.2f}",
+        )
+        for name in CAPTION_MEASURES
+    ]
+    table(title, ["", "captions", "shuffled pictures"], rows)
 
 
 def _interval(figures: Mapping[str, Any]) -> str:

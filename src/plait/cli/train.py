@@ -52,7 +52,7 @@ def train(
     def page() -> None:
         if result.get("retrieval"):
             retrieval_table(result["retrieval"], f"Retrieval, {result['split']} split")
-        elif result.keys() & {"vqa", "classification", "match"}:
+        elif result.keys() & {"vqa", "classification", "match", "captions"}:
             answer_table(result, f"{result['split']} split")
         skipped = result.get("skipped", 0)
         if skipped:
@@ -61,7 +61,9 @@ def train(
         typer.echo(f"run: {run}")
         typer.echo(f"report: {run}/report.html")
         typer.echo("next:")
-        if result.keys() & {"vqa", "classification", "match"}:
+        if result.keys() & {"vqa", "classification", "match", "captions"}:
+            if "captions" in result:
+                typer.echo(f"  plait caption {run} PICTURE")
             if "vqa" in result:
                 typer.echo(f'  plait ask {run} PICTURE "question"')
             if "match" in result:

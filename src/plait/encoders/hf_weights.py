@@ -89,7 +89,9 @@ def _class_of(config: Any, causal: bool) -> Any:
         return (MODEL_FOR_CAUSAL_LM_MAPPING if causal else MODEL_MAPPING)[type(config)]
     except KeyError as problem:
         what = "causal language" if causal else "plain"
-        raise ModelError(f"transformers has no {what} model of type {config.model_type!r}") from problem
+        raise ModelError(
+            f"transformers has no {what} model of type {config.model_type!r}"
+        ) from problem
 
 
 def _arguments(config: Any, causal: bool) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from plait.core.errors import DataError
 from plait.core.progress import track
 from plait.data.answers import stated_answers
 from plait.data.dataset import PairDataset
+from plait.data.random import uniform
 from plait.data.sample import MediaRef, Sample
 from plait.data.wording import filled
 from plait.evaluation.caption_metrics import evaluate_captions
@@ -28,6 +29,8 @@ def evaluate_bridged(
     *,
     split: str = "all",
     how: Writing | None = None,
+    shots: int = 0,
+    support: PairDataset | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -38,6 +41,8 @@ def evaluate_bridged(
         dataset: samples with a picture and a text.
         split: ``train``, ``validation``, ``test``, or ``all`` that the data set holds.
         how: greedy when None.
+        shots: examples of ``support`` before each sample, drawn for it alone.
+        support: where examples come from, such as the training split.
         bootstrap: replicates of the 95% intervals, over pictures.
         seed: of the intervals and of the control.
 
@@ -55,32 +60,78 @@ def evaluate_bridged(
         judged = [s for s in samples if name != "answer" or stated_answers(s)]
         if not judged:
             raise DataError(f"no sample of the split {split!r} has a picture and what to {name}")
-        prompts = [
-            filled(task["prompt"], {**s.labels, "text": s.texts[0]}, s.where) for s in judged
-        ]
-        pictures = [s.image for s in judged if s.image is not None]
-        shuffled = _shuffled(pictures, seed)
+        prompts = [said_of(one, task["prompt"]) for one in judged]
+        own = [s.image for s in judged if s.image is not None]
+        before = _examples(model, task, judged, shots, support, seed)
         figures = []
-        for title, shown in (("Writing", pictures), ("Control: shuffled pictures", shuffled)):
-            written = _written(model, shown, prompts, how, title)
+        for title, pictures in (
+            ("Writing", own),
+            ("Control: shuffled pictures", _shuffled(own, seed)),
+        ):
+            written = _written(
+                model,
+                [[*shown, one] for (_, shown), one in zip(before, pictures, strict=True)],
+                [text + asked for (text, _), asked in zip(before, prompts, strict=True)],
+                how,
+                title,
+            )
             figures.append(_figures(name, written, judged, bootstrap, seed))
         kind = "vqa" if name == "answer" else "captions"
         found[kind] = figures[0]
         found.setdefault("controls", {})["shuffled_pictures"] = (
             figures[1]["accuracy"] if name == "answer" else figures[1]
         )
-        found["counts"] = {"samples": len(judged), "pictures": len(set(pictures))}
+        found["counts"] = {"samples": len(judged), "pictures": len(set(own)), "shots": shots}
+    return found
+
+
+def said_of(sample: Sample, template: str) -> str:
+    """A template with a sample's labels and text."""
+    return filled(template, {**sample.labels, "text": sample.texts[0]}, sample.where)
+
+
+def _examples(
+    model: BridgedModel,
+    task: Mapping[str, str],
+    samples: Sequence[Sample],
+    shots: int,
+    support: PairDataset | None,
+    seed: int,
+) -> list[tuple[str, list[MediaRef]]]:
+    """For each sample the texts and the pictures of the examples before it.
+
+    Raises:
+        DataError: fewer pictures to draw from than examples are asked for.
+    """
+    if not shots:
+        return [("", [])] * len(samples)
+    known = [s for s in support or () if s.image is not None and s.texts]
+    if len({s.image for s in known}) <= shots:
+        raise DataError(f"{shots} examples need more than {shots} other pictures to draw from")
+    end = model.language.preprocess.tokenizer.id_to_token(model.language.end)
+    found = []
+    for sample in samples:
+        order = uniform(8 * shots + 8, seed, "support", sample.id)
+        chosen: dict[MediaRef, Sample] = {}
+        for one in (known[int(place * len(known))] for place in order):
+            if one.image is not None and one.image != sample.image and len(chosen) < shots:
+                chosen.setdefault(one.image, one)
+        texts = [
+            said_of(one, task["prompt"]) + said_of(one, task["target"]) + end
+            for one in chosen.values()
+        ]
+        found.append(("".join(texts), list(chosen)))
     return found
 
 
 def _written(
     model: BridgedModel,
-    pictures: Sequence[MediaRef],
+    pictures: Sequence[Sequence[MediaRef]],
     prompts: Sequence[str],
     how: Writing,
     title: str,
 ) -> list[str]:
-    batches = write(model, [[one] for one in pictures], prompts, how)
+    batches = write(model, pictures, prompts, how)
     total = -(-len(prompts) // AT_ONCE)
     return [text for batch in track(batches, title, total=total) for text in batch]
 

@@ -34,7 +34,8 @@ from plait.training.rows import InOrder
 from plait.training.run import opened, read_result, train
 from plait.training.run_folder import RunFolder, flat
 from plait.training.schema import Recipe
-from plait.training.writing import ExampleSource, Wording
+from plait.training.wording import Wording
+from plait.training.writing import ExampleSource
 
 CALLS = 30  # single answers that latency is the median of
 MEASURED = {"answer", "classify", "match", "wra"}  # objectives of fusion that a test split judges

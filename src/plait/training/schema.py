@@ -292,6 +292,8 @@ class Task(Section):
         prompt: of ``write``: what is given, made of the sample's labels and ``{text}``; ``<image>``
             stands for its picture, and without it the task is of texts alone.
         target: of ``write``: what is learned.
+        shots: of ``write``: up to so many other samples with their pictures stand before each, drawn
+            anew every epoch (few-shot episodes); needs ``reads: tokens``.
         weight: its share in the sum of losses.
         soften: InfoNCE with softened targets; null for hard ones.
     """
@@ -310,6 +312,7 @@ class Task(Section):
     text: str | None = None
     prompt: str = "<image>"
     target: str = "{text}"
+    shots: Annotated[int, Field(ge=0, le=32)] = 0
     weight: Positive = 1.0
 
 

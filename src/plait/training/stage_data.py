@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from plait.core.errors import DataError
-from plait.core.modality import TEXT
+from plait.core.modality import IMAGE, TEXT
 from plait.data.dataset import PairDataset
 from plait.data.preprocess import TextPreprocess
 from plait.models.alignment import AlignmentModel
@@ -20,6 +20,7 @@ from plait.models.kinds import Model
 from plait.training import build
 from plait.training.clock import Clock
 from plait.training.combinations import watched_metric
+from plait.training.episodes import EpisodePictures, EpisodeTexts, Shots
 from plait.training.features import augmentation, feature_change, frozen_features
 from plait.training.fusion_tasks import FusionTask
 from plait.training.fusion_validation import FusionValidator
@@ -34,17 +35,12 @@ from plait.training.material import (
 from plait.training.rows import InOrder, RowPlan
 from plait.training.sampling import TaskSampler
 from plait.training.schema import Recipe, Stage
-from plait.training.supply import FeatureSource, Source, Supply, TokenSource
+from plait.training.supply import FeatureSource, PixelSource, Source, Supply, TokenSource
 from plait.training.targets import Targets, known_of
 from plait.training.unknown_answers import Unknown
 from plait.training.validation import Validator
-from plait.training.writing import (
-    ExampleSource,
-    Wording,
-    WritingValidator,
-    longest_target,
-    said,
-)
+from plait.training.wording import Wording, longest_target, said
+from plait.training.writing import ExampleSource, WritingValidator
 
 TOKENS_AT_ONCE = 64  # rows that an evaluation encodes at a time
 QUESTIONS_AT_ONCE = 256  # rows that a fusion model answers at a time
@@ -227,8 +223,29 @@ class StageData:
                 share=not isinstance(model, AlignmentModel),
             )
         if isinstance(model, BridgedModel):
-            sources[TEXT] = ExampleSource(material, _wording_of(stage), model.writer)
+            self._add_examples(sources, model, material, stage, training=training)
         return sources
+
+    def _add_examples(
+        self,
+        sources: dict[str, Source],
+        model: BridgedModel,
+        material: Material,
+        stage: Stage,
+        *,
+        training: bool,
+    ) -> None:
+        """Texts of a language model; with examples before them where a training task has some."""
+        wording, most = _wording_of(stage), stage.tasks[0].shots if training else 0
+        sources[TEXT] = ExampleSource(material, wording, model.writer)
+        picture = sources.get(IMAGE)
+        if most and isinstance(picture, PixelSource):
+            numbers = material.picture_numbers
+            shots = Shots(numbers, most, self.recipe.seed)
+            sources[IMAGE] = EpisodePictures(picture.load, numbers, shots, picture.augment)
+            sources[TEXT] = EpisodeTexts(
+                material.samples, material.texts, wording, model.writer, shots
+            )
 
     def _own_texts(
         self, model: Model, material: Material, stage: Stage, *, training: bool

@@ -5,94 +5,28 @@ Shape legend: B rows, N positions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from plait.core.batch import Batch, ModalityInput
-from plait.core.errors import DataError
 from plait.core.modality import IMAGE
 from plait.data.answers import stated_answers
 from plait.data.sample import Sample
-from plait.data.wording import filled
 from plait.evaluation.vqa import vqa_accuracy
 from plait.models.bridged.generate import Writing, generate
 from plait.models.bridged.model import LABELS, BridgedModel
-from plait.models.bridged.sequences import PLACEHOLDER, Writer
+from plait.models.bridged.sequences import Writer
 from plait.training.material import Material
 from plait.training.precision import autocast
 from plait.training.rows import Rows
 from plait.training.supply import Supply
 from plait.training.tasks import TaskLoss
+from plait.training.wording import Wording
 
 WRITE = "write"
 ANSWERS_WATCHED = 512  # validation rows that are answered at each evaluation
-
-
-@dataclass(frozen=True)
-class Wording:
-    """The templates of a writing task (`plait.data.wording`; ``{text}`` is the sample's text).
-
-    Attributes:
-        prompt: what is given; ``<image>`` stands for the sample's picture.
-        target: what is learned.
-    """
-
-    prompt: str
-    target: str
-
-    @property
-    def pictures(self) -> int:
-        """How many pictures a prompt shows.
-
-        Raises:
-            DataError: more than a sample has.
-        """
-        places = self.prompt.count(PLACEHOLDER)
-        if places > 1:
-            raise DataError(
-                f"the prompt {self.prompt!r} has {places} {PLACEHOLDER} and a sample has one picture"
-            )
-        return places
-
-    def of(self, sample: Sample, text: str) -> tuple[str, str]:
-        """(prompt, target) of a sample.
-
-        Raises:
-            DataError: a label that is not there, or an empty target.
-        """
-        labels: Mapping[str, object] = {**sample.labels, "text": text}
-        prompt = filled(self.prompt, labels, sample.where)
-        target = filled(self.target, labels, sample.where)
-        if not target.strip():
-            raise DataError(f"the target {self.target!r} is empty here", path=sample.where)
-        return prompt, target
-
-
-def said(material: Material, wording: Wording) -> list[str]:
-    """All prompts and targets of a split, for tokenizers."""
-    found = []
-    for sample, text in _pairs(material):
-        prompt, target = wording.of(sample, text)
-        found.append(f"{prompt.replace(PLACEHOLDER, ' ')} {target}")
-    return found
-
-
-def longest_target(material: Material, wording: Wording, writer: Writer) -> int:
-    """Tokens of the longest target, with its end."""
-    targets = {wording.of(sample, text)[1] for sample, text in _pairs(material)}
-    return 1 + max(len(writer.ids(target)) for target in targets)
-
-
-def _pairs(material: Material) -> list[tuple[Sample, str]]:
-    texts = iter(material.texts)
-    return [
-        (sample, next(texts))
-        for sample, count in zip(material.samples, material.counts.tolist(), strict=True)
-        for _ in range(count)
-    ]
 
 
 class ExampleSource:

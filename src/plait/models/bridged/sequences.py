@@ -80,13 +80,21 @@ class Writer:
                 path=where,
             )
         found = [*([] if self.start is None else [self.start]), *self.ids(text)]
-        if self.limit is not None and len(found) >= self.limit:
+        self.check_length(len(found) + 1, text, where)
+        return found
+
+    def check_length(self, length: int, text: str, where: str | None = None) -> None:
+        """Sees that so many positions fit the language model.
+
+        Raises:
+            DataError: they don't.
+        """
+        if self.limit is not None and length > self.limit:
             raise DataError(
-                f"the prompt {short(text)!r} takes {len(found)} positions ({places} pictures of "
-                f"{self.picture_tokens}) of {self.limit} that the language model has: shorten it",
+                f"the prompt {short(text)!r} takes {length} positions with {self.picture_tokens} for "
+                f"each picture, and the language model has {self.limit}: shorten it",
                 path=where,
             )
-        return found
 
     def example(
         self, prompt: str, target: str, *, pictures: int, where: str | None = None
