@@ -213,7 +213,7 @@ if __name__ == "__main__":
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--temperature", type=float, default=1 / 16)
-    parser.add_argument("--kl", type=float, default=2e-5, help="weight of the divergence")
+    parser.add_argument("--kl", type=float, default=0.0, help="weight of the divergence")
     parser.add_argument("--balance", type=float, default=0.03, help="weight of the imbalance")
     parser.add_argument("--codes", type=int, default=512)
     parser.add_argument("--width", type=int, default=64)
