@@ -21,6 +21,8 @@ from plait.models.bridged.model import BridgedModel
 from plait.models.storage import load_model
 from plait.training.build import build_model
 from plait.training.clock import Clock
+from plait.training.material import material_of
+from plait.training.preflight import preflight, readable
 from plait.training.recipe import check
 from plait.training.run import train
 from plait.training.stage_data import StageData
@@ -255,3 +257,36 @@ def test_examples_stand_before_a_row_with_their_pictures(pairs: Path, tmp_path: 
     assert found["counts"]["shots"] == 2 and 0 <= found["vqa"]["accuracy"] <= 100
     with pytest.raises(DataError, match="50 examples need more than 50 other pictures"):
         api.evaluate(tmp_path / "run", shots=50)
+
+
+def test_what_is_told_before_the_first_update(pairs: Path, tmp_path: Path) -> None:
+    model = build_model(recipe_of(pairs), ["a red picture"])
+    assert isinstance(model, BridgedModel)
+    ids, labels = model.writer.example("<image> a", "red picture", pictures=1)
+    assert readable(model.writer, ids, labels) == "[CLS] <image> x 4 a [[ red picture [SEP] ]]"
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    for parameter in model.bridge.parameters():
+        parameter.requires_grad_(True)
+    recipe = recipe_of(pairs)
+    material = material_of(open_dataset(str(pairs)).split("train"))
+    found = preflight(model, recipe.stages[0], material)
+    assert found.positions == (9, 9, 9) and found.picture_positions == 4 and found.cut == 0
+    weights, training, activations = found.memory
+    assert weights == 4 * sum(p.numel() for p in model.parameters())
+    assert training == 12 * sum(p.numel() for p in model.bridge.parameters())
+    assert activations == 68 * 14 * 9 * 2 * 16
+    short = {**DECODER, "options": {**DECODER["options"], "context": 8}}  # type: ignore[dict-item]
+    cut = preflight(
+        build_model(recipe_of(pairs, language=short), ["a red picture"]),  # type: ignore[arg-type]
+        recipe.stages[0],
+        material,
+    )
+    assert cut.cut == 28
+    assert "28 of 28 examples are longer than the language model's context" in cut.lines()[-1]
+    chat = tmp_path / "chat"
+    chat.mkdir()
+    template = {"chat_template": "<|im_start|>user {{ m }}<|im_end|>"}
+    (chat / "tokenizer_config.json").write_text(json.dumps(template))
+    (warning,) = preflight(model, recipe.stages[0], material, f"hf/{chat}").warnings
+    assert "<|im_start|>, <|im_end|>" in warning and "'<image>'" in warning

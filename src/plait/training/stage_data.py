@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -32,6 +33,7 @@ from plait.training.material import (
     sources_of,
     thinned,
 )
+from plait.training.preflight import preflight
 from plait.training.rows import InOrder, RowPlan
 from plait.training.sampling import TaskSampler
 from plait.training.schema import Recipe, Stage
@@ -130,6 +132,8 @@ class StageData:
         if stage.share < 1:
             material = thinned(material, stage.share, self.recipe.seed)
         material = _in_words_of(stage, material)
+        if isinstance(model, BridgedModel):
+            self._look(model, stage, material)
         sources = self._sources(model, material, stage, training=True)
         plan = RowPlan(
             material.counts,
@@ -198,6 +202,16 @@ class StageData:
             dtype=dtype,
             chunk=FEATURES_AT_ONCE if cached else TOKENS_AT_ONCE,
         )
+
+    def _look(self, model: BridgedModel, stage: Stage, material: Material) -> None:
+        """Tells on stderr what a stage of a language model is like, and keeps it for the report."""
+        language = self.recipe.model.language
+        found = preflight(model, stage, material, None if language is None else language.source)
+        for line in found.lines():
+            if line not in self.notes:
+                self.notes.append(line)
+                if self.accelerator.is_main_process:
+                    print(line, file=sys.stderr)
 
     def _sources(
         self, model: Model, material: Material, stage: Stage, *, training: bool

@@ -55,7 +55,7 @@ class Wording:
 def said(material: Material, wording: Wording) -> list[str]:
     """All prompts and targets of a split, for tokenizers."""
     found = []
-    for sample, text in _pairs(material):
+    for sample, text in pairs_of(material):
         prompt, target = wording.of(sample, text)
         found.append(f"{prompt.replace(PLACEHOLDER, ' ')} {target}")
     return found
@@ -63,11 +63,12 @@ def said(material: Material, wording: Wording) -> list[str]:
 
 def longest_target(material: Material, wording: Wording, writer: Writer) -> int:
     """Tokens of the longest target, with its end."""
-    targets = {wording.of(sample, text)[1] for sample, text in _pairs(material)}
+    targets = {wording.of(sample, text)[1] for sample, text in pairs_of(material)}
     return 1 + max(len(writer.ids(target)) for target in targets)
 
 
-def _pairs(material: Material) -> list[tuple[Sample, str]]:
+def pairs_of(material: Material) -> list[tuple[Sample, str]]:
+    """Every text of a split with its sample."""
     texts = iter(material.texts)
     return [
         (sample, next(texts))
