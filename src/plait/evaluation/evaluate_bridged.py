@@ -108,7 +108,7 @@ def _examples(
     known = [s for s in support or () if s.image is not None and s.texts]
     if len({s.image for s in known}) <= shots:
         raise DataError(f"{shots} examples need more than {shots} other pictures to draw from")
-    end = model.language.preprocess.tokenizer.id_to_token(model.language.end)
+    end = model.language.preprocess.tokenizer.id_to_token(model.language.end) or ""
     found = []
     for sample in samples:
         order = uniform(8 * shots + 8, seed, "support", sample.id)

@@ -142,7 +142,8 @@ def _check_builds(recipe: Recipe) -> None:
         ModelError: it cannot.
     """
     objectives = {task.objective for stage in recipe.stages for task in stage.tasks}
-    labels = {name: ("one", "other") for name in ("answer", "classify") if name in objectives}
+    heads = {"answer", "classify"} & set(objectives)
+    labels: dict[str, Sequence[str]] = {name: ("one", "other") for name in sorted(heads)}
     build_model(recipe, ["one text", "another"], labels)
 
 
