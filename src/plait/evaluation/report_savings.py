@@ -63,14 +63,14 @@ def _how(entry: Mapping[str, Any]) -> str:
         return ""
     return (
         f" An update of {entry['rows']:,} rows of the last stage was measured on copies after the run;"
-        " times are medians of a few."
+        " times are the median of a few, with the fastest and the slowest."
     )
 
 
 def _rows(entry: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     together, apart = entry["together"], entry["apart"]
     for key, name, unit, scale in (
-        ("parameters", "parameters", "", 1),
+        ("parameters", "parameters", "", 1.0),
         ("optimiser_bytes", "optimiser's memory", " MB", 1e-6),
         ("update_seconds", "one update", " ms", 1e3),
     ):
@@ -78,7 +78,17 @@ def _rows(entry: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
             one, other = together[key] * scale, apart[key] * scale
             saved = f"{100 * (1 - one / other):.1f}%" if other else "-"
             digits = 0 if scale == 1 else 2
-            yield name, f"{one:,.{digits}f}{unit}", f"{other:,.{digits}f}{unit}", saved
+            cells = [
+                f"{side[key] * scale:,.{digits}f}{_spread(side, key, scale)}{unit}"
+                for side in (together, apart)
+            ]
+            yield name, cells[0], cells[1], saved
+
+
+def _spread(side: Mapping[str, Any], key: str, scale: float) -> str:
+    if f"{key}_low" not in side:
+        return ""
+    return f" ({side[f'{key}_low'] * scale:,.2f} to {side[f'{key}_high'] * scale:,.2f})"
 
 
 def _counted(number: int, what: str) -> str:

@@ -24,8 +24,8 @@ from plait.training.schema import Recipe
 from plait.training.update import Updater
 from plait.training.updating import updater_of
 
-ROUNDS = 5  # of updates that are measured, after one that warms up
-SECONDS = 1.0  # after which no further round is begun
+FEWEST, MOST = 3, 7  # rounds of updates that are measured, after one that warms up
+SECONDS = 1.0  # after which no further round than the fewest is begun
 LIGHT = 30_000_000  # parameters of networks that are measured in turn; heavier ones one at a time
 
 HEAD_OF: Mapping[str, str] = {"wra": "match"}
@@ -40,11 +40,14 @@ class Cost:
         parameters: numbers that are stored.
         optimiser_bytes: the optimiser's state; None where nothing was measured.
         update_seconds: median time of one update of each network, added up; None likewise.
+        update_seconds_low, update_seconds_high: likewise the fastest and the slowest.
     """
 
     parameters: int
     optimiser_bytes: int | None = None
     update_seconds: float | None = None
+    update_seconds_low: float | None = None
+    update_seconds_high: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """For ``report.json``: what was measured."""
@@ -121,9 +124,9 @@ def _single_tasks(recipe: Recipe) -> list[Recipe]:
 
 
 def _summed(parameters: int, costs: Sequence[Cost]) -> Cost:
-    sizes = [cost.optimiser_bytes for cost in costs if cost.optimiser_bytes is not None]
-    times = [cost.update_seconds for cost in costs if cost.update_seconds is not None]
-    return Cost(parameters, sum(sizes) if sizes else None, sum(times) if times else None)
+    known = [cost.to_json() for cost in costs]
+    names = [name for name in known[0] if name != "parameters"]
+    return Cost(parameters, **{name: sum(cost[name] for cost in known) for name in names})
 
 
 def _costs(
@@ -139,18 +142,21 @@ def _costs(
         return [Cost(count) for count in counts]
     groups = [networks] if sum(counts) <= LIGHT else [[network] for network in networks]
     measured = [found for group in groups for found in _measured(group, shown, accelerator)]
-    return [Cost(count, *found) for count, found in zip(counts, measured, strict=True)]
+    return [
+        Cost(count, size, statistics.median(times), min(times), max(times))
+        for count, (size, times) in zip(counts, measured, strict=True)
+    ]
 
 
 def _measured(
     networks: Sequence[tuple[Model, Recipe]], shown: Batch, accelerator: Any
-) -> list[tuple[int, float]]:
-    """(bytes of the optimiser's state, median seconds of an update) of copies that train."""
+) -> list[tuple[int, list[float]]]:
+    """(bytes of the optimiser's state, seconds of each measured update) of copies that train."""
     shown = shown.to(accelerator.device)
     updaters = [_updater(*network, accelerator) for network in networks]
     times: list[list[float]] = [[] for _ in updaters]
     begun = 0.0
-    for number in range(ROUNDS + 1):
+    for number in range(MOST + 1):
         for updater, own in zip(updaters, times, strict=True):
             seed_update(0, 0, number)
             start = time.perf_counter()
@@ -158,12 +164,9 @@ def _measured(
             own.append(time.perf_counter() - start)
         if number == 0:
             begun = time.perf_counter()
-        elif time.perf_counter() - begun > SECONDS:
+        elif number >= FEWEST and time.perf_counter() - begun > SECONDS:
             break
-    return [
-        (_state_bytes(updater), statistics.median(own[1:]))
-        for updater, own in zip(updaters, times, strict=True)
-    ]
+    return [(_state_bytes(one), own[1:]) for one, own in zip(updaters, times, strict=True)]
 
 
 def _updater(model: Model, recipe: Recipe, accelerator: Any) -> Updater:
