@@ -153,8 +153,10 @@ def evaluate(
     """
     from plait.evaluation import evaluate_alignment
     from plait.evaluation.evaluate_bridged import evaluate_bridged
+    from plait.evaluation.evaluate_drawing import evaluate_drawing
     from plait.evaluation.evaluate_fusion import evaluate_fusion
     from plait.models.bridged.model import BridgedModel
+    from plait.models.drawing.drawing import DrawingModel
     from plait.models.fusion_model import FusionModel
     from plait.training.checked import usable
 
@@ -171,6 +173,8 @@ def evaluate(
         raise UserError("examples before a prompt (--shots) are for language models that see")
     elif isinstance(model, FusionModel):
         metrics = evaluate_fusion(model, usable(dataset) if on_bad_row == "skip" else dataset)
+    elif isinstance(model, DrawingModel):
+        metrics = evaluate_drawing(model, usable(dataset) if on_bad_row == "skip" else dataset)
     else:
         metrics = evaluate_alignment(model, dataset, on_bad_row=_checked(on_bad_row))
     return {"run": str(run), "split": split, **metrics}

@@ -5,9 +5,10 @@ from __future__ import annotations
 from plait.core.errors import ModelError
 from plait.models.alignment import AlignmentModel
 from plait.models.bridged.model import BridgedModel
+from plait.models.drawing.drawing import DrawingModel
 from plait.models.fusion_model import FusionModel
 
-Model = AlignmentModel | FusionModel | BridgedModel
+Model = AlignmentModel | FusionModel | BridgedModel | DrawingModel
 
 
 def aligned(model: Model, duty: str) -> AlignmentModel:
@@ -51,7 +52,23 @@ def bridged(model: Model, duty: str) -> BridgedModel:
     )
 
 
+def drawing(model: Model, duty: str) -> DrawingModel:
+    """The model, if it is one that draws.
+
+    Raises:
+        ModelError: it is not; ``duty`` names what it was asked for.
+    """
+    if isinstance(model, DrawingModel):
+        return model
+    raise ModelError(
+        f"{duty} needs a model that draws, this run holds {_kind(model)}: train one with "
+        "`plait train draw`"
+    )
+
+
 def _kind(model: Model) -> str:
     if isinstance(model, AlignmentModel):
         return "an alignment model"
+    if isinstance(model, DrawingModel):
+        return "a model that draws"
     return "a fusion model" if isinstance(model, FusionModel) else "a language model that sees"

@@ -26,6 +26,7 @@ from plait.encoders.sharing import share_blocks
 from plait.language.registry import language_from_spec
 from plait.models.alignment import AlignmentModel, Tower
 from plait.models.bridged.model import BridgedModel
+from plait.models.drawing.drawing import DrawingModel
 from plait.models.fusion_model import FusionModel
 from plait.models.heads import head_from_spec
 from plait.models.hubs import HubCorrection
@@ -41,7 +42,8 @@ CONFIG_FILE, WEIGHTS_FILE = "model.json", "model.safetensors"
 
 
 def model_spec(model: Model) -> dict[str, Any]:
-    """The architecture as JSON."""
+    """The architecture as JSON; that of a drawing model is `save_drawing`'s."""
+    assert not isinstance(model, DrawingModel)
     if isinstance(model, FusionModel):
         return {**_head(model, 1), **_fusion_spec(model)}
     if isinstance(model, BridgedModel):
@@ -87,6 +89,11 @@ def save_model(model: Model, folder: str | Path) -> None:
     """
     from safetensors.torch import save_file
 
+    if isinstance(model, DrawingModel):
+        from plait.models.drawing.storage import save_drawing  # it reads and fills as this module
+
+        save_drawing(model, folder)
+        return
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name in model.modalities:
@@ -121,6 +128,10 @@ def load_model(folder: str | Path) -> Model:
     """
     folder = Path(folder)
     spec = _read_spec(folder)
+    if spec["kind"] == "drawing":
+        from plait.models.drawing.storage import load_drawing
+
+        return load_drawing(folder)
     encoders = {
         name: encoder_from_spec(part["encoder"], folder / name)
         for name, part in spec["towers"].items()
@@ -177,17 +188,19 @@ def _read_spec(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{path} is damaged: {problem}") from problem
     if not isinstance(spec, dict) or spec.get("format") != "plait-model":
         raise ModelError(f"{path} doesn't describe a plait model")
-    keys = {"fusion": ("joint", "heads"), "bridge": ("bridged",)}.get(
-        spec.get("kind", ""), ("max_scale", "bias")
-    )
-    lacking = [key for key in ("version", "kind", "towers", *keys) if key not in spec]
+    keys = {
+        "fusion": ("towers", "joint", "heads"),
+        "bridge": ("towers", "bridged"),
+        "drawing": ("dvae", "transformer"),
+    }.get(spec.get("kind", ""), ("towers", "max_scale", "bias"))
+    lacking = [key for key in ("version", "kind", *keys) if key not in spec]
     if lacking:
         raise ModelError(f"{path} lacks {lacking[0]!r}")
     if spec["version"] > VERSION:
         raise ModelError(
             f"{path} has version {spec['version']}, this plait reads up to {VERSION}: update plait"
         )
-    if spec["kind"] not in ("alignment", "fusion", "bridge"):
+    if spec["kind"] not in ("alignment", "fusion", "bridge", "drawing"):
         raise ModelError(f"{path} holds a model of an unknown kind, {spec['kind']!r}")
     return spec
 

@@ -19,6 +19,7 @@ from plait.encoders.sharing import share_blocks
 from plait.fusion.base import Fusion
 from plait.models.alignment import AlignmentModel, Tower
 from plait.models.bridged.model import BridgedModel
+from plait.models.drawing.drawing import DrawingModel
 from plait.models.fusion_model import FusionModel
 from plait.models.heads import AnyHead, Head, TokenHead
 from plait.models.joints import build_joint
@@ -29,16 +30,20 @@ from plait.models.systems.base import System
 from plait.training import schema
 from plait.training.balance import Balance
 from plait.training.build_bridged import build_bridged
+from plait.training.build_drawing import build_drawing
 from plait.training.combinations import (
     BRIDGE,
+    DVAE,
     FUSION,
     GATES,
     HEADS,
     LANGUAGE,
     PARTS,
     TEMPERATURE,
+    TRANSFORMER,
     part_names,
 )
+from plait.training.drawing import DrawTask, DvaeTask
 from plait.training.fusion_tasks import FusionTask, Objective, special_ids
 from plait.training.init_from import tokenizer_of
 from plait.training.optimise import part_of
@@ -66,6 +71,8 @@ def build_model(
     """
     torch.manual_seed(recipe.seed)
     model = recipe.model
+    if model.kind == "drawing":
+        return build_drawing(recipe, texts)
     run = None if model.init_from is None else model.init_from.run
     encoders = {name: _build_encoder(name, part, texts, run) for name, part in model.towers.items()}
     share_blocks(encoders, model.shared_layers)
@@ -189,6 +196,11 @@ def build_task(model: Model, stage: schema.Stage, group: Any = None) -> Task:
         return FusionTask(model, objectives, balance, group)
     if isinstance(model, BridgedModel):
         return WriteTask(model)
+    if isinstance(model, DrawingModel):
+        (one,) = stage.tasks
+        if one.objective == "draw":
+            return DrawTask(model, one.drop_text, one.image_weight)
+        return DvaeTask(model, one.temperature, one.kl_weight, one.balance_weight)
     return contrastive_task(model, stage, group)
 
 
@@ -232,6 +244,8 @@ def prepare_stage(model: Model, recipe: schema.Recipe, number: int) -> None:
         return
     if isinstance(model, BridgedModel):
         return
+    if isinstance(model, DrawingModel):
+        return
     learn = recipe.model.temperature.learn and stage.part(TEMPERATURE).mode == "full"
     model.log_scale.requires_grad_(learn)
     if model.bias is not None:
@@ -251,6 +265,8 @@ def parts_of(model: Model) -> dict[str, nn.Module]:
         if model.gates is not None:
             parts[GATES] = model.gates
         return {**parts, LANGUAGE: model.language}
+    if isinstance(model, DrawingModel):
+        return {DVAE: model.dvae, TRANSFORMER: model.transformer}
     return {
         f"{name}.{kind}": getattr(model.tower(name), kind)
         for name in model.modalities

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from plait.core.errors import did_you_mean
 from plait.core.modality import IMAGE, MODALITIES, TEXT
 from plait.training import sharing
+from plait.training.drawing_faults import drawing_faults, drawing_stage_faults
 from plait.training.schema import CONTRASTIVE, Recipe, Stage, Task
 
 Place = tuple[str | int, ...]
@@ -14,6 +15,7 @@ Fault = tuple[Place, str]
 
 TEMPERATURE, FUSION, HEADS = "temperature", "fusion", "heads"
 BRIDGE, GATES, LANGUAGE = "bridge", "gates", "language"
+DVAE, TRANSFORMER = "dvae", "transformer"
 METRICS = {
     "alignment": (
         "mean_recall",
@@ -22,14 +24,24 @@ METRICS = {
     ),
     "fusion": ("vqa.accuracy", "classification.accuracy", "match.accuracy", "loss"),
     "bridge": ("vqa.accuracy", "loss"),
+    "drawing": ("loss",),
 }
 """What a model of each kind can be chosen by; the first is the default."""
-OWNERS = {"unknown_answers": ("answer",), "negatives": ("match", "wra")}
+OWNERS = {
+    "unknown_answers": ("answer",),
+    "negatives": ("match", "wra"),
+    "temperature": ("dvae",),
+    "kl_weight": ("dvae",),
+    "balance_weight": ("dvae",),
+    "drop_text": ("draw",),
+    "image_weight": ("draw",),
+}
 """The objectives that a key of a task belongs to."""
 OBJECTIVES = {
     "alignment": CONTRASTIVE,
     "fusion": ("answer", "classify", "match", "wra", "mlm", "mrfr"),
     "bridge": ("write",),
+    "drawing": ("dvae", "draw"),
 }
 
 
@@ -41,6 +53,8 @@ def part_names(recipe: Recipe) -> list[str]:
     if recipe.model.kind == "bridge":
         gated = recipe.model.bridge is not None and recipe.model.bridge.injection == "gated"
         return [f"{IMAGE}.encoder", BRIDGE, *([GATES] if gated else []), LANGUAGE]
+    if recipe.model.kind == "drawing":
+        return [DVAE, TRANSFORMER]
     return [*(f"{tower}.{part}" for tower in towers for part in PARTS), TEMPERATURE]
 
 
@@ -92,6 +106,8 @@ def _model_faults(recipe: Recipe) -> Iterator[Fault]:
         )
     if model.kind == "bridge":
         yield from _bridge_faults(recipe)
+    elif model.kind == "drawing":
+        yield from drawing_faults(recipe)
     elif len(model.towers) < 2:
         yield (
             ("model", "towers"),
@@ -232,6 +248,9 @@ def _stage_faults(recipe: Recipe, stage: Stage) -> Iterator[Fault]:
         yield from _several_task_faults(stage)
     yield from _part_faults(recipe, stage)
     yield from sharing.stage_faults(recipe, stage)
+    if recipe.model.kind == "drawing":
+        yield from drawing_stage_faults(stage)
+        return
     yield from _feature_faults(recipe, stage)
 
 

@@ -111,7 +111,7 @@ def start_from(model: Model, run: str | Path, leave: Sequence[str] = ()) -> Acco
 def _written_out(state: Mapping[str, Tensor], spec: Mapping[str, Any]) -> dict[str, Tensor]:
     """The weights of a saved model with those that its towers share under each tower's name."""
     found = dict(state)
-    towers = [f"towers.{name}.encoder." for name in spec["towers"]]
+    towers = [f"towers.{name}.encoder." for name in spec.get("towers", ())]
     for number in range(spec.get("shared_layers", 0)):
         block = f"{towers[0]}blocks.{number}."
         for name, value in state.items():

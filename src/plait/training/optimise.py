@@ -15,13 +15,13 @@ def part_of(name: str) -> str:
     """The part that a parameter belongs to: ``towers.image.encoder.conv.weight`` to ``image.encoder``.
 
     A fusion model's further parts are ``fusion``, ``heads`` and ``balance``, those of a language model
-    that sees ``bridge``, ``gates`` and ``language``. Whatever is in none of them (logit scale, bias)
-    is part of ``temperature``.
+    that sees ``bridge``, ``gates`` and ``language``, of a drawing model ``dvae`` and ``transformer``.
+    Whatever is in none of them (logit scale, bias) is part of ``temperature``.
     """
     steps = name.split(".")
     if steps[0] == "towers" and len(steps) > 3:
         return f"{steps[1]}.{steps[2]}"
-    own = ("heads", "balance", "bridge", "gates", "language")
+    own = ("heads", "balance", "bridge", "gates", "language", "dvae", "transformer")
     return "fusion" if steps[0] == "joint" else steps[0] if steps[0] in own else "temperature"
 
 

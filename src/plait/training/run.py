@@ -19,6 +19,7 @@ from plait.data.dataset import PairDataset
 from plait.evaluation.report import write_report
 from plait.models.alignment import AlignmentModel
 from plait.models.bridged.model import BridgedModel
+from plait.models.drawing.drawing import DrawingModel
 from plait.models.kinds import Model
 from plait.models.storage import save_model
 from plait.training.checked import only_languages, require_usable, usable
@@ -209,6 +210,10 @@ def _conclude(runner: StageRunner, dataset: PairDataset, evaluate: Evaluate | No
             from plait.evaluation.evaluate_bridged import evaluate_bridged
 
             metrics.update(evaluate_bridged(runner.model, part))
+        elif isinstance(runner.model, DrawingModel):
+            from plait.evaluation.evaluate_drawing import evaluate_drawing
+
+            metrics.update(evaluate_drawing(runner.model, part))
         else:
             from plait.evaluation.evaluate_fusion import evaluate_fusion
 

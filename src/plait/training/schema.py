@@ -218,18 +218,84 @@ class Bridge(Section):
         return {"kind": value} if isinstance(value, str) else value
 
 
+class Dvae(Section):
+    """The discrete VAE of a drawing model.
+
+    Attributes:
+        image_size: pixels of a side.
+        codes: the size of the codebook.
+        layers: how often the grid of codes is halved: its side is ``image_size / 2 ** layers``.
+        width: channels.
+        blocks: residual blocks.
+        code_width: features of a code.
+        net: design of both halves, see `plait.models.drawing.nets`.
+        likelihood: what a reconstruction is judged by, see `plait.models.drawing.likelihoods`.
+    """
+
+    image_size: Count = 64
+    codes: Annotated[int, Field(ge=2)] = 512
+    layers: Count = 3
+    width: Count = 64
+    blocks: Annotated[int, Field(ge=0)] = 2
+    code_width: Count = 128
+    net: Literal["strided", "paper"] = "strided"
+    likelihood: Literal["mse", "smooth_l1", "logit_laplace"] = "mse"
+
+
+class Drawer(Section):
+    """The transformer of a drawing model.
+
+    Attributes:
+        text_length: tokens of a text; longer ones are cut.
+        width, layers, heads: of the transformer.
+        kinds: attention of its layers, repeated as needed, see `plait.models.drawing.attention`.
+        kernel: side of the square of ``conv`` and ``corner`` attention.
+        dropout: of embeddings and of what layers add.
+    """
+
+    text_length: Count = 16
+    width: Count = 256
+    layers: Count = 6
+    heads: Count = 4
+    kinds: Annotated[list[str], Field(min_length=1)] = [
+        "row",
+        "column",
+        "row",
+        "row",
+        "column",
+        "conv",
+    ]
+    kernel: Count = 5
+    dropout: Fraction = 0.0
+
+
+class Drawing(Section):
+    """A model of kind ``drawing``: pictures from texts.
+
+    Attributes:
+        dvae: makes pictures grids of codes, and codes pictures.
+        transformer: writes codes behind texts.
+        vocabulary: trains the tokenizer of the texts.
+    """
+
+    dvae: Dvae = Dvae()
+    transformer: Drawer = Drawer()
+    vocabulary: Vocabulary = Vocabulary(size=1000)
+
+
 class Model(Section):
     """What is trained.
 
     Attributes:
         kind: ``alignment`` (every modality into one space, compared by cosine), ``fusion`` (one
-            representation of all modalities, read by heads) or ``bridge`` (a language model that
-            sees).
+            representation of all modalities, read by heads), ``bridge`` (a language model that
+            sees) or ``drawing`` (pictures from texts).
         dim: features of the shared space, or of the fused representation.
-        towers: by modality.
+        towers: by modality; none of kind ``drawing``.
         temperature, bias: of alignment; ``bias`` starts the sigmoid loss's bias.
         fusion: of fusion models.
         language, bridge: of kind ``bridge``.
+        drawing: of kind ``drawing``.
         sizes: options of ways of joining and of bridges, by kind, for whichever ``fusion`` names; so that
             ``plait compare`` can exchange the kind alone.
         init_from: a run whose weights, and tokenizer, this one starts from.
@@ -238,14 +304,15 @@ class Model(Section):
             `plait.encoders.sharing`).
     """
 
-    kind: Literal["alignment", "fusion", "bridge"] = "alignment"
+    kind: Literal["alignment", "fusion", "bridge", "drawing"] = "alignment"
     dim: Count = 256
-    towers: dict[str, Tower]
+    towers: dict[str, Tower] = {}
     temperature: Temperature = Temperature()
     bias: float | None = None
     fusion: Joint | None = None
     language: Language | None = None
     bridge: Bridge | None = None
+    drawing: Drawing | None = None
     sizes: dict[str, dict[str, Any]] = {}
     init_from: InitFrom | None = None
     hubs: Hubs | None = None
@@ -267,6 +334,8 @@ class Soften(Section):
 
 
 CONTRASTIVE = ("info_nce", "sigmoid")
+AT_REST = {"dvae": "transformer", "draw": "dvae"}
+"""By objective of a drawing model the part that it doesn't train."""
 
 
 class Task(Section):
@@ -277,6 +346,7 @@ class Task(Section):
             ``answer`` (questions about pictures), ``classify`` (a label of the sample), ``match``
             (do picture and text belong together), ``wra`` (match, with word-region alignment),
             ``mlm`` (hidden words) and ``mrfr`` (hidden regions; systems alone). Of bridge ``write``.
+            Of drawing ``dvae`` (pictures through codes) and ``draw`` (codes behind texts).
         label: of ``classify``: which of the samples' labels.
         loss: of ``answer``: ``ce`` (the most frequent answer), ``bce`` (every answer by its score)
             or ``kl`` (the scores as one distribution).
@@ -294,12 +364,29 @@ class Task(Section):
         target: of ``write``: what is learned.
         shots: of ``write``: up to so many other samples with their pictures stand before each, drawn
             anew every epoch (few-shot episodes); needs ``reads: tokens``.
+        temperature: of ``dvae``: of the relaxed choice of codes in the last quarter of the stage; it
+            falls from 1 until there.
+        kl_weight: of ``dvae``: of the divergence of a picture's codes from equal chances, reached
+            after the first quarter of the stage.
+        balance_weight: of ``dvae``: of a batch's mean divergence, which keeps all codes in use.
+        drop_text: of ``draw``: the share of texts that are left out, which guidance needs.
+        image_weight: of ``draw``: of the codes' loss beside the text's 1.
         weight: its share in the sum of losses.
         soften: InfoNCE with softened targets; null for hard ones.
     """
 
     objective: Literal[
-        "info_nce", "sigmoid", "answer", "classify", "match", "wra", "mlm", "mrfr", "write"
+        "info_nce",
+        "sigmoid",
+        "answer",
+        "classify",
+        "match",
+        "wra",
+        "mlm",
+        "mrfr",
+        "write",
+        "dvae",
+        "draw",
     ] = "info_nce"
     label: str = "label"
     loss: Literal["ce", "bce", "kl"] = "ce"
@@ -313,6 +400,11 @@ class Task(Section):
     prompt: str = "<image>"
     target: str = "{text}"
     shots: Annotated[int, Field(ge=0, le=32)] = 0
+    temperature: Positive = 1 / 16
+    kl_weight: NonNegative = 0.0
+    balance_weight: NonNegative = 0.03
+    drop_text: Fraction = 0.1
+    image_weight: Positive = 7.0
     weight: Positive = 1.0
 
 
@@ -399,7 +491,8 @@ class Stage(Section):
         name: a word for reports.
         tasks: objectives, added up by weight.
         train: by part (``image.encoder``, ``image.projection``, ``temperature``) how it trains.
-            Not named: encoders and language models are frozen, the rest trains.
+            Not named: encoders and language models are frozen, the rest trains (of a drawing
+            model the part that the objective is about).
         epochs: passes over the data; or
         steps: a number of updates.
         batch_size: rows of one update, over all processes.
@@ -447,7 +540,8 @@ class Stage(Section):
 
     def part(self, name: str) -> Part:
         """How the part ``name`` trains in this stage."""
-        frozen = name.endswith(".encoder") or name == "language"
+        at_rest = ("language", AT_REST.get(self.tasks[0].objective))
+        frozen = name.endswith(".encoder") or name in at_rest
         default = Part(mode="frozen") if frozen else Part(mode="full")
         return self.train.get(name, default)
 
@@ -460,7 +554,7 @@ class Evaluation(Section):
         every: evaluate after this many epochs.
         best: keep the weights of the best evaluation rather than the last.
         metric: what is compared: of alignment ``mean_recall`` (mean of R@1, 5, 10 both ways),
-            ``text_to_image.R@5`` and the like; of fusion ``vqa.accuracy``; ``loss`` of both. null:
+            ``text_to_image.R@5`` and the like; of fusion ``vqa.accuracy``; ``loss`` of all. null:
             the first of these.
         patience: stop a stage after so many evaluations without improvement; null: never.
         test: the split of the final figures.

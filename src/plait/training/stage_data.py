@@ -16,11 +16,13 @@ from plait.data.dataset import PairDataset
 from plait.data.preprocess import TextPreprocess
 from plait.models.alignment import AlignmentModel
 from plait.models.bridged.model import BridgedModel
+from plait.models.drawing.drawing import DrawingModel
 from plait.models.fusion_model import FusionModel
 from plait.models.kinds import Model
 from plait.training import build
 from plait.training.clock import Clock
 from plait.training.combinations import watched_metric
+from plait.training.drawing import DrawValidator, DvaeValidator, drawing_sources, with_progress
 from plait.training.episodes import EpisodePictures, EpisodeTexts, Shots
 from plait.training.features import augmentation, feature_change, frozen_features
 from plait.training.fusion_tasks import FusionTask
@@ -145,6 +147,9 @@ class StageData:
             together=material.picture_numbers if stage.together else None,
         )
         targets = self._targets(material)
+        change = feature_change(stage.features, self.recipe.seed, number, rank)
+        if isinstance(model, DrawingModel):
+            change = with_progress(stage, plan.steps)
         return Supply(
             plan,
             sources,
@@ -152,7 +157,7 @@ class StageData:
             material.ids,
             rank=rank,
             world=world,
-            change=feature_change(stage.features, self.recipe.seed, number, rank),
+            change=change,
             targets=targets,
             tasks=_sampler(stage, targets, len(material), plan.steps, seed),
             texts=self._own_texts(model, material, stage, training=True),
@@ -165,6 +170,11 @@ class StageData:
         material = _in_words_of(stage, self.validation)
         sources = self._sources(model, material, stage, training=False)
         metric, device = watched_metric(self.recipe, stage), self.accelerator.device
+        if isinstance(model, DrawingModel):
+            plan = InOrder(material.counts, QUESTIONS_AT_ONCE)
+            supply = Supply(plan, sources, material.groups, material.ids)
+            measure = DrawValidator if stage.tasks[0].objective == "draw" else DvaeValidator
+            return measure(model, supply, device=device, dtype=dtype)
         if isinstance(model, BridgedModel):
             wording = _wording_of(stage)
             plan = InOrder(material.counts, QUESTIONS_AT_ONCE)
@@ -216,6 +226,8 @@ class StageData:
     def _sources(
         self, model: Model, material: Material, stage: Stage, *, training: bool
     ) -> dict[str, Source]:
+        if isinstance(model, DrawingModel):
+            return self._drawing_sources(model, material, stage, training=training)
         features: dict[str, np.ndarray] = {}
         shown = not isinstance(model, BridgedModel) or _wording_of(stage).pictures
         for modality in cached_towers(model, stage) if shown else ():
@@ -238,6 +250,20 @@ class StageData:
             )
         if isinstance(model, BridgedModel):
             self._add_examples(sources, model, material, stage, training=training)
+        return sources
+
+    def _drawing_sources(
+        self, model: DrawingModel, material: Material, stage: Stage, *, training: bool
+    ) -> dict[str, Source]:
+        start = time.perf_counter()
+        sources = drawing_sources(
+            model,
+            material,
+            stage.tasks[0].objective,
+            augment=augmentation(stage.augment, self.recipe.seed) if training else None,
+            cache_pixels=self.recipe.data.cache_pixels,
+        )
+        self.clock.measure("codes", start)
         return sources
 
     def _add_examples(

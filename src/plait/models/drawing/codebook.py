@@ -57,7 +57,9 @@ def imbalance(logits: Float[Tensor, "B K h w"]) -> Float[Tensor, ""]:
     return math.log(logits.shape[1]) + torch.xlogy(mean, mean).sum()
 
 
-def annealed(step: int, steps: int, start: float = 1.0, end: float = 1 / 16) -> float:
+def annealed(
+    step: int | float, steps: int | float, start: float = 1.0, end: float = 1 / 16
+) -> float:
     """Half a cosine from ``start`` at step 0 to ``end`` at ``steps`` and after.
 
     With the default values the temperature of Ramesh et al. 2021, A.2.

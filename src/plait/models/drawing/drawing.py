@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NoReturn
 
 import torch
 from jaxtyping import Bool, Int64, UInt8
@@ -74,6 +75,18 @@ class DrawingModel(nn.Module):
             )
         self.dvae = dvae.requires_grad_(False)
         self.transformer, self.preprocess = transformer, preprocess
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """It has no encoders that could be exchanged."""
+        return ()
+
+    def tower(self, modality: str) -> NoReturn:
+        """Raises ModelError: it has none."""
+        raise ModelError(f"a drawing model has no encoder of {modality!r}")
+
+    def clamp_scale(self) -> None:
+        """It has no temperature to learn."""
 
     @property
     def pixels(self) -> ImagePreprocess:
