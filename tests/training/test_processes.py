@@ -1,4 +1,4 @@
-"""Two gloo processes started by ``accelerate launch`` against one with the same global batch."""
+"""Two gloo processes started by ``torchrun`` against one with the same global batch."""
 
 from __future__ import annotations
 
@@ -15,10 +15,7 @@ import yaml
 from safetensors.torch import load_file
 
 BIN = Path(sys.executable).parent
-LAUNCH = (
-    *(str(BIN / "accelerate"), "launch", "--cpu", "--num_processes", "2", "--num_machines", "1"),
-    *("--mixed_precision", "no", "--dynamo_backend", "no", "-m", "plait"),
-)
+TORCHRUN = (str(BIN / "torchrun"), "--standalone", "--nproc-per-node", "2", "--redirects", "3")
 
 # Without dropout: two processes draw other numbers than one.
 SETTINGS: dict[str, Any] = {
@@ -54,22 +51,36 @@ def launch(command: tuple[str, ...], recipe: Path, data: Path, out: Path) -> lis
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("run: ") == 1  # one process speaks
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def telling(name: str, value: torch.Tensor) -> torch.Tensor:
+    """Without the bias of keys: it moves no softmax, and of rounding Adam makes whole steps."""
+    if not name.endswith("qkv.bias"):
+        return value
+    queries, _, values = value.chunk(3)
+    return torch.cat([queries, values])
 
 
 def test_two_processes_give_the_losses_of_one(colours: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "two.yaml"
     recipe.write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
     one = launch((str(BIN / "plait"),), recipe, colours, tmp_path / "one")
-    two = launch(LAUNCH, recipe, colours, tmp_path / "two")
+    said = tmp_path / "said"
+    torchrun = (*TORCHRUN, "--log-dir", str(said), "-m", "plait")
+    two = launch(torchrun, recipe, colours, tmp_path / "two")
+    spoken = {path.parent.name: path.read_text() for path in said.rglob("stdout.log")}
+    assert spoken.keys() == {"0", "1"}
+    assert "run: " in spoken["0"] and not spoken["1"]  # one process speaks
     assert len(one) == len(two) > 6
     for left, right in zip(one, two):
         for key in {"loss", "grad_norm", "scale", "rows", "train_loss"} & set(left):
             assert right[key] == pytest.approx(left[key], rel=1e-5), key
     weights = [load_file(tmp_path / name / "model.safetensors") for name in ("one", "two")]
     for name, value in weights[0].items():
-        torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            telling(name, weights[1][name]), telling(name, value), rtol=1e-4, atol=1e-5
+        )
