@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from plait.agents.agent import Limits
 from plait.agents.endpoint import Endpoint, EndpointError
 from plait.agents.record import Record
 from plait.agents.served import serve
-from plait.agents.server import build_server
+from plait.agents.server import build_server, serve_http
 from plait.agents.toolbox import ServerError
 from plait.agents.work import work
 from plait.core.errors import DataError, UserError
@@ -33,7 +34,9 @@ def solve(
 ) -> Record:
     endpoint = Endpoint(script.url, "parrot", retries=0)
     images = [tiny.pictures / "blue_01.png"]
-    return work("What is it?", images, tools, endpoint, limits=limits or Limits(seconds=60), **more)
+    return work(
+        "What is it?", images, tools, endpoint, limits=limits or Limits(seconds=240.0), **more
+    )
 
 
 ASK = {"image": "image:1", "question": "what colour is it?"}
@@ -119,7 +122,7 @@ def test_mends_what_was_wrong(tools: Any, tiny: Tiny) -> None:
 
 def test_endless_loop(tools: Any, tiny: Tiny) -> None:
     with scripted(calls(("ask", ASK))) as script:
-        record = solve(script, tools, tiny, Limits(steps=20, seconds=60))
+        record = solve(script, tools, tiny, Limits(steps=20, seconds=240.0))
     assert record.status == "stopped" and record.reason == "nothing but repeated calls"
     assert len(record.steps) == 4  # made, refused, refused, and the last turn
     assert [step.calls[0].executed for step in record.steps[:3]] == [True, False, False]
@@ -139,12 +142,12 @@ def test_a_loop_can_end_in_an_answer(tools: Any, tiny: Tiny) -> None:
 def test_step_limit(tools: Any, tiny: Tiny) -> None:
     turns = [calls(("ask", {**ASK, "answers": number})) for number in range(1, 9)]
     with scripted(*turns) as script:
-        record = solve(script, tools, tiny, Limits(steps=3, seconds=60))
+        record = solve(script, tools, tiny, Limits(steps=3, seconds=240.0))
     assert len(script.requests) == 3 and record.status == "stopped"
     assert record.reason == "the limit of 3 steps"
     assert script.requests[-1]["tool_choice"] == "none"
     with scripted(*turns[:2], words("done")) as script:
-        assert solve(script, tools, tiny, Limits(steps=3, seconds=60)).answer == "done"
+        assert solve(script, tools, tiny, Limits(steps=3, seconds=240.0)).answer == "done"
 
 
 def test_time_limit(tools: Any, tiny: Tiny, tmp_path: Path) -> None:
@@ -159,7 +162,7 @@ def test_time_limit(tools: Any, tiny: Tiny, tmp_path: Path) -> None:
 def test_calls_and_results_are_limited(tools: Any, tiny: Tiny) -> None:
     wanted = [("ask", {**ASK, "answers": number}) for number in (1, 2, 3)]
     with scripted(calls(*wanted), words("done")) as script:
-        solve(script, tools, tiny, Limits(calls=2, characters=30, seconds=60))
+        solve(script, tools, tiny, Limits(calls=2, characters=30, seconds=240.0))
     first, second, third = script.told(1)
     assert first.startswith('{"answer":"blue"') and "cut off" in first and len(first) < 90
     assert "at most 2 calls in one turn" in third and "cut off" in second
@@ -199,6 +202,15 @@ def test_what_cannot_be_served(tiny: Tiny, tmp_path: Path) -> None:
         serve([tiny.finder], [tmp_path])
 
 
+def test_where_a_server_cannot_be(tools: Any) -> None:
+    with pytest.raises(UserError, match="stands for every address"):
+        serve_http(tools, "0.0.0.0", 0)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"cannot serve at 127.0.0.1, port {port}: "):
+            serve_http(tools, "127.0.0.1", port)
+
+
 def test_the_endpoint_refuses(tools: Any, tiny: Tiny, tmp_path: Path) -> None:
     with scripted(calls(("ask", ASK)), 404) as script:
         transcript = tmp_path / "out.md"
@@ -221,7 +233,7 @@ def test_the_key_comes_from_the_environment(
     transcript = tmp_path / "out.md"
     with scripted(words("hello")) as script:
         endpoint = Endpoint(script.url, "parrot", api_key_env="PARROT_KEY")
-        work("Hi", [], tools, endpoint, limits=Limits(seconds=60), transcript=transcript)
+        work("Hi", [], tools, endpoint, limits=Limits(seconds=240.0), transcript=transcript)
     sent = {name.lower(): value for name, value in script.headers[0].items()}
     assert sent["authorization"] == "Bearer polly-wants"
     assert "polly" not in transcript.read_text(encoding="utf-8")
@@ -229,7 +241,7 @@ def test_the_key_comes_from_the_environment(
 
 def test_no_server_no_picture_no_task(tools: Any, tiny: Tiny, tmp_path: Path) -> None:
     endpoint = Endpoint("http://127.0.0.1:9/v1", "parrot", retries=0)
-    limits = Limits(seconds=30)
+    limits = Limits(seconds=240.0)
     with pytest.raises(
         ServerError, match=r"cannot reach the MCP server 'http://127\.0\.0\.1:9/mcp'"
     ):

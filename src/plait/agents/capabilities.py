@@ -79,7 +79,8 @@ def _search(index: Index, given: SearchIn, admit: Admit) -> Answer:
         raise UserError("give query (words to look for) or image (a picture), one of the two")
     wanted = given.query if given.image is None else admit(given.image)
     assert wanted is not None
-    hits, pictures = [], []
+    hits: list[Hit] = []
+    pictures: list[Picture] = []
     for found in index.search(wanted, k=given.k, where=given.where):
         hit = Hit.model_validate({key: found[key] for key in Hit.model_fields if key in found})
         if found["path"] is not None and hit.rank <= given.thumbnails:

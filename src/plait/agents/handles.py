@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from plait.agents.pictures import MAX_BYTES, Picture, as_data_url
 from plait.core.errors import DataError, UserError
 from plait.data.decode import open_image
@@ -45,7 +47,7 @@ class Album:
                 path=path,
             )
         with open_image(data, name=str(path)) as image:
-            mime = image.get_format_mimetype() or "application/octet-stream"
+            mime = Image.MIME.get(image.format or "", "application/octet-stream")
             caption = f"{path.name}, {image.width} x {image.height}"
         return self.add(Picture(data, mime, caption))
 

@@ -70,11 +70,8 @@ def served_tool(capability: Capability, subjects: Mapping[str, Any]) -> ServedTo
     arguments = capability.arguments
     if len(subjects) > 1:
         names = tuple(subjects)
-        arguments = create_model(
-            f"{arguments.__name__}Of",
-            __base__=arguments,
-            **{capability.chooses: (Literal[names], ...)},
-        )
+        choice: dict[str, Any] = {capability.chooses: (Literal[names], ...)}
+        arguments = create_model(f"{arguments.__name__}Of", __base__=arguments, **choice)
     return ServedTool(capability, subjects, arguments)
 
 

@@ -78,7 +78,8 @@ class Toolbox:
 
 def reply_of(name: str, result: CallToolResult) -> ToolReply:
     """A result of the protocol: its texts joined, its pictures decoded, other kinds named."""
-    texts, pictures = [], []
+    texts: list[str] = []
+    pictures: list[Picture] = []
     for part in result.content:
         if isinstance(part, TextContent):
             texts.append(part.text)
