@@ -14,9 +14,12 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from plait.bridges.base import Bridge, only
+from plait.bridges.qformer_heads import QFormerHeads
 from plait.bridges.qformer_layers import EPS, QFormerLayer
 from plait.core.batch import Encoded
 from plait.core.errors import ModelError
+
+TEXT_PARTS = {"words", "positions", "text_heads", "text_feed_forward"}
 
 
 class QFormerBridge(Bridge):
@@ -37,9 +40,15 @@ class QFormerBridge(Bridge):
         dropout: BERT's.
         vocabulary: number of words; 0 for none. Word 0 is padding, whose embedding is not trained.
         max_length: most words of a text.
+        embeddings: features of the embeddings that the first stage compares; 0 for no
+            `text_heads`.
+
+    Attributes:
+        text_heads: heads of the first stage; None without ``embeddings``.
 
     Raises:
-        ModelError: a size below 1, or heads that do not divide ``inner``.
+        ModelError: a size below 1, heads that do not divide ``inner``, or ``embeddings`` without a
+            vocabulary.
     """
 
     kind = "qformer"
@@ -58,6 +67,7 @@ class QFormerBridge(Bridge):
         dropout: float = 0.1,
         vocabulary: int = 0,
         max_length: int = 512,
+        embeddings: int = 0,
     ) -> None:
         super().__init__()
         if min(token_width, width, queries, inner, layers, heads, every, max_length) < 1:
@@ -86,6 +96,9 @@ class QFormerBridge(Bridge):
             for number in range(layers)
         )
         self.project = nn.Linear(inner, width)
+        if embeddings and not vocabulary:
+            raise ModelError(f"bridge {self.kind!r}: embeddings of texts need a vocabulary")
+        self.text_heads = QFormerHeads(inner, vocabulary, width=embeddings) if embeddings else None
         _initialise(self)
 
     def forward(self, encoded: Encoded) -> tuple[Float[Tensor, "B Q W"], Bool[Tensor, "B Q"]]:
@@ -142,11 +155,15 @@ class QFormerBridge(Bridge):
 
     def without_text(self) -> QFormerBridge:
         """The same without its words, for the second stage."""
-        twin = QFormerBridge(**{**self._arguments(), "vocabulary": 0})
+        twin = QFormerBridge(**{**self._arguments(), "vocabulary": 0, "embeddings": 0})
         twin.to(self.queries)
         wanted = twin.state_dict().keys()
         twin.load_state_dict({k: v for k, v in self.state_dict().items() if k in wanted})
         return twin.train(self.training)
+
+    def text_parameters(self) -> list[nn.Parameter]:
+        """What `without_text` drops."""
+        return [one for name, one in self.named_parameters() if TEXT_PARTS & {*name.split(".")}]
 
     def spec(self) -> dict[str, Any]:
         """See `Bridge.spec`."""
@@ -165,6 +182,7 @@ class QFormerBridge(Bridge):
             "dropout": self.dropout_rate,
             "vocabulary": self.vocabulary,
             "max_length": self.max_length,
+            "embeddings": 0 if self.text_heads is None else self.text_heads.width,
         }
 
     def _queries(self, rows: int) -> Float[Tensor, "B Q D"]:

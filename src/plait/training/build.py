@@ -47,6 +47,7 @@ from plait.training.drawing import DrawTask, DvaeTask
 from plait.training.fusion_tasks import FusionTask, Objective, special_ids
 from plait.training.init_from import tokenizer_of
 from plait.training.optimise import part_of
+from plait.training.qformer_task import QFORMER, QFormerTask, rest_text_branch
 from plait.training.tasks import Contrast, ContrastiveTask, Softening, Task
 from plait.training.writing import WriteTask
 
@@ -195,7 +196,7 @@ def build_task(model: Model, stage: schema.Stage, group: Any = None) -> Task:
         assert balance is None or isinstance(balance, Balance)
         return FusionTask(model, objectives, balance, group)
     if isinstance(model, BridgedModel):
-        return WriteTask(model)
+        return QFormerTask(model) if stage.tasks[0].objective == QFORMER else WriteTask(model)
     if isinstance(model, DrawingModel):
         (one,) = stage.tasks
         if one.objective == "draw":
@@ -243,6 +244,8 @@ def prepare_stage(model: Model, recipe: schema.Recipe, number: int) -> None:
         model.balance = Balance(names, stage.balance).to(device) if len(names) > 1 else None
         return
     if isinstance(model, BridgedModel):
+        if stage.tasks[0].objective != QFORMER:
+            rest_text_branch(model)
         return
     if isinstance(model, DrawingModel):
         return

@@ -18,6 +18,7 @@ from plait.models.bridged.model import BridgedModel
 from plait.models.bridged.sequences import PLACEHOLDER
 from plait.training import schema
 from plait.training.init_from import tokenizer_of
+from plait.training.qformer_task import QFORMER, qformer_options
 
 
 def build_bridged(recipe: schema.Recipe, encoder: Encoder, texts: Sequence[str]) -> BridgedModel:
@@ -41,7 +42,11 @@ def build_bridged(recipe: schema.Recipe, encoder: Encoder, texts: Sequence[str])
         encoder.width if pooled else encoder.token_width,
         language.width,
         1 if pooled else tokens,
-        **{**model.sizes.get(bridge.kind, {}), **bridge.options},
+        **{
+            **_of_first_stage(recipe, language),
+            **model.sizes.get(bridge.kind, {}),
+            **bridge.options,
+        },
     )
     return BridgedModel(
         encoder,
@@ -72,6 +77,13 @@ def _language(
     return build_language(
         part.source, preprocess=preprocess, pretrained=part.pretrained, **part.options
     )
+
+
+def _of_first_stage(recipe: schema.Recipe, language: LanguageModel) -> dict[str, int]:
+    """Options of a Q-Former that some stage trains with texts."""
+    if any(task.objective == QFORMER for stage in recipe.stages for task in stage.tasks):
+        return qformer_options(language.vocabulary, language.context)
+    return {}
 
 
 def tokens_of(encoder: Encoder) -> int:

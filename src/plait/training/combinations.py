@@ -30,6 +30,9 @@ METRICS = {
 OWNERS = {
     "unknown_answers": ("answer",),
     "negatives": ("match", "wra"),
+    "prompt": ("write",),
+    "target": ("write", "qformer"),
+    "shots": ("write",),
     "temperature": ("dvae",),
     "kl_weight": ("dvae",),
     "balance_weight": ("dvae",),
@@ -40,7 +43,7 @@ OWNERS = {
 OBJECTIVES = {
     "alignment": CONTRASTIVE,
     "fusion": ("answer", "classify", "match", "wra", "mlm", "mrfr"),
-    "bridge": ("write",),
+    "bridge": ("write", "qformer"),
     "drawing": ("dvae", "draw"),
 }
 
@@ -177,9 +180,39 @@ def _bridge_faults(recipe: Recipe) -> Iterator[Fault]:
     ):
         need = "needs" if language.vocabulary is None else "has its own tokenizer, not"
         yield ("model", "language", "vocabulary"), f"{language.source} {need} a vocabulary"
+    for kind in model.sizes:
+        if kind not in BRIDGES:
+            yield ("model", "sizes", kind), f"no bridge {kind!r}{did_you_mean(kind, BRIDGES)}"
     for number, stage in enumerate(recipe.stages):
         if len(stage.tasks) > 1:
             yield ("stages", number, "tasks"), "a stage of a language model has one task"
+    yield from _qformer_faults(recipe)
+
+
+def _qformer_faults(recipe: Recipe) -> Iterator[Fault]:
+    """Of BLIP-2's first stage, whose sizes follow from the language model's tokenizer."""
+    bridge = recipe.model.bridge
+    stages = [
+        number
+        for number, stage in enumerate(recipe.stages)
+        if any(task.objective == "qformer" for task in stage.tasks)
+    ]
+    if bridge is None or not stages:
+        return
+    if bridge.kind != "qformer":
+        yield (
+            ("stages", stages[0], "tasks", 0, "objective"),
+            f"'qformer' trains a Q-Former, and model.bridge.kind is {bridge.kind!r}",
+        )
+    for place, options in (
+        (("model", "bridge", "options"), bridge.options),
+        (("model", "sizes", "qformer"), recipe.model.sizes.get("qformer", {})),
+    ):
+        if "vocabulary" in options:
+            yield (
+                (*place, "vocabulary"),
+                "follows from the language model's tokenizer: leave it out",
+            )
 
 
 def _hub_faults(recipe: Recipe) -> Iterator[Fault]:

@@ -345,7 +345,8 @@ class Task(Section):
         objective: of alignment ``info_nce`` or ``sigmoid``, between two modalities. Of fusion
             ``answer`` (questions about pictures), ``classify`` (a label of the sample), ``match``
             (do picture and text belong together), ``wra`` (match, with word-region alignment),
-            ``mlm`` (hidden words) and ``mrfr`` (hidden regions; systems alone). Of bridge ``write``.
+            ``mlm`` (hidden words) and ``mrfr`` (hidden regions; systems alone). Of bridge ``write``, and ``qformer``
+            (BLIP-2's first stage: contrast, matching and writing added up).
             Of drawing ``dvae`` (pictures through codes) and ``draw`` (codes behind texts).
         label: of ``classify``: which of the samples' labels.
         loss: of ``answer``: ``ce`` (the most frequent answer), ``bce`` (every answer by its score)
@@ -361,7 +362,7 @@ class Task(Section):
             stage's, e.g. ``"a {color} {shape}"``.
         prompt: of ``write``: what is given, made of the sample's labels and ``{text}``; ``<image>``
             stands for its picture, and without it the task is of texts alone.
-        target: of ``write``: what is learned.
+        target: of ``write``: what is learned; of ``qformer``: the text of a picture.
         shots: of ``write``: up to so many other samples with their pictures stand before each, drawn
             anew every epoch (few-shot episodes); needs ``reads: tokens``.
         temperature: of ``dvae``: of the relaxed choice of codes in the last quarter of the stage; it
@@ -385,6 +386,7 @@ class Task(Section):
         "mlm",
         "mrfr",
         "write",
+        "qformer",
         "dvae",
         "draw",
     ] = "info_nce"

@@ -36,6 +36,12 @@ from plait.training.material import (
     thinned,
 )
 from plait.training.preflight import preflight
+from plait.training.qformer_task import (
+    QFORMER,
+    QFormerValidator,
+    WordSource,
+    parts_of_first_stage,
+)
 from plait.training.rows import InOrder, RowPlan
 from plait.training.sampling import TaskSampler
 from plait.training.schema import Recipe, Stage
@@ -134,7 +140,7 @@ class StageData:
         if stage.share < 1:
             material = thinned(material, stage.share, self.recipe.seed)
         material = _in_words_of(stage, material)
-        if isinstance(model, BridgedModel):
+        if isinstance(model, BridgedModel) and stage.tasks[0].objective != QFORMER:
             self._look(model, stage, material)
         sources = self._sources(model, material, stage, training=True)
         plan = RowPlan(
@@ -178,9 +184,12 @@ class StageData:
         if isinstance(model, BridgedModel):
             wording = _wording_of(stage)
             plan = InOrder(material.counts, QUESTIONS_AT_ONCE)
+            supply = Supply(plan, sources, material.groups, material.ids)
+            if stage.tasks[0].objective == QFORMER:
+                return QFormerValidator(model, supply, device=device, dtype=dtype)
             return WritingValidator(
                 model,
-                Supply(plan, sources, material.groups, material.ids),
+                supply,
                 material.samples,
                 wording,
                 metric=metric,
@@ -277,6 +286,10 @@ class StageData:
     ) -> None:
         """Texts of a language model; with examples before them where a training task has some."""
         wording, most = _wording_of(stage), stage.tasks[0].shots if training else 0
+        if stage.tasks[0].objective == QFORMER:
+            bridge, _ = parts_of_first_stage(model)
+            sources[TEXT] = WordSource(material, wording, model.writer, bridge.max_length)
+            return
         sources[TEXT] = ExampleSource(material, wording, model.writer)
         picture = sources.get(IMAGE)
         if most and isinstance(picture, PixelSource):

@@ -171,14 +171,15 @@ class BridgedModel(nn.Module):
         tensors = dict(inputs.tensors)
         rows = tensors.pop(ROWS, None)
         if rows is None:
-            tokens, mask = self.bridge(self._read(encode(encoder, inputs)))
+            tokens, mask = self.bridge(self.read(encode(encoder, inputs)))
             return Media(tokens[:, None], mask[:, None])
-        tokens, mask = self.bridge(self._read(encode(encoder, ModalityInput.of(**tensors))))
+        tokens, mask = self.bridge(self.read(encode(encoder, ModalityInput.of(**tensors))))
         rows = rows[:, None] if rows.ndim == 1 else rows
         there = (rows >= 0) & inputs.present[:, None]
         return Media(tokens[rows.clamp(min=0)], mask[rows.clamp(min=0)] & there[..., None])
 
-    def _read(self, encoded: Encoded) -> Encoded:
+    def read(self, encoded: Encoded) -> Encoded:
+        """What the bridge reads of an encoder's output."""
         if self.reads == "tokens":
             return encoded
         return Encoded(encoded.pooled[:, None], encoded.mask.any(dim=1)[:, None], encoded.pooled)
