@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "ask": "plait.api",
+    "caption": "plait.api",
     "compare": "plait.api",
     "load": "plait.api",
     "train": "plait.api",
@@ -29,6 +30,7 @@ _LAZY = {
 __all__ = [
     "__version__",
     "ask",
+    "caption",
     "compare",
     "embed",
     "evaluate",

@@ -106,6 +106,10 @@ def test_it_learns_to_describe_and_to_say_the_same_after_loading(
     assert told["caption"] == "a red picture"
     again = api.evaluate(tmp_path / "run")
     assert again["captions"] == result.metrics["captions"]
+    for page in ("report.md", "report.html"):
+        told = (tmp_path / "run" / page).read_text(encoding="utf-8")
+        assert "a red picture" in told and "CIDEr-D" in told
+    assert f"plait caption {tmp_path / 'run'} PICTURE.jpg" in told
 
 
 def test_a_frozen_language_model_learns_to_answer_and_stays_as_it_is(

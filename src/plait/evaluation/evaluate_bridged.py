@@ -20,6 +20,7 @@ from plait.models.bridged.generate import Writing
 from plait.models.bridged.model import BridgedModel
 from plait.models.bridged.write import AT_ONCE, write
 
+EXAMPLES = 12  # captions shown in reports
 LONGEST = 32  # new tokens of a caption or an answer
 
 
@@ -48,7 +49,8 @@ def evaluate_bridged(
 
     Returns:
         ``vqa`` (see `plait.evaluation.vqa`) or ``captions`` (see `evaluate_captions`), ``controls``
-        (the same with every picture exchanged for another sample's), and ``counts``.
+        (the same with every picture exchanged for another sample's), ``examples`` of captions, and
+        ``counts``.
 
     Raises:
         DataError: no sample to measure.
@@ -63,7 +65,7 @@ def evaluate_bridged(
         prompts = [said_of(one, task["prompt"]) for one in judged]
         own = [s.image for s in judged if s.image is not None]
         before = _examples(model, task, judged, shots, support, seed)
-        figures = []
+        figures, said = [], []
         for title, pictures in (
             ("Writing", own),
             ("Control: shuffled pictures", _shuffled(own, seed)),
@@ -75,12 +77,18 @@ def evaluate_bridged(
                 how,
                 title,
             )
+            said.append(written)
             figures.append(_figures(name, written, judged, bootstrap, seed))
         kind = "vqa" if name == "answer" else "captions"
         found[kind] = figures[0]
         found.setdefault("controls", {})["shuffled_pictures"] = (
             figures[1]["accuracy"] if name == "answer" else figures[1]
         )
+        if name == "caption":
+            found["examples"] = [
+                {"written": one, "references": list(sample.texts), "another_picture": other}
+                for one, other, sample in list(zip(*said, judged, strict=True))[:EXAMPLES]
+            ]
         found["counts"] = {"samples": len(judged), "pictures": len(set(own)), "shots": shots}
     return found
 

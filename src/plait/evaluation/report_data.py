@@ -42,6 +42,7 @@ class ReportData:
         versions: ``versions.json``.
         examples: ``examples.json``: lists of searches under ``searches``, ``pictures``, ``mistakes``.
         sheet: ``sheet.png``, made smaller, as a data URL.
+        kind: of the model, by ``model.json``; "" without one.
     """
 
     run: Path
@@ -52,6 +53,7 @@ class ReportData:
     versions: Mapping[str, Any]
     examples: Mapping[str, Any]
     sheet: str | None
+    kind: str = ""
 
 
 def read_run(run: Path) -> ReportData:
@@ -73,6 +75,7 @@ def read_run(run: Path) -> ReportData:
         versions=_json(run / "versions.json"),
         examples=_json(run / EXAMPLES),
         sheet=_half(sheet) if sheet.is_file() else None,
+        kind=str(_json(run / "model.json").get("kind", "")),
     )
 
 

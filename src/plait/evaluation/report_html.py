@@ -11,6 +11,7 @@ from typing import Any
 from plait.evaluation.curves import Curve
 from plait.evaluation.plots import bars, histogram, line_chart
 from plait.evaluation.report_answers import HEADS, answers
+from plait.evaluation.report_captions import captions
 from plait.evaluation.report_data import ReportData
 from plait.evaluation.report_examples import mistakes, pictures, searches
 from plait.evaluation.report_results import results
@@ -44,6 +45,7 @@ def _sections(data: ReportData, curves: Sequence[Curve]) -> Iterator[Section]:
     result = data.result
     yield "results", "How well it finds", results(result)
     yield "answers", "How well it answers", answers(result)
+    yield "captions", "How well it describes", captions(result)
     sheet = ""
     if data.sheet:
         sheet = f'<div class="scroll" tabindex="0"><img class="sheet" src="{data.sheet}" alt="Contact sheet: queries in free words, each with the pictures found, best first"></div>'
@@ -188,7 +190,9 @@ def _next(data: ReportData) -> str:
     run = shlex.quote(str(data.run))
     source = shlex.quote(str(data.data.get("source", "PATH")))
     index = shlex.quote(str(data.run / "index"))
-    if any(name in data.result for name in HEADS):
+    if data.kind == "bridge":
+        return _next_of_bridge(run, str(data.run), data.result)
+    if data.kind == "fusion" or any(name in data.result for name in HEADS):
         return _next_of_fusion(run, str(data.run), data.result)
     made = (data.run / "index" / "manifest.json").is_file()
     lines = [] if made else [f"plait index {run} {source} --out {index}"]
@@ -203,6 +207,20 @@ def _next(data: ReportData) -> str:
         f"model = plait.load({str(data.run)!r})\n"
         'model.similarity(images=["a.jpg"], texts=["a red apple", "a green pear"])'
     )
+    return (
+        f'<p>In a shell:</p><pre tabindex="0">{escape(chr(10).join(lines))}</pre>'
+        f'<p>In Python:</p><pre tabindex="0">{escape(code)}</pre>'
+    )
+
+
+def _next_of_bridge(run: str, folder: str, result: Mapping[str, Any]) -> str:
+    if "vqa" in result:
+        lines = [f'plait ask {run} PICTURE.jpg "what is this?"']
+        code = f'import plait\n\nplait.ask({folder!r}, "a.jpg", "what is this?")["answer"]'
+    else:
+        lines = [f"plait caption {run} PICTURE.jpg"]
+        code = f'import plait\n\nplait.caption({folder!r}, ["a.jpg"])[0]["caption"]'
+    lines.append(f"plait evaluate {run} --split test")
     return (
         f'<p>In a shell:</p><pre tabindex="0">{escape(chr(10).join(lines))}</pre>'
         f'<p>In Python:</p><pre tabindex="0">{escape(code)}</pre>'
