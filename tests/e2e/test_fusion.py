@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -135,6 +136,35 @@ def test_a_question_without_its_picture_or_answer(
     said = plait(*command, code=2).err
     assert "no picture's name ends with the number 7" in said and "questions[14]" in said
     assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_an_answer_that_cannot_be_chosen(plait: Callable, questions: Path, tmp_path: Path) -> None:
+    """Counted in a note unless the recipe wants it to fail; the folder can be used again."""
+    command = ["train", "easy-vqa", "--data", questions, "--out", tmp_path / "run", *SET]
+    command += ["--set", "model.fusion=concat", "--set", "stages.0.epochs=1"]
+    few = ["--set", "stages.0.tasks.0.answers=3"]
+    said = plait(
+        *command, *few, "--set", "stages.0.tasks.0.unknown_answers=fail", "--json", code=2
+    ).json["error"]["message"]
+    found = re.fullmatch(
+        r".*v2_questions\.json, row questions\[(\d+)\]: the question \[\S+\] has the usual answer "
+        r"'(\w+)', which is not among the 3 to choose from; (\d+) of (\d+) training questions are "
+        r"such: raise answers to 4, or let them be with unknown_answers: count",
+        said,
+    )
+    assert found, said
+    row, answer, outside, all_questions = found.groups()
+    blue, asks_colour = int(row) // 2 % 2 == 1, int(row) % 2 == 0
+    expected = ("blue" if blue else "red") if asks_colour else ("no" if blue else "yes")
+    assert answer == expected
+    assert 0 < int(outside) < int(all_questions) / 2
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    kept = plait(*command, *few, "--json").json
+    assert any(
+        note == f"{outside} of {all_questions} training questions have a usual answer that is not "
+        "among the 3 to choose from (tasks.answers)."
+        for note in kept["notes"]
+    )
 
 
 def test_a_run_with_missing_weights(plait: Callable, answers: Path, tmp_path: Path) -> None:
