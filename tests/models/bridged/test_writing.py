@@ -240,7 +240,9 @@ def test_prompts_and_pictures_must_agree() -> None:
     writer = Writer(language("scratch"), 4, limit=12)
     with pytest.raises(DataError, match=r"row 3: the prompt 'red' has 0 <image> and there are 1"):
         writer.prompt("red", pictures=1, where="row 3")
-    with pytest.raises(DataError, match=r"takes 14 positions with 4 for each picture, and .* has 12"):
+    with pytest.raises(
+        DataError, match=r"takes 14 positions with 4 for each picture, and .* has 12"
+    ):
         writer.prompt("<image>" * 3, pictures=3)
     ids, labels = writer.example("<image> red", "blue " * 20, pictures=1)
     assert len(ids) == len(labels) == 12 and labels[:6] == [-100] * 6
