@@ -154,6 +154,8 @@ def _check_measured(recipe: Recipe) -> None:
         RecipeError: nothing measures its tasks, or it names no test split.
     """
     objectives = {task.objective for stage in recipe.stages for task in stage.tasks}
+    if recipe.model.kind == "drawing":
+        raise RecipeError("models that draw are not compared: train each by itself")
     if recipe.model.kind == "fusion" and not objectives & MEASURED:
         raise RecipeError(
             f"no figures of the test split tell how well {' and '.join(sorted(objectives))} is done, "
@@ -311,6 +313,7 @@ def latency(model: Model, pair: Material) -> float:
             elif isinstance(model, BridgedModel):
                 model.first_word(batch.to(device))
             else:
+                assert isinstance(model, AlignmentModel)
                 model.encode(batch.to(device))
             seconds.append(time.perf_counter() - start)
     return statistics.median(seconds)
