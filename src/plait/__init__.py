@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from plait.api import ask, compare, embed, evaluate, index, load, search, train
+    from plait.api import ask, compare, draw, embed, evaluate, index, load, search, train
     from plait.data import open_dataset
 
 _LAZY = {
     "ask": "plait.api",
     "caption": "plait.api",
     "compare": "plait.api",
+    "draw": "plait.api",
     "load": "plait.api",
     "train": "plait.api",
     "evaluate": "plait.api",
@@ -32,6 +33,7 @@ __all__ = [
     "ask",
     "caption",
     "compare",
+    "draw",
     "embed",
     "evaluate",
     "index",

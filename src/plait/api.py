@@ -421,6 +421,69 @@ def caption(
     ]
 
 
+def draw(
+    run: Source | Model,
+    text: str,
+    n: int = 8,
+    *,
+    out: Source,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    guidance: float = 1.0,
+    prime: Source | None = None,
+    prime_rows: int | None = None,
+    rerank: Source | Model | None = None,
+    candidates: int | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Draws pictures of a text into files.
+
+    Args:
+        run: a run that was trained to draw (``plait train draw``), or its loaded model.
+        text: what to draw.
+        n: how many.
+        out: a contact sheet (``.png``), or a folder for one and every picture.
+        temperature: 0 for the likeliest codes, 1 for the model's own probabilities.
+        top_k: only so many codes are eligible for a cell.
+        guidance: above 1 follows the text more closely.
+        prime: a picture whose upper part is kept.
+        prime_rows: so many rows of its codes; default half.
+        rerank: an alignment run, or its model, that orders the pictures.
+        candidates: so many are drawn, of which it keeps ``n``; default ``n``.
+        seed: of the pictures.
+
+    Returns:
+        ``text``, ``sheet`` (its path) and ``pictures``: ``number`` (in the order of drawing),
+        ``score`` (cosine; None without ``rerank``) and ``path`` (None without a folder).
+
+    Raises:
+        UserError: an empty text, no picture wanted, candidates that cannot be, or ``out`` exists.
+        ModelError: a run of another kind, or a setting out of range.
+        DataError: a picture that cannot be used.
+    """
+    from plait.models.kinds import drawing
+    from plait.retrieval.drawn import SHEET, check_free, draw_pictures, write_drawn
+
+    path = Path(out)
+    check_free(path)
+    drawn = draw_pictures(
+        drawing(load(run), "a picture of a text"),
+        text,
+        n,
+        candidates=candidates,
+        judge=None if rerank is None else _aligned(rerank, "ordering pictures"),
+        temperature=temperature,
+        top_k=top_k,
+        guidance=guidance,
+        prime=None if prime is None else Path(prime),
+        prime_rows=prime_rows,
+        seed=seed,
+    )
+    pictures = write_drawn(drawn, text, path)
+    sheet = path / SHEET if path.is_dir() else path
+    return {"text": text, "sheet": str(sheet), "pictures": pictures}
+
+
 def get_dataset(name: str, out: Source | None = None) -> dict[str, Any]:
     """Fetches or makes a catalogue data set; with ``out`` also writes it as an image folder."""
     from plait.data import open_dataset

@@ -18,6 +18,7 @@ from plait.cli import (
     data,
     demo,
     doctor,
+    draw,
     embed,
     evaluate,
     index,
@@ -50,6 +51,7 @@ app.command("search", rich_help_panel=USE)(search.search)
 app.command("classify", rich_help_panel=USE)(classify.classify)
 app.command("ask", rich_help_panel=USE)(ask.ask)
 app.command("caption", rich_help_panel=USE)(caption.caption)
+app.command("draw", rich_help_panel=USE)(draw.draw)
 app.command("embed", rich_help_panel=USE)(embed.embed)
 app.command("mcp", rich_help_panel=USE)(mcp.mcp)
 app.command("agent", rich_help_panel=USE)(agent.agent)

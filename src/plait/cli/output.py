@@ -66,8 +66,12 @@ def retrieval_table(retrieval: Mapping[str, Mapping[str, Any]], title: str = "Re
 def answer_table(result: Mapping[str, Any], title: str) -> None:
     """Accuracy by head; of answers by type, and what is left without pictures or questions.
 
-    Of captions their measures, beside those with another sample's picture.
+    Of captions their measures, beside those with another sample's picture. Of drawing models
+    reconstruction and codes.
     """
+    if "reconstruction" in result:
+        drawing_table(result, title)
+        return
     if "captions" in result:
         caption_table(result, title)
         return
@@ -102,6 +106,28 @@ def caption_table(result: Mapping[str, Any], title: str) -> None:
         for name in CAPTION_MEASURES
     ]
     table(title, ["", "captions", "shuffled pictures"], rows)
+
+
+def drawing_table(result: Mapping[str, Any], title: str) -> None:
+    """How well pictures are rebuilt from codes, and how well texts tell the codes."""
+    found = result["reconstruction"]
+    rows = [
+        ("squared error, pixels in 0..1", _between(found, "mse", ".4f")),
+        ("signal to noise, dB", _between(found, "psnr", ".2f")),
+        ("codes in use", f"{found['codes_used']:.1%}"),
+        ("perplexity of the codes", f"{found['perplexity']:.0f}"),
+    ]
+    for name in ("with_text", "shuffled_texts", "without_text"):
+        if name in result.get("codes", {}):
+            words = f"nats a code, {name.replace('_', ' ')}"
+            rows.append((words, _between(result["codes"], name, ".3f")))
+    table(title, ["", "value"], rows)
+
+
+def _between(figures: Mapping[str, Any], name: str, style: str) -> str:
+    low, high = figures.get(f"{name}_low"), figures.get(f"{name}_high")
+    value = format(figures[name], style)
+    return value if low is None else f"{value} ({low:{style}} to {high:{style}})"
 
 
 def _interval(figures: Mapping[str, Any]) -> str:

@@ -52,7 +52,7 @@ def train(
     def page() -> None:
         if result.get("retrieval"):
             retrieval_table(result["retrieval"], f"Retrieval, {result['split']} split")
-        elif result.keys() & {"vqa", "classification", "match", "captions"}:
+        elif result.keys() & {"vqa", "classification", "match", "captions", "reconstruction"}:
             answer_table(result, f"{result['split']} split")
         skipped = result.get("skipped", 0)
         if skipped:
@@ -61,6 +61,9 @@ def train(
         typer.echo(f"run: {run}")
         typer.echo(f"report: {run}/report.html")
         typer.echo("next:")
+        if "reconstruction" in result:
+            typer.echo(f'  plait draw {run} "words" --out sheet.png')
+            return
         if result.keys() & {"vqa", "classification", "match", "captions"}:
             if "captions" in result:
                 typer.echo(f"  plait caption {run} PICTURE")

@@ -190,6 +190,8 @@ def _next(data: ReportData) -> str:
     run = shlex.quote(str(data.run))
     source = shlex.quote(str(data.data.get("source", "PATH")))
     index = shlex.quote(str(data.run / "index"))
+    if data.kind == "drawing":
+        return _next_of_drawing(run, str(data.run))
     if data.kind == "bridge":
         return _next_of_bridge(run, str(data.run), data.result)
     if data.kind == "fusion" or any(name in data.result for name in HEADS):
@@ -206,6 +208,21 @@ def _next(data: ReportData) -> str:
         "import plait\n\n"
         f"model = plait.load({str(data.run)!r})\n"
         'model.similarity(images=["a.jpg"], texts=["a red apple", "a green pear"])'
+    )
+    return (
+        f'<p>In a shell:</p><pre tabindex="0">{escape(chr(10).join(lines))}</pre>'
+        f'<p>In Python:</p><pre tabindex="0">{escape(code)}</pre>'
+    )
+
+
+def _next_of_drawing(run: str, folder: str) -> str:
+    lines = [
+        f'plait draw {run} "what to draw" -n 8 --out sheet.png',
+        f"plait evaluate {run} --split test",
+    ]
+    code = (
+        f'import plait\n\nplait.draw({folder!r}, "a red apple", 8, out="sheet.png")\n'
+        f'plait.load({folder!r}).draw(["a red apple"], 8)  # uint8 (1, 8, 3, H, W)'
     )
     return (
         f'<p>In a shell:</p><pre tabindex="0">{escape(chr(10).join(lines))}</pre>'

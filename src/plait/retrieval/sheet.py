@@ -35,8 +35,8 @@ def contact_sheet(
     """Draws queries with the pictures they found into a PNG, a row each.
 
     Args:
-        answers: (query, results of `plait.retrieval.Index.search`); a `Path` is a picture that was
-            asked with and is shown.
+        answers: (query, results of `plait.retrieval.Index.search`, whose ``score`` may be None); a
+            `Path` is a picture that was asked with and is shown.
         path: the PNG to write.
         right: for each query the ids that answer it; their pictures are framed in green.
         title: above all.
@@ -154,8 +154,17 @@ def _caption(
     pen: ImageDraw.ImageDraw, left: int, top: int, rank: int, hit: Mapping[str, Any], good: bool
 ) -> None:
     """Rank, score as figure and bar, and up to two lines of text."""
-    score = float(hit["score"])
     _write(pen, (left, top + 16), f"{rank}", 11, RIGHT if good else SOFT, THUMB)
+    if hit["score"] is not None:
+        _score(pen, left, top, float(hit["score"]), good)
+    text = str(hit.get("text") or hit["id"])
+    small = Script(12 * SCALE)
+    for number, line in enumerate(small.wrapped(text, THUMB * SCALE, 2)):
+        small.draw(pen, (left * SCALE, (top + 33 + 16 * number) * SCALE), line, INK)
+
+
+def _score(pen: ImageDraw.ImageDraw, left: int, top: int, score: float, good: bool) -> None:
+    """As a figure and as a bar."""
     told = f"{score:.2f}".replace("-", "\N{MINUS SIGN}")
     script = Script(11 * SCALE)
     end = left + THUMB
@@ -164,10 +173,6 @@ def _caption(
     pen.rectangle(_scaled(bar[0], top + 11, bar[1], top + 13), fill=FAINT)
     filled = bar[0] + (bar[1] - bar[0]) * min(1.0, max(0.0, score))
     pen.rectangle(_scaled(bar[0], top + 11, filled, top + 13), fill=RIGHT if good else ACCENT)
-    text = str(hit.get("text") or hit["id"])
-    small = Script(12 * SCALE)
-    for number, line in enumerate(small.wrapped(text, THUMB * SCALE, 2)):
-        small.draw(pen, (left * SCALE, (top + 33 + 16 * number) * SCALE), line, INK)
 
 
 def _write(

@@ -153,6 +153,11 @@ def _check_measured(recipe: Recipe) -> None:
     Raises:
         RecipeError: nothing measures its tasks, or it names no test split.
     """
+    if recipe.model.kind == "drawing":
+        raise RecipeError(
+            "no one figure tells how well a model draws: train each by itself and compare what "
+            "`plait evaluate` says of its codes"
+        )
     objectives = {task.objective for stage in recipe.stages for task in stage.tasks}
     if recipe.model.kind == "drawing":
         raise RecipeError("models that draw are not compared: train each by itself")
