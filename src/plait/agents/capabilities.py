@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from plait import api
-from plait.agents.pictures import Picture, thumbnail
+from plait.agents.pictures import Picture, encoded, thumbnail
 from plait.agents.schemas import (
     Arguments,
     AskIn,
@@ -23,6 +23,9 @@ from plait.agents.schemas import (
     Classified,
     ClassifyIn,
     ClassifyOut,
+    DrawIn,
+    DrawnPicture,
+    DrawOut,
     Hit,
     SearchIn,
     SearchOut,
@@ -32,7 +35,9 @@ from plait.agents.schemas import (
 from plait.core.errors import DataError, UserError
 from plait.models.alignment import AlignmentModel
 from plait.models.bridged.model import BridgedModel
+from plait.models.drawing.drawing import DrawingModel
 from plait.models.fusion_model import FusionModel
+from plait.retrieval.drawn import draw_pictures
 from plait.retrieval.index import Index
 
 Admit = Callable[[str], Path]
@@ -120,6 +125,22 @@ def _caption(model: BridgedModel, given: CaptionIn, admit: Admit) -> Answer:
     return Answer(CaptionOut(captions=[entry["caption"] for entry in found]))
 
 
+def _draw(model: DrawingModel, given: DrawIn, admit: Admit) -> Answer:
+    drawn = draw_pictures(
+        model,
+        given.text,
+        given.n,
+        temperature=given.temperature,
+        top_k=given.top_k,
+        guidance=given.guidance,
+        prime=None if given.prime is None else admit(given.prime),
+        seed=given.seed,
+    )
+    rows = [DrawnPicture(number=one.number, picture=place) for place, one in enumerate(drawn)]
+    shown = [encoded(one.pixels, f"drawing {one.number}: {given.text}") for one in drawn]
+    return Answer(DrawOut(pictures=rows), tuple(shown))
+
+
 def _aligns(subject: object) -> bool:
     return isinstance(subject, AlignmentModel) and {"image", "text"} <= set(subject.modalities)
 
@@ -176,5 +197,13 @@ CAPABILITIES = (
         CaptionOut,
         _describes,
         _caption,
+    ),
+    Capability(
+        "draw",
+        "Draws pictures of a text. Another seed gives other pictures.",
+        DrawIn,
+        DrawOut,
+        lambda subject: isinstance(subject, DrawingModel),
+        _draw,
     ),
 )

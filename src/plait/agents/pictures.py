@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from plait.core.errors import DataError
@@ -150,6 +152,18 @@ def thumbnail(path: Path, caption: str) -> Picture:
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=88)
     return Picture(buffer.getvalue(), "image/jpeg", caption)
+
+
+def encoded(pixels: UInt8[np.ndarray, "H W 3"], caption: str) -> Picture:
+    """A PNG of a picture in memory, small ones enlarged so that they can be looked at."""
+    picture = Image.fromarray(pixels)
+    times = THUMBNAIL_SIDE // max(picture.size)
+    if times > 1:
+        size = (picture.width * times, picture.height * times)
+        picture = picture.resize(size, Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return Picture(buffer.getvalue(), "image/png", caption)
 
 
 def as_data_url(data: bytes, mime: str) -> str:

@@ -139,3 +139,28 @@ class CaptionOut(BaseModel):
     """Result of ``caption``."""
 
     captions: list[str] = Field(description="One a picture, in their order.")
+
+
+class DrawIn(Arguments):
+    """Arguments of ``draw``."""
+
+    text: Words = Field(description="What to draw.")
+    n: int = Field(1, ge=1, le=MAX_PICTURES, description="How many pictures.")
+    temperature: float = Field(1.0, ge=0, le=10, description="Below 1 for fewer surprises.")
+    top_k: int | None = Field(None, ge=1, description="Only so many codes for each cell.")
+    guidance: float = Field(1.0, ge=0, le=20, description="Above 1: closer to the text.")
+    prime: ImageIn | None = Field(None, description="A picture whose upper half is kept.")
+    seed: int = Field(0, ge=0, lt=2**63, description="The same seed, the same pictures.")
+
+
+class DrawnPicture(BaseModel):
+    """One picture that was drawn."""
+
+    number: int = Field(description="In the order of drawing, from 1.")
+    picture: int = Field(description="Its place (from 0) among the pictures of the result.")
+
+
+class DrawOut(BaseModel):
+    """Result of ``draw``."""
+
+    pictures: list[DrawnPicture]
