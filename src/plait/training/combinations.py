@@ -204,6 +204,15 @@ def _qformer_faults(recipe: Recipe) -> Iterator[Fault]:
             ("stages", stages[0], "tasks", 0, "objective"),
             f"'qformer' trains a Q-Former, and model.bridge.kind is {bridge.kind!r}",
         )
+    for number in stages:
+        place = ("stages", number, "train")
+        if recipe.stages[number].part(BRIDGE).mode == "frozen":
+            yield (*place, BRIDGE), "the objective qformer trains the bridge: it cannot be frozen"
+        if recipe.stages[number].part(LANGUAGE).mode != "frozen":
+            yield (
+                (*place, LANGUAGE),
+                "the language model takes no part in the objective qformer: leave it frozen",
+            )
     for place, options in (
         (("model", "bridge", "options"), bridge.options),
         (("model", "sizes", "qformer"), recipe.model.sizes.get("qformer", {})),

@@ -103,6 +103,8 @@ class WordSource:
 class QFormerTask:
     """The sum of contrast, matching and writing.
 
+    Of several processes each contrasts and matches its own rows.
+
     Args:
         model: with a Q-Former that reads words.
 
