@@ -94,7 +94,7 @@ def test_pictures_are_described(place: Path, plait: Callable) -> None:
         (
             [
                 *("train", "tiny.yaml", "--data", "pairs", "--out", "other"),
-                *("--set", "stages.0.tasks.0.target={colour}"),
+                *("--set", "stages.0.tasks.0.target='{colour}'"),
             ],
             "needs the label 'colour'",
         ),

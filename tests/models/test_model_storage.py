@@ -105,9 +105,9 @@ LINEAR = "towers.image.projection.linear.weight"
         (lambda f: (f / "model.json").write_text("{"), "model.json is damaged"),
         (lambda f: (f / "model.safetensors").write_bytes(b"no"), "safetensors is damaged"),
         (lambda f: (f / "text" / "tokenizer.json").unlink(), "tokenizer.json is missing"),
-        (_edit("model.json", lambda v: v.update(version=9)), "version 9, this plait reads up to 3"),
+        (_edit("model.json", lambda v: v.update(version=9)), "version 9, this plait reads up to 4"),
         (_edit("model.json", lambda v: v.update(format="x")), "doesn't describe a plait model"),
-        (_edit("model.json", lambda v: v.update(kind="bridge")), "of an unknown kind, 'bridge'"),
+        (_edit("model.json", lambda v: v.update(kind="nothing")), "of an unknown kind, 'nothing'"),
         (_edit("model.json", lambda v: v.pop("towers")), "lacks 'towers'"),
         (
             _edit("model.safetensors", lambda w: w.pop(LINEAR)),
