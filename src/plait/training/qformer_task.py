@@ -96,8 +96,8 @@ class WordSource:
             ids = [self.start, *self.writer.ids(target)][: self.longest - 1] + [self.writer.end]
             found.append([one + SHIFT for one in ids])
         width = max(map(len, found), default=1)
-        ids = torch.tensor([row + [0] * (width - len(row)) for row in found])
-        return ModalityInput.of(mask=ids > 0, ids=ids)
+        padded = torch.tensor([row + [0] * (width - len(row)) for row in found])
+        return ModalityInput.of(mask=padded > 0, ids=padded)
 
 
 class QFormerTask:
