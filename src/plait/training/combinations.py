@@ -205,12 +205,12 @@ def _qformer_faults(recipe: Recipe) -> Iterator[Fault]:
             f"'qformer' trains a Q-Former, and model.bridge.kind is {bridge.kind!r}",
         )
     for number in stages:
-        place = ("stages", number, "train")
+        train = ("stages", number, "train")
         if recipe.stages[number].part(BRIDGE).mode == "frozen":
-            yield (*place, BRIDGE), "the objective qformer trains the bridge: it cannot be frozen"
+            yield (*train, BRIDGE), "the objective qformer trains the bridge: it cannot be frozen"
         if recipe.stages[number].part(LANGUAGE).mode != "frozen":
             yield (
-                (*place, LANGUAGE),
+                (*train, LANGUAGE),
                 "the language model takes no part in the objective qformer: leave it frozen",
             )
     for place, options in (
