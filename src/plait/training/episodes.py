@@ -24,9 +24,6 @@ from plait.models.encoding import ROWS
 from plait.training.rows import Rows
 from plait.training.wording import Wording
 
-SEPARATOR = "\n"
-"""Between examples; the end of a text follows each of them too, as Flamingo's end of chunk."""
-
 
 class Shots:
     """Which examples stand before each row: none to ``most``, of other pictures.
@@ -69,7 +66,8 @@ def episode(
 ) -> tuple[list[int], list[int], int]:
     """(ids, labels, where the query's target begins) of a row and the examples before it.
 
-    The targets of examples are learned too: all that follows a picture is.
+    The end of a text follows each target, as Flamingo's end of chunk. The targets of examples are
+    learned too: all that follows a picture is.
     """
     ids: list[int] = [] if writer.start is None else [writer.start]
     labels = [-100] * len(ids)
@@ -107,7 +105,11 @@ class EpisodeTexts:
         self.wording, self.writer, self.shots = wording, writer, shots
 
     def __call__(self, rows: Rows) -> ModalityInput:
-        """``ids`` and ``labels`` (B, N), and their mask; examples that don't fit are left out."""
+        """``ids`` and ``labels`` (B, N), and their mask.
+
+        Raises:
+            DataError: a row with its examples is longer than the model's context.
+        """
         found = []
         for place, text, shown in zip(
             rows.sample.tolist(), rows.text.tolist(), self.shots(rows), strict=True
