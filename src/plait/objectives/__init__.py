@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from plait.objectives.contrastive import chance_level, info_nce, sigmoid_loss
+from plait.objectives.distillation import (
+    affinity_mimicking,
+    feature_mse,
+    interactive_contrast,
+)
 from plait.objectives.gather import gather
 from plait.objectives.gradient_caching import cached_step
 from plait.objectives.linear_cross_entropy import (
@@ -28,15 +33,18 @@ from plait.objectives.vqa import soft_targets, vqa_bce, vqa_ce, vqa_kl
 
 __all__ = [
     "Pairing",
+    "affinity_mimicking",
     "cached_step",
     "chance_level",
     "cosine_cost",
+    "feature_mse",
     "gather",
     "hard_negatives",
     "hard_pairing",
     "hardest",
     "info_nce",
     "info_nce_plain",
+    "interactive_contrast",
     "ipot",
     "itm_loss",
     "linear_cross_entropy",

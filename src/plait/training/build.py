@@ -43,6 +43,7 @@ from plait.training.combinations import (
     TRANSFORMER,
     part_names,
 )
+from plait.training.distilling import DISTIL, DistilTask, distil_of, distillation_of
 from plait.training.drawing import DrawTask, DvaeTask
 from plait.training.fusion_tasks import FusionTask, Objective, special_ids
 from plait.training.init_from import tokenizer_of
@@ -202,13 +203,19 @@ def build_task(model: Model, stage: schema.Stage, group: Any = None) -> Task:
         if one.objective == "draw":
             return DrawTask(model, one.drop_text, one.image_weight)
         return DvaeTask(model, one.temperature, one.kl_weight, one.balance_weight)
-    return contrastive_task(model, stage, group)
+    contrastive, distil = contrastive_task(model, stage, group), distil_of(stage)
+    if distil is None:
+        return contrastive
+    if group is not None:
+        raise RecipeError("distillation (the objective distil) runs in one process: start one")
+    alone = all(task.objective == DISTIL for task in stage.tasks)
+    return DistilTask(contrastive, distillation_of(distil), alone=alone)
 
 
 def contrastive_task(
     model: AlignmentModel, stage: schema.Stage, group: Any = None
 ) -> ContrastiveTask:
-    """The contrastive objectives of a stage.
+    """The contrastive objectives of a stage; plain InfoNCE where it has a teacher alone.
 
     Raises:
         RecipeError: softened targets over several processes.
@@ -225,8 +232,9 @@ def contrastive_task(
             None if task.soften is None else Softening(**task.soften.model_dump()),
         )
         for task in stage.tasks
+        if task.objective != DISTIL
     ]
-    return ContrastiveTask(model, contrasts, group)
+    return ContrastiveTask(model, contrasts or [Contrast()], group)
 
 
 def prepare_stage(model: Model, recipe: schema.Recipe, number: int) -> None:

@@ -38,10 +38,14 @@ OWNERS = {
     "balance_weight": ("dvae",),
     "drop_text": ("draw",),
     "image_weight": ("draw",),
+    "teacher": ("distil",),
+    "mse": ("distil",),
+    "affinity": ("distil",),
+    "interactive": ("distil",),
 }
 """The objectives that a key of a task belongs to."""
 OBJECTIVES = {
-    "alignment": CONTRASTIVE,
+    "alignment": (*CONTRASTIVE, "distil"),
     "fusion": ("answer", "classify", "match", "wra", "mlm", "mrfr"),
     "bridge": ("write", "qformer"),
     "drawing": ("dvae", "draw"),
@@ -286,6 +290,7 @@ def _stage_faults(recipe: Recipe, stage: Stage) -> Iterator[Fault]:
             f"{warmup} is neither a share below 1 nor a whole number of steps",
         )
     yield from _task_faults(recipe, stage)
+    yield from _distil_faults(recipe, stage)
     if recipe.model.kind == "fusion":
         yield from _several_task_faults(stage)
     yield from _part_faults(recipe, stage)
@@ -352,6 +357,26 @@ def _foreign_faults(task: Task, place: Place) -> Iterator[Fault]:
     for name in ("soften", "direction", "modalities"):
         if _changed(task, name):
             yield (*place, name), f"belongs to {' and '.join(CONTRASTIVE)}, not {task.objective}"
+
+
+def _distil_faults(recipe: Recipe, stage: Stage) -> Iterator[Fault]:
+    numbers = [number for number, task in enumerate(stage.tasks) if task.objective == "distil"]
+    for number in numbers:
+        task, place = stage.tasks[number], ("tasks", number)
+        if task.teacher is None:
+            yield (*place, "teacher"), "distil needs a teacher: a run folder"
+        if not (task.mse or task.affinity or task.interactive):
+            yield place, "nothing of the teacher is learned: set mse, affinity or interactive"
+        for modality in (IMAGE, TEXT):
+            if modality not in recipe.model.towers:
+                yield place, f"distil needs pictures and texts: the model has no tower {modality!r}"
+    if len(numbers) > 1:
+        yield ("tasks", numbers[1], "objective"), "one teacher a stage: 'distil' is there twice"
+    if numbers and stage.features.mixup:
+        yield (
+            ("features", "mixup"),
+            "mixes rows whose teacher's embeddings stay as they are: leave it out with distil",
+        )
 
 
 def _changed(task: Task, key: str) -> bool:

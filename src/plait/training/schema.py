@@ -342,7 +342,8 @@ class Task(Section):
     """One objective.
 
     Attributes:
-        objective: of alignment ``info_nce`` or ``sigmoid``, between two modalities. Of fusion
+        objective: of alignment ``info_nce`` or ``sigmoid``, between two modalities, and ``distil``
+            (the embeddings of a teacher, beside the others or alone). Of fusion
             ``answer`` (questions about pictures), ``classify`` (a label of the sample), ``match``
             (do picture and text belong together), ``wra`` (match, with word-region alignment),
             ``mlm`` (hidden words) and ``mrfr`` (hidden regions; systems alone). Of bridge ``write``, and ``qformer``
@@ -374,11 +375,15 @@ class Task(Section):
         image_weight: of ``draw``: of the codes' loss beside the text's 1.
         weight: its share in the sum of losses.
         soften: InfoNCE with softened targets; null for hard ones.
+        teacher: of ``distil``: a run, or a published checkpoint's folder.
+        mse, affinity, interactive: of ``distil``: weights of the squared distance to the teacher's
+            rows, of its affinities between rows of the batch, and of InfoNCE against its rows.
     """
 
     objective: Literal[
         "info_nce",
         "sigmoid",
+        "distil",
         "answer",
         "classify",
         "match",
@@ -408,6 +413,10 @@ class Task(Section):
     drop_text: Fraction = 0.1
     image_weight: Positive = 7.0
     weight: Positive = 1.0
+    teacher: str | None = None
+    mse: NonNegative = 1.0
+    affinity: NonNegative = 1.0
+    interactive: NonNegative = 0.0
 
 
 class Part(Section):

@@ -22,6 +22,7 @@ from plait.models.kinds import Model
 from plait.training import build
 from plait.training.clock import Clock
 from plait.training.combinations import watched_metric
+from plait.training.distilling import distil_of, load_teacher, teacher_rows
 from plait.training.drawing import DrawValidator, DvaeValidator, drawing_sources, with_progress
 from plait.training.episodes import EpisodePictures, EpisodeTexts, Shots
 from plait.training.features import augmentation, feature_change, frozen_features
@@ -46,6 +47,7 @@ from plait.training.rows import InOrder, RowPlan
 from plait.training.sampling import TaskSampler
 from plait.training.schema import Recipe, Stage
 from plait.training.supply import FeatureSource, PixelSource, Source, Supply, TokenSource
+from plait.training.supply import Targets as TargetsOfRows
 from plait.training.targets import Targets, known_of
 from plait.training.unknown_answers import Unknown
 from plait.training.validation import Validator
@@ -164,7 +166,7 @@ class StageData:
             rank=rank,
             world=world,
             change=change,
-            targets=targets,
+            targets=self._taught(model, material, stage) or targets,
             tasks=_sampler(stage, targets, len(material), plan.steps, seed),
             texts=self._own_texts(model, material, stage, training=True),
         )
@@ -320,6 +322,18 @@ class StageData:
                 assert isinstance(preprocess, TextPreprocess)
                 found[task.objective] = TokenSource(said.texts, preprocess, "sample")
         return found
+
+    def _taught(self, model: Model, material: Material, stage: Stage) -> TargetsOfRows | None:
+        """The rows of the stage's teacher, if it has one."""
+        task = distil_of(stage)
+        if task is None or task.teacher is None:
+            return None
+        assert isinstance(model, AlignmentModel)
+        start = time.perf_counter()
+        teacher = load_teacher(task.teacher, dim=model.dim, task=task)
+        rows = teacher_rows(teacher, material, stage.features)
+        self.clock.measure("teacher", start)
+        return rows
 
     def _targets(self, material: Material) -> Targets | None:
         return Targets(material.samples, self.known) if self.known.labels else None

@@ -1,0 +1,202 @@
+"""Training under a teacher: its embeddings of the training pairs, and the task that learns them.
+
+The teacher runs once, before the first update; its towers' outputs are kept in the cache of
+features, so that another run finds them there. It sees every picture plain, also where the student
+sees it augmented.
+
+Legend: n samples, m texts, B rows, E features of the student's space, T of the teacher's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from plait.core.batch import Batch
+from plait.core.errors import ModelError, RecipeError
+from plait.core.modality import IMAGE, TEXT
+from plait.data.preprocess import ImagePreprocess
+from plait.engines.features import image_features, project, text_features
+from plait.models.alignment import AlignmentModel
+from plait.models.kinds import aligned
+from plait.models.published import is_published, load_published
+from plait.models.storage import load_model
+from plait.objectives.distillation import affinity_mimicking, feature_mse, interactive_contrast
+from plait.training.material import Material
+from plait.training.rows import Rows
+from plait.training.schema import Features, Stage, Task
+from plait.training.tasks import ContrastiveTask, Embeddings, TaskLoss
+
+DISTIL = "distil"
+PREFIX = "teacher_"  # of the teacher's rows among a batch's targets
+SCALE = "teacher_scale"
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """What of a teacher is learned, each with its weight; see `plait.objectives.distillation`.
+
+    Attributes:
+        mse: of `feature_mse`, the mean of both modalities.
+        affinity: of `affinity_mimicking`.
+        interactive: of `interactive_contrast`.
+        weight: of them all.
+    """
+
+    mse: float = 1.0
+    affinity: float = 1.0
+    interactive: float = 0.0
+    weight: float = 1.0
+
+    @property
+    def same_space(self) -> bool:
+        """Whether the student's rows must be as long as the teacher's."""
+        return self.mse > 0 or self.interactive > 0
+
+
+class DistilTask:
+    """A teacher's rows as targets, beside the contrastive objectives of a stage.
+
+    Args:
+        contrastive: gives the model's rows, and the objectives that are added.
+        distillation: what is learned of the teacher.
+        alone: the stage has no contrastive objective. ``contrastive`` then gives rows only.
+    """
+
+    def __init__(
+        self, contrastive: ContrastiveTask, distillation: Distillation, *, alone: bool
+    ) -> None:
+        self.contrastive, self.distillation, self.alone = contrastive, distillation, alone
+
+    def embed(self, batch: Batch) -> dict[str, Tensor]:
+        """See `ContrastiveTask.embed`."""
+        return self.contrastive.embed(batch)
+
+    def loss(self, batch: Batch) -> TaskLoss:
+        """The loss of a batch, with its graph."""
+        return self.loss_of_embeddings(self.embed(batch), batch)
+
+    def loss_of_embeddings(self, embeddings: Embeddings, batch: Batch) -> TaskLoss:
+        """The weighted sum; rows that lack a modality have nothing to learn of the teacher."""
+        own: Mapping[str, Tensor] = {}
+        total = next(iter(embeddings.values())).new_zeros(())
+        if not self.alone:
+            hard = self.contrastive.loss_of_embeddings(embeddings, batch)
+            total, own = hard.total, hard.parts
+        parts = dict(own)
+        for name, (weight, loss) in self._losses(embeddings, batch).items():
+            total = total + self.distillation.weight * weight * loss
+            parts[f"{DISTIL} {name}"] = loss.detach()
+        return TaskLoss(total, parts)
+
+    def _losses(self, rows: Embeddings, batch: Batch) -> dict[str, tuple[float, Tensor]]:
+        both = batch.modalities[IMAGE].present & batch.modalities[TEXT].present
+        image, text = rows[IMAGE][both], rows[TEXT][both]
+        teacher = {
+            name: batch.targets[PREFIX + name][both].to(image.dtype) for name in (IMAGE, TEXT)
+        }
+        taught, scale = (teacher[IMAGE], teacher[TEXT]), self.contrastive.model.scale
+        wanted, found = self.distillation, dict[str, tuple[float, Tensor]]()
+        if wanted.mse:
+            pairs = zip((image, text), taught, strict=True)
+            both_sides = torch.stack([feature_mse(own, theirs) for own, theirs in pairs])
+            found["mse"] = wanted.mse, both_sides.mean()
+        if wanted.affinity:
+            theirs = batch.targets[SCALE][0].to(image.dtype)
+            loss = affinity_mimicking(image, text, scale, *taught, theirs)
+            found["affinity"] = wanted.affinity, loss
+        if wanted.interactive:
+            ids = batch.groups[both]
+            loss = interactive_contrast(image, text, scale, *taught, ids)
+            found["interactive"] = wanted.interactive, loss
+        return found
+
+
+@dataclass(frozen=True)
+class TeacherRows:
+    """A teacher's unit rows of a split, as targets of its batches.
+
+    Attributes:
+        image: (n, T).
+        text: (m, T).
+        scale: of the teacher's logits.
+    """
+
+    image: Float[Tensor, "n T"]
+    text: Float[Tensor, "m T"]
+    scale: float
+
+    def __call__(self, rows: Rows) -> dict[str, Tensor]:
+        """The teacher's (B, T) rows of a batch, and its scale (B,)."""
+        return {
+            PREFIX + IMAGE: self.image[torch.from_numpy(rows.sample)],
+            PREFIX + TEXT: self.text[torch.from_numpy(rows.text)],
+            SCALE: torch.full((len(rows.sample),), self.scale),
+        }
+
+
+def distil_of(stage: Stage) -> Task | None:
+    """The task of a stage that names a teacher."""
+    found = [task for task in stage.tasks if task.objective == DISTIL]
+    return found[0] if found else None
+
+
+def load_teacher(source: str, *, dim: int, task: Task) -> AlignmentModel:
+    """The model of a run, or of a published checkpoint.
+
+    Raises:
+        ModelError: no model there, or one that does not embed pictures and texts.
+        RecipeError: its space has another length than the student's, and the task compares rows.
+    """
+    path = Path(source)
+    loaded = load_published(path) if is_published(path) else load_model(path)
+    teacher = aligned(loaded, "a teacher")
+    for name in (IMAGE, TEXT):
+        if name not in teacher.modalities:
+            raise ModelError(f"the teacher {source} embeds {teacher.modalities}, no {name}")
+    if not isinstance(teacher.tower(IMAGE).encoder.preprocess, ImagePreprocess):
+        raise ModelError(f"the teacher {source} reads regions, not pictures")
+    if teacher.dim != dim and distillation_of(task).same_space:
+        raise RecipeError(
+            f"the teacher {source} has rows of {teacher.dim} features and the student of {dim}: set "
+            f"model.dim to {teacher.dim}, or mse and interactive to 0 (affinity compares any two)"
+        )
+    return teacher
+
+
+def distillation_of(task: Task) -> Distillation:
+    """The weights of a task."""
+    return Distillation(task.mse, task.affinity, task.interactive, task.weight)
+
+
+def teacher_rows(teacher: AlignmentModel, material: Material, settings: Features) -> TeacherRows:
+    """A teacher's rows of a split, its towers' outputs from the cache where they are there.
+
+    Raises:
+        DataError: a picture that cannot be used, with its row.
+    """
+    ways = {"engine": settings.engine, "precision": settings.precision}
+    found = {
+        IMAGE: image_features(
+            teacher.tower(IMAGE).encoder,
+            material.pictures,
+            on_error=material.failed,
+            title="Asking the teacher: pictures",
+            **ways,
+        ),
+        TEXT: text_features(
+            teacher.tower(TEXT).encoder,
+            material.texts,
+            title="Asking the teacher: texts",
+            **ways,
+        ),
+    }
+    rows = {name: project(teacher, name, np.asarray(value)) for name, value in found.items()}
+    image, text = torch.from_numpy(rows[IMAGE]), torch.from_numpy(rows[TEXT])
+    return TeacherRows(image, text, float(teacher.scale.detach()))
