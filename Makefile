@@ -12,7 +12,7 @@ test: $(VENV)/.dev       ## all tests but the slow ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/.dev  ## the slow ones
-	$(BIN)/python -m pytest -m slow --timeout=3600
+	$(BIN)/python -m pytest -m slow --timeout=3600 -o faulthandler_timeout=3700
 
 check: $(VENV)/.dev      ## format, lint, types, direction of imports, generated pages
 	$(BIN)/ruff format --check .
