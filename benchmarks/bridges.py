@@ -44,7 +44,7 @@ def frozen(out: Path, seed: int) -> float:
     return time.perf_counter() - start
 
 
-def seeing(words: Path, settings: list[str], out: Path, seed: int) -> dict[str, Any]:
+def seeing(words: Path, settings: list[str], out: Path, seed: int, epochs: int) -> dict[str, Any]:
     """Trains encoder and bridge before the frozen model; what came of it."""
     from plait.models.bridged.model import BridgedModel
     from plait.models.storage import load_model
@@ -52,7 +52,8 @@ def seeing(words: Path, settings: list[str], out: Path, seed: int) -> dict[str, 
     from plait.training.run import train
 
     start_from = f"model.init_from={{run: {words}, leave: [bridge]}}"
-    recipe = load_recipe("frozen-lm", [f"seed={seed}", start_from, *settings])
+    length = f"stages.1.epochs={epochs}"
+    recipe = load_recipe("frozen-lm", [f"seed={seed}", start_from, length, *settings])
     second = recipe.model_copy(update={"stages": recipe.stages[1:]})
     start = time.perf_counter()
     result = train(second, out=out)
@@ -77,6 +78,7 @@ def seeing(words: Path, settings: list[str], out: Path, seed: int) -> dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=6, help="of pictures, for every bridge")
     parser.add_argument("--bridges", nargs="+", choices=BRIDGES, default=list(BRIDGES))
     chosen = parser.parse_args()
     rows, details = [], {}
@@ -84,7 +86,8 @@ def main() -> None:
         words = Path(folder) / "words"
         first = frozen(words, chosen.seed)
         for name in chosen.bridges:
-            one = seeing(words, BRIDGES[name], Path(folder) / name.replace(", ", "-"), chosen.seed)
+            out = Path(folder) / name.replace(", ", "-")
+            one = seeing(words, BRIDGES[name], out, chosen.seed, chosen.epochs)
             details[name] = one
             vqa = one["vqa"]
             rows.append(
@@ -106,7 +109,7 @@ def main() -> None:
         rows,
         about="The recipe frozen-lm on easy-VQA, 9,673 official test questions, answers written "
         "greedily; 95% intervals over pictures. The encoder, a ResNet-10, starts from random weights "
-        f"in every run, seed {chosen.seed}.",
+        f"in every run, seed {chosen.seed}; {chosen.epochs} epochs of pictures each (the recipe has 14).",
         machine=machine("timm", "easy-vqa", threads=torch.get_num_threads()),
         notes=[f"The language model's own training on texts took {first:.0f} s before."],
         details=details,
