@@ -11,10 +11,10 @@ import io
 import threading
 
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 from plait.core.errors import DataError
+from plait.core.shapes import UInt8
 from plait.data.exif import exif_orientation, upright
 
 MAX_PIXELS = 100_000_000

@@ -15,11 +15,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image
 
 from plait.core.errors import RecipeError, did_you_mean
 from plait.core.files import digest
+from plait.core.shapes import UInt8
 from plait.data.tokenize import TextPreprocess
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "ImagePreprocess", "TextPreprocess"]

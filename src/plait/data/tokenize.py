@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Int64
 from tokenizers import Tokenizer
 
 from plait.core.errors import ModelError
 from plait.core.files import digest, read_json, replacing, write_json
+from plait.core.shapes import Bool, Int64
 from plait.data.glosses import GLOSSES_FILE, Glossary
 from plait.data.tokenizer_files import read_tokenizer, read_tokenizer_folder
 

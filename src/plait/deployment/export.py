@@ -1,0 +1,133 @@
+"""A run as a bundle: graphs, preprocessing, model card, parity report, manifest."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from plait import __version__
+from plait.core.errors import UserError
+from plait.core.files import write_json, write_text
+from plait.data.preprocess import ImagePreprocess, TextPreprocess
+from plait.deployment.graphs import Exportable, export_graph, exportables
+from plait.models.alignment import AlignmentModel
+from plait.models.fusion_model import FusionModel
+from plait.models.kinds import Model
+from plait.runtime.bundle import IMAGE_PREPROCESS
+from plait.runtime.manifest import Manifest, TowerEntry, graph_of, write_manifest
+
+Tell = Callable[[str], None]
+
+REQUIREMENTS = """\
+# What a bundle needs to run, with one engine of the two. No torch: install plait itself by
+#   pip install --no-deps plait
+numpy>=1.26
+pillow>=11
+tokenizers>=0.21
+openvino>=2026.0     # x86 processors
+# onnxruntime>=1.20  # any processor, in place of openvino
+"""
+
+
+def export_bundle(
+    model: Model, out: str | Path, *, name: str, tell: Tell = lambda line: None
+) -> Manifest:
+    """Writes a bundle.
+
+    Args:
+        model: an alignment model, or a fusion model that answers; it is copied.
+        out: the folder to write; it must not exist, or be empty.
+        name: of the model, for its card.
+        tell: is told what is being done.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UserError: ``out`` holds something.
+        ModelError: a model that cannot be exported.
+        MissingExtra: onnx or onnxscript is not installed.
+    """
+    towers = exportables(model)
+    with new_folder(out) as folder:
+        image, text = _preprocessing(model)
+        entries = {}
+        for modality, exportable in towers.items():
+            tell(f"exporting the {modality} tower")
+            longest = 0 if text is None else text.max_length
+            entries[modality] = _graph(exportable, folder, modality, longest)
+        if image is not None:
+            write_json(folder / IMAGE_PREPROCESS, image.to_json())
+        if text is not None:
+            text.save(folder)
+        write_text(folder / "requirements.txt", REQUIREMENTS)
+        return write_manifest(folder, manifest_of(model, name, entries))
+
+
+@contextmanager
+def new_folder(out: str | Path) -> Iterator[Path]:
+    """A folder beside ``out`` that takes its place when all went well.
+
+    Raises:
+        UserError: ``out`` is a file, or a folder that holds something.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} exists already: name another folder, or delete it")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    try:
+        yield temporary
+        temporary.chmod(0o755)  # mkdtemp makes it private
+        if out.exists():
+            out.rmdir()
+        temporary.rename(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def manifest_of(model: Model, name: str, towers: dict[str, TowerEntry]) -> Manifest:
+    """The manifest of a model's bundle, without the hashes of its files."""
+    if isinstance(model, AlignmentModel):
+        return Manifest(
+            kind="alignment",
+            name=name,
+            plait=__version__,
+            towers=towers,
+            dim=model.dim,
+            scale=float(model.scale.detach()),
+            bias=None if model.bias is None else float(model.bias.detach()),
+        )
+    assert isinstance(model, FusionModel)
+    about = model.about("answer")
+    return Manifest(
+        kind="fusion",
+        name=name,
+        plait=__version__,
+        towers=towers,
+        labels=model.labels("answer"),
+        question=about.get("text"),
+        independent=about.get("loss") == "bce",
+    )
+
+
+def _graph(exportable: Exportable, folder: Path, modality: str, longest: int) -> TowerEntry:
+    file = f"{modality}.onnx"
+    beside = export_graph(exportable, folder / file, longest=longest)
+    graph = graph_of(folder, file, format="onnx", precision="float32", parts=beside)
+    return TowerEntry(exportable.inputs, exportable.output, (graph,))
+
+
+def _preprocessing(model: Model) -> tuple[ImagePreprocess | None, TextPreprocess | None]:
+    image: ImagePreprocess | None = None
+    text: TextPreprocess | None = None
+    for name in model.modalities:
+        preprocess = model.tower(name).encoder.preprocess
+        if isinstance(preprocess, ImagePreprocess):
+            image = preprocess
+        elif isinstance(preprocess, TextPreprocess):
+            text = preprocess
+    return image, text

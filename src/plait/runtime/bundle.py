@@ -1,0 +1,263 @@
+"""A bundle in use: embeds pictures and texts, or answers questions, without torch.
+
+Shape legend: B samples, E features of the shared space, A answers.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from plait.core.errors import DataError, ModelError
+from plait.core.files import read_json
+from plait.core.modality import IMAGE, TEXT
+from plait.data.preprocess import ImagePreprocess
+from plait.data.tokenize import TextPreprocess
+from plait.runtime.choose import Chosen, choose
+from plait.runtime.inputs import checked
+from plait.runtime.manifest import ANSWER, Manifest, check_files, read_manifest
+from plait.runtime.pictures import pixels_of
+from plait.runtime.ranking import answers_of, class_rows, prompts, shares
+from plait.runtime.sessions import Session, open_session
+
+IMAGE_PREPROCESS: Final = "image_preprocess.json"
+TOKENIZER_FILES: Final = ("tokenizer.json", "text_preprocess.json")
+
+Tensors = Mapping[str, np.ndarray]
+
+
+def open_bundle(
+    path: str | Path,
+    *,
+    engine: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    streams: int = 1,
+) -> Bundle:
+    """Opens a bundle. Each tower's graph is checked and compiled when it is first used.
+
+    Args:
+        path: the folder.
+        engine: ``openvino``, ``onnxruntime``, or ``auto``: the first of these that is installed.
+        precision: ``float32``, ``bfloat16`` (OpenVINO), ``int8``, or ``auto``: int8 where the
+            bundle has it, else bfloat16 where OpenVINO and the processor have it, else float32.
+        threads: inference threads; by default one a core.
+        streams: see `OpenVinoSession`.
+
+    Raises:
+        ModelError: no bundle, an incomplete one, or one without such a graph.
+        MissingExtra: the engine is not installed.
+        UserError: an unknown engine or precision.
+    """
+    folder = Path(path)
+    manifest = read_manifest(folder)
+    chosen = {
+        name: choose(entry.graphs, engine, precision) for name, entry in manifest.towers.items()
+    }
+    return Bundle(folder, manifest, chosen, threads=threads, streams=streams)
+
+
+class Bundle:
+    """See `open_bundle`.
+
+    Attributes:
+        folder: where its files are.
+        manifest: what it holds.
+        chosen: by tower the engine, precision and graph that run it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        chosen: Mapping[str, Chosen],
+        *,
+        threads: int | None = None,
+        streams: int = 1,
+    ) -> None:
+        self.folder, self.manifest, self.chosen = folder, manifest, dict(chosen)
+        self._threads, self._streams = threads, streams
+        self._sessions: dict[str, Session] = {}
+        self._opening = threading.Lock()
+        self._image: ImagePreprocess | None = None
+        self._text: TextPreprocess | None = None
+        self._load_preprocessing()
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What it embeds; of a fusion model ``("answer",)``."""
+        return tuple(self.manifest.towers)
+
+    @property
+    def dim(self) -> int:
+        """Features of an embedding. Raises ModelError for a fusion model."""
+        return self._dim("embeddings")
+
+    @property
+    def scale(self) -> float:
+        """What multiplies a cosine to give a logit."""
+        return self.manifest.scale
+
+    @property
+    def image_preprocess(self) -> ImagePreprocess:
+        """How pictures become pixels. Raises ModelError when the bundle sees none."""
+        if self._image is None:
+            raise ModelError(f"the bundle {self.manifest.name} has no image tower")
+        return self._image
+
+    @property
+    def text_preprocess(self) -> TextPreprocess:
+        """How texts become ids. Raises ModelError when the bundle reads none."""
+        if self._text is None:
+            raise ModelError(f"the bundle {self.manifest.name} has no text tower")
+        return self._text
+
+    def prepare_images(self, images: Sequence[Any], first: int = 0) -> dict[str, np.ndarray]:
+        """``pixels`` uint8 (B, 3, h, w) of paths, bytes of files, PIL images or uint8 arrays.
+
+        Raises:
+            DataError: a picture that can't be used, by its name or number, counted from ``first``.
+        """
+        return {"pixels": pixels_of(images, self.image_preprocess, first)}
+
+    def prepare_texts(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """``ids`` int64 and ``mask`` bool, both (B, N), padded to the longest."""
+        ids, mask = self.text_preprocess(texts)
+        return {"ids": ids, "mask": mask}
+
+    def run(self, modality: str, tensors: Tensors) -> np.ndarray:
+        """Rows float32 (B, E) of prepared tensors, or logits (B, A); any thread may call it.
+
+        Raises:
+            ModelError: no such tower, or its graph is damaged.
+            DataError: tensors that don't fit the tower.
+        """
+        entry = self.manifest.tower(modality)
+        inputs = checked(tensors, entry, modality)
+        if not len(next(iter(inputs.values()))):
+            return np.zeros((0, self.manifest.dim or len(self.manifest.labels)), np.float32)
+        return self.session(modality).run(inputs)
+
+    def session(self, modality: str) -> Session:
+        """The open engine of a tower."""
+        with self._opening:
+            if modality not in self._sessions:
+                chosen = self.chosen[modality]
+                graph = chosen.graph
+                check_files(self.folder, self.manifest, (graph.file, *graph.parts))
+                self._sessions[modality] = open_session(
+                    self.folder / graph.file,
+                    chosen.engine,
+                    chosen.precision,
+                    threads=self._threads,
+                    streams=self._streams,
+                )
+            return self._sessions[modality]
+
+    def embed(
+        self,
+        images: Sequence[Any] | None = None,
+        texts: Sequence[str] | None = None,
+        *,
+        batch_size: int = 32,
+    ) -> dict[str, np.ndarray]:
+        """Unit rows, float32 (n, E), by modality.
+
+        Args:
+            images: as for `prepare_images`.
+            texts: strings.
+            batch_size: how many at once.
+
+        Raises:
+            DataError: a picture that can't be used.
+            ModelError: a fusion model, or no such tower.
+        """
+        found = {}
+        if images is not None:
+            found[IMAGE] = self._embed_images(images, batch_size)
+        if texts is not None:
+            found[TEXT] = self._embed_texts(texts, batch_size)
+        return found
+
+    def similarity(self, images: Sequence[Any], texts: Sequence[str]) -> np.ndarray:
+        """Cosines (images, texts)."""
+        rows = self.embed(images, texts)
+        return np.asarray(rows[IMAGE] @ rows[TEXT].T)
+
+    def classify(
+        self, images: Sequence[Any], labels: Sequence[str], templates: Sequence[str] = ("{}",)
+    ) -> np.ndarray:
+        """Probabilities (images, labels): softmax of scaled cosines to the labels' prompts.
+
+        Args:
+            images: as for `prepare_images`.
+            labels: class names.
+            templates: prompts with ``{}`` for the name, whose embeddings are averaged.
+
+        Raises:
+            ModelError: no label, no template, or a template without ``{}``.
+        """
+        asked = prompts(labels, templates)
+        classes = class_rows(self.embed(texts=asked)[TEXT], len(labels))
+        rows = self.embed(images=images)[IMAGE]
+        return shares(rows @ classes.T * self.scale)
+
+    def ask(self, image: Any, question: str, *, answers: int = 5) -> list[dict[str, Any]]:
+        """The likeliest answers to a question about a picture: ``answer`` and ``probability``.
+
+        Raises:
+            ModelError: the bundle holds no fusion model.
+            DataError: a picture that cannot be used, or an empty question.
+        """
+        if self.manifest.kind != "fusion":
+            raise ModelError(f"the bundle {self.manifest.name} embeds, and answers no questions")
+        if not question.strip():
+            raise DataError("the question is empty")
+        template = self.manifest.question
+        text = question if template is None else template.format(question=question)
+        tensors = {**self.prepare_images([image]), **self.prepare_texts([text])}
+        (logits,) = self.run(ANSWER, tensors)
+        return answers_of(logits, self.manifest, answers)
+
+    def _embed_images(self, images: Sequence[Any], batch_size: int) -> np.ndarray:
+        rows = [np.zeros((0, self._dim("embeddings of images")), np.float32)]
+        for start in range(0, len(images), batch_size):
+            tensors = self.prepare_images(images[start : start + batch_size], start)
+            rows.append(self.run(IMAGE, tensors))
+        return np.concatenate(rows)
+
+    def _embed_texts(self, texts: Sequence[str], batch_size: int) -> np.ndarray:
+        """Texts of like length share a batch, so that little is padded."""
+        rows = np.zeros((len(texts), self._dim("embeddings of texts")), np.float32)
+        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+        for start in range(0, len(texts), batch_size):
+            places = order[start : start + batch_size]
+            rows[places] = self.run(TEXT, self.prepare_texts([texts[i] for i in places]))
+        return rows
+
+    def _dim(self, what: str) -> int:
+        if self.manifest.dim is None:
+            raise ModelError(
+                f"the bundle {self.manifest.name} answers questions, and has no {what}"
+            )
+        return self.manifest.dim
+
+    def _load_preprocessing(self) -> None:
+        names = {name for entry in self.manifest.towers.values() for name in entry.inputs}
+        for graph in (chosen.graph for chosen in self.chosen.values()):
+            for file in (graph.file, *graph.parts):
+                if not (self.folder / file).is_file():
+                    raise ModelError(
+                        f"{self.folder / file} is missing: the bundle is incomplete, copy all of "
+                        "it again"
+                    )
+        if "pixels" in names:
+            check_files(self.folder, self.manifest, [IMAGE_PREPROCESS])
+            self._image = ImagePreprocess.from_json(read_json(self.folder / IMAGE_PREPROCESS))
+        if "ids" in names:
+            check_files(self.folder, self.manifest, TOKENIZER_FILES)
+            self._text = TextPreprocess.load(self.folder)

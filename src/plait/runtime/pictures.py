@@ -1,0 +1,70 @@
+"""From whatever a caller has to the pixels of an encoder, by Pillow alone.
+
+Training takes the fast twins of these functions (`plait.data.fast_decode`): the same pictures
+decoded alike, pixels after resizing within one level of 255.
+
+Shape legend: H, W a picture, B pictures, h, w the encoder's input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from plait.core.errors import DataError
+from plait.core.shapes import UInt8
+from plait.data.decode import decode_image, to_rgb
+from plait.data.preprocess import ImagePreprocess
+from plait.data.sample import FileRef, MediaRef
+
+Decode = Callable[..., np.ndarray]
+
+
+def to_array(
+    picture: Any, number: int, decode: Decode = decode_image
+) -> UInt8[np.ndarray, "H W 3"]:
+    """A path, the bytes of a file, a PIL image, an array or a media reference as uint8 RGB.
+
+    Args:
+        picture: one of these.
+        number: names it in messages if nothing else does.
+        decode: (bytes, name=) to the picture.
+
+    Raises:
+        DataError: it is none of these, or can't be decoded.
+    """
+    if isinstance(picture, str | Path):
+        picture = FileRef(Path(picture))
+    if isinstance(picture, bytes | bytearray):
+        return decode(bytes(picture), name=f"image {number}")
+    if isinstance(picture, Image.Image):
+        return np.ascontiguousarray(to_rgb(picture))
+    if isinstance(picture, np.ndarray):
+        if picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3:
+            return picture
+        raise DataError(
+            f"image {number} is an array of {picture.dtype} {picture.shape};"
+            " give uint8 of shape (height, width, 3)"
+        )
+    if isinstance(picture, MediaRef):
+        return decode(picture.read(), name=picture.name)
+    raise DataError(
+        f"image {number} is a {type(picture).__name__}; give a path, the bytes of a file, a PIL"
+        " image, a uint8 array or a media reference"
+    )
+
+
+def pixels_of(
+    pictures: Sequence[Any], preprocess: ImagePreprocess, first: int = 0
+) -> UInt8[np.ndarray, "B 3 h w"]:
+    """The pixels of pictures; ``first`` is the number of the first for messages.
+
+    Raises:
+        DataError: see `to_array`.
+    """
+    rows = [preprocess(to_array(item, first + place)) for place, item in enumerate(pictures)]
+    return np.stack(rows) if rows else np.zeros((0, 3, *preprocess.size_2d), np.uint8)
