@@ -19,6 +19,7 @@ from plait.core.errors import DataError, UserError
 if TYPE_CHECKING:
     from plait.data import PairDataset
     from plait.data.audit import AuditReport
+    from plait.data.sample import MediaRef
     from plait.models.alignment import AlignmentModel
     from plait.models.kinds import Model
 
@@ -313,12 +314,14 @@ def classify(
     return found
 
 
-def ask(run: Source | Model, image: Source, question: str, *, answers: int = 5) -> dict[str, Any]:
+def ask(
+    run: Source | Model, image: Source | MediaRef, question: str, *, answers: int = 5
+) -> dict[str, Any]:
     """Answers a question about a picture.
 
     Args:
         run: a run that was trained to answer (``plait train easy-vqa``), or its loaded model.
-        image: a file.
+        image: a file, or a media reference.
         question: in words.
         answers: how many of the likeliest to list; a language model writes one.
 
@@ -329,7 +332,7 @@ def ask(run: Source | Model, image: Source, question: str, *, answers: int = 5) 
         ModelError: the run holds a model that answers nothing.
         DataError: a picture that cannot be used, or an empty question.
     """
-    from plait.data.sample import FileRef
+    from plait.data.sample import FileRef, MediaRef
     from plait.data.wording import filled
     from plait.models.asking import answer_logits
     from plait.models.bridged.model import BridgedModel
@@ -339,15 +342,16 @@ def ask(run: Source | Model, image: Source, question: str, *, answers: int = 5) 
     if not question.strip():
         raise DataError("the question is empty")
     loaded = load(run)
+    shown = image if isinstance(image, MediaRef) else FileRef(Path(image))
     if isinstance(loaded, BridgedModel):
-        written, share = written_answer(loaded, FileRef(Path(image)), question)
+        written, share = written_answer(loaded, shown, question)
         ranked = [{"answer": written, "probability": round(share, 6)}]
         return {"image": str(image), "question": question, "answer": written, "answers": ranked}
     model = fused(loaded, "a question")
     labels = model.labels("answer")
     template = model.about("answer").get("text")
     asked = question if template is None else filled(template, {"question": question})
-    (logits,) = answer_logits(model, [FileRef(Path(image))], [asked])
+    (logits,) = answer_logits(model, [shown], [asked])
     independent = model.about("answer").get("loss") == "bce"  # each answer by itself
     shares = logits[0].sigmoid() if independent else logits[0].softmax(dim=0)
     best = shares.argsort(descending=True)[:answers].tolist()

@@ -25,6 +25,7 @@ from plait.cli import (
     mcp,
     recipes,
     search,
+    serve,
     train,
 )
 from plait.cli.output import say
@@ -53,6 +54,7 @@ app.command("ask", rich_help_panel=USE)(ask.ask)
 app.command("caption", rich_help_panel=USE)(caption.caption)
 app.command("draw", rich_help_panel=USE)(draw.draw)
 app.command("embed", rich_help_panel=USE)(embed.embed)
+app.command("serve", rich_help_panel=USE)(serve.serve)
 app.command("mcp", rich_help_panel=USE)(mcp.mcp)
 app.command("agent", rich_help_panel=USE)(agent.agent)
 app.command("recipes", rich_help_panel=ABOUT)(recipes.recipes)

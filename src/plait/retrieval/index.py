@@ -108,6 +108,7 @@ class Index:
         k: int = 10,
         where: Where = None,
         find: str | None = None,
+        modality: str | None = None,
     ) -> list[dict[str, Any]]:
         """The ``k`` nearest rows, best first.
 
@@ -117,10 +118,11 @@ class Index:
             k: how many; fewer come back when fewer pass.
             where: a filter (see `plait.retrieval.filters`).
             find: ``image``, ``text`` or ``any``; None: pictures where there are any, else texts.
+            modality: of what a vector was made from, ``image`` or ``text``.
 
         In an index of a model with a correction for hubs, the score is the cosine less the
-        correction for rows of another modality than the query's. A vector is taken for one of the
-        modality that ``find`` is not; with ``any`` nothing is corrected.
+        correction for rows of another modality than the query's. A vector without ``modality`` is
+        taken for one of the modality that ``find`` is not; with ``any`` nothing is corrected.
 
         Returns:
             ``[{rank, id, score, path, text, texts, modality, language, metadata}]``.
@@ -130,7 +132,7 @@ class Index:
         """
         find = self._find(find)
         part = self._filter(where, find)
-        vector, corrects = self._vector(query, find)
+        vector, corrects = self._vector(query, find, modality)
         factor = 1.0
         if self.manifest.corrected:
             check_vector(vector, self.manifest.dim, "the query")
@@ -141,9 +143,13 @@ class Index:
             for rank, hit in enumerate(hits, start=1)
         ]
 
-    def _vector(self, query: Query, find: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    def _vector(
+        self, query: Query, find: str, modality: str | None
+    ) -> tuple[np.ndarray, tuple[str, ...]]:
         """The query's vector, and the modalities of rows that are of another than its own."""
         if isinstance(query, np.ndarray) and query.ndim != 3:
+            if modality is not None:
+                return query, (TEXT if modality == IMAGE else IMAGE,)
             return query, () if find == "any" else (find,)
         if isinstance(query, str):
             if not query.strip():

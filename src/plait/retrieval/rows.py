@@ -78,13 +78,22 @@ def _thumbnail(ref: MediaRef, name: str, folder: Path) -> str:
     """Writes a small JPEG and returns its path seen from the index."""
     code = digest(name)
     relative = Path(THUMBNAILS) / code[:2] / f"{code}.jpg"
-    picture = Image.fromarray(decode_image(ref.read(), name=ref.name))
+    with replacing(folder / relative) as temporary:
+        temporary.write_bytes(small_jpeg(ref.read(), ref.name))
+    return relative.as_posix()
+
+
+def small_jpeg(data: bytes, name: str) -> bytes:
+    """A thumbnail of the picture in a file's bytes.
+
+    Raises:
+        DataError: there is no picture in them.
+    """
+    picture = Image.fromarray(decode_image(data, name=name))
     picture.thumbnail((_SIDE, _SIDE))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=88)
-    with replacing(folder / relative) as temporary:
-        temporary.write_bytes(buffer.getvalue())
-    return relative.as_posix()
+    return buffer.getvalue()
 
 
 def remove_thumbnails(rows: Sequence[Row], folder: Path) -> None:

@@ -1,0 +1,75 @@
+"""``plait serve``: bundles and runs behind HTTP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from plait.cli.output import say
+
+
+def serve(
+    models: Annotated[
+        list[Path],
+        typer.Argument(help="Bundles or run folders; the first is the default model."),
+    ],
+    index: Annotated[
+        Path | None, typer.Option(help="An index for /v1/search, made by one of the models.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="The address to bind.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    api_keys: Annotated[
+        Path | None,
+        typer.Option(help="A file of API keys, name:key a line; else PLAIT_API_KEYS is read."),
+    ] = None,
+    no_keys: Annotated[
+        bool, typer.Option("--no-keys", help="Serve other machines without asking for a key.")
+    ] = False,
+    hostname: Annotated[
+        list[str] | None, typer.Option(help="A further name of a server on loopback (repeatable).")
+    ] = None,
+    cors: Annotated[
+        list[str] | None, typer.Option(help="An origin whose pages may call (repeatable).")
+    ] = None,
+    image_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A host from which pictures may be fetched by URL (repeatable)."),
+    ] = None,
+    engine: Annotated[str, typer.Option(help="Of bundles: auto, openvino, onnxruntime.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="Of bundles: auto, float32, bfloat16, int8.")
+    ] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Of inference; by default one a core.")
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(help="A limit, e.g. deadline=10 (repeatable; see docs/serving.md)."),
+    ] = None,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Serve models over HTTP: embeddings as OpenAI's API, search, classify, compare, ask."""
+    from plait.serving import require_extra
+
+    require_extra()
+    from plait.serving.run import run_server
+
+    run_server(
+        models,
+        index=index,
+        host=host,
+        port=port,
+        api_keys=api_keys,
+        no_keys=no_keys,
+        hostnames=hostname or [],
+        cors=cors or [],
+        image_hosts=image_host or [],
+        engine=engine,
+        precision=precision,
+        threads=threads,
+        limits=limit or [],
+        log_level=log_level,
+        tell=say,
+    )

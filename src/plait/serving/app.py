@@ -1,0 +1,115 @@
+"""The application: FastAPI with the endpoints, behind the gate and the log.
+
+A page can be mounted on it: ``app.mount("/page", other)`` before the server starts, or
+``create_app(..., mounts={"/page": other})``. What is mounted reaches the models through
+``app.state.service``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import HTTPException
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from plait import __version__
+from plait.core.errors import UserError
+from plait.serving import routes, status
+from plait.serving.errors import RequestError
+from plait.serving.openapi import describe
+from plait.serving.security import LOOPBACK, Gate, Keys
+from plait.serving.service import Service
+from plait.serving.watch import Watch
+
+
+def create_app(
+    service: Service,
+    *,
+    keys: Mapping[str, str] | None = None,
+    mounts: Mapping[str, Any] | None = None,
+    started: Callable[[], None] = lambda: None,
+) -> FastAPI:
+    """The application around a service.
+
+    Args:
+        service: that answers.
+        keys: API keys by name; without any, nobody is asked for one.
+        mounts: further applications by path, reached without a key: each sees to its own guests.
+        started: called when the first request can be answered.
+    """
+    held = Keys(keys or {})
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        started()
+        try:
+            yield
+        finally:
+            await service.stop()
+
+    # No pages of documentation: they would load scripts from elsewhere.
+    app = FastAPI(
+        title="plait",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+    )
+    app.state.service = service
+    app.include_router(status.router)
+    app.include_router(routes.router)
+    describe(app)
+    app.add_exception_handler(RequestError, _refused)
+    app.add_exception_handler(UserError, _unfit)
+    app.add_exception_handler(StarletteHTTPException, _unrouted)
+    app.add_exception_handler(HTTPException, _unrouted)
+    for path, inner in (mounts or {}).items():
+        app.mount(path, inner)
+    free = tuple(mounts or ())
+    settings = service.settings
+    if settings.cors:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors),
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-Id", "X-Deadline"],
+        )
+    app.add_middleware(
+        Gate,
+        keys=held,
+        hosts=allowed_hosts(settings.hostnames) if settings.local_only else None,
+        free=lambda path: any(path == one or path.startswith(f"{one}/") for one in free),
+    )
+    app.add_middleware(Watch, service=service)
+    return app
+
+
+def allowed_hosts(hostnames: Sequence[str]) -> list[str]:
+    """The names that a ``Host`` header may carry on a server of this machine alone."""
+    return [*LOOPBACK, *hostnames]
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    request.scope.setdefault("state", {}).update(code=error.code, status=error.status)
+    return error.response()
+
+
+async def _unfit(request: Request, error: Exception) -> Response:
+    """An error that plait words for users, from below the endpoints."""
+    return await _refused(request, RequestError(400, str(error), code="invalid_request"))
+
+
+async def _unrouted(request: Request, error: Exception) -> Response:
+    """No such path, or no such method."""
+    assert isinstance(error, StarletteHTTPException)
+    message = f"{request.method} {request.url.path[:200]}: {error.detail}"
+    refused = RequestError(error.status_code, message, code="no_such_endpoint")
+    refused.headers.update(error.headers or {})
+    return await _refused(request, refused)

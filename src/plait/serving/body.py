@@ -1,0 +1,192 @@
+"""Request bodies: read within limits, parsed strictly, checked against their schema."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import orjson
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
+
+from plait.serving.errors import CLIENT_GONE, RequestError, overloaded
+from plait.serving.settings import Limits
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+_FORM_FIELD_BYTES = 1 << 20
+_FORM_FIELDS = 64
+
+
+class Intake:
+    """Counts the requests that are being answered and their bytes, and refuses what is too much.
+
+    Args:
+        limits: see there.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.requests, self.bytes = 0, 0
+
+    @contextmanager
+    def admitted(self) -> Iterator[Hold]:
+        """One request, from before its body is read until its answer is ready.
+
+        Raises:
+            RequestError: 429 when too many are being answered.
+        """
+        if self.requests >= self.limits.requests:
+            raise overloaded(1.0, f"{self.requests} requests are being answered")
+        self.requests += 1
+        hold = Hold(self)
+        try:
+            yield hold
+        finally:
+            self.requests -= 1
+            self.bytes -= hold.bytes
+
+
+class Hold:
+    """The bytes of one request that count against the limits."""
+
+    def __init__(self, intake: Intake) -> None:
+        self.intake, self.bytes = intake, 0
+
+    def take(self, total: int) -> None:
+        """Makes the request's share ``total`` bytes, if it was smaller.
+
+        Raises:
+            RequestError: 413 when the request is too large, 429 when all together are.
+        """
+        limits, more = self.intake.limits, total - self.bytes
+        if more <= 0:
+            return
+        if total > limits.body_bytes:
+            raise RequestError(
+                413,
+                f"the request has more than {limits.body_bytes:,} bytes: send less at a time",
+                code="request_too_large",
+                headers={"Connection": "close"},
+            )
+        if self.intake.bytes + more > limits.inflight_bytes and self.intake.bytes > self.bytes:
+            raise overloaded(1.0, "the requests that are being answered are too large together")
+        self.intake.bytes += more
+        self.bytes = total
+
+
+async def read_body(request: Request, hold: Hold) -> bytes:
+    """The whole body.
+
+    Raises:
+        RequestError: 413, 429 (see `Hold.take`), 408 when it is too slow, 499 when the client
+            leaves before its end.
+    """
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal():
+        hold.take(int(declared))
+    parts, total = [], 0
+    try:
+        async with asyncio.timeout(hold.intake.limits.body_seconds):
+            async for part in request.stream():
+                total += len(part)
+                hold.take(total)
+                parts.append(part)
+    except TimeoutError:
+        raise RequestError(
+            408,
+            f"the body did not arrive within {hold.intake.limits.body_seconds:g} s",
+            code="slow_body",
+            headers={"Connection": "close"},
+        ) from None
+    except ClientDisconnect:
+        raise RequestError(CLIENT_GONE, "the client left before its request ended") from None
+    return b"".join(parts)
+
+
+def media_type(request: Request) -> str:
+    """The type of the body, without parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def parse_json(data: bytes) -> Any:
+    """Strict JSON (RFC 8259): no NaN, no bad UTF-8, no bottomless nesting.
+
+    Raises:
+        RequestError: 400, with the place.
+    """
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise RequestError(
+            400, f"the body is no valid JSON: {error}", code="invalid_json"
+        ) from error
+
+
+def checked(schema: type[Schema], value: Any) -> Schema:
+    """``value`` as the schema's object.
+
+    Raises:
+        RequestError: 400 naming the first field at fault.
+    """
+    try:
+        return schema.model_validate(value)
+    except ValidationError as error:
+        first, *others = error.errors(include_url=False, include_input=False, include_context=False)
+        place = _place(first["loc"])
+        more = f" (and {len(others)} more)" if others else ""
+        raise RequestError(
+            400,
+            f"{place or 'the body'}: {first['msg']}{more}",
+            param=place or None,
+            code="invalid_request",
+        ) from error
+
+
+def _place(path: tuple[int | str, ...]) -> str:
+    """``input[3].text`` of a path; the names of union members, which pydantic adds, are left out."""
+    place = ""
+    for step in path:
+        if isinstance(step, int):
+            place += f"[{step}]"
+        elif step.isidentifier() and step not in ("str", "list", "dict"):
+            place += f".{step}" if place else step
+    return place
+
+
+async def parse_form(request: Request, body: bytes) -> list[tuple[str, str | bytes]]:
+    """The fields of a form and the contents of its files, in order.
+
+    Raises:
+        RequestError: 400 for a form that is damaged or has too many fields.
+    """
+
+    async def stream() -> Any:
+        yield body
+
+    parser = MultiPartParser(
+        request.headers,
+        stream(),
+        max_files=request.app.state.service.limits.pictures,
+        max_fields=_FORM_FIELDS,
+        max_part_size=_FORM_FIELD_BYTES,
+    )
+    # Contents are in memory anyway, within the limits of a body: no temporary files.
+    parser.spool_max_size = len(body) + 1
+    try:
+        form = await parser.parse()
+    except (MultiPartException, KeyError, ValueError) as error:
+        message = getattr(error, "message", str(error))
+        raise RequestError(
+            400, f"the form cannot be read: {message}", code="invalid_form"
+        ) from error
+    fields: list[tuple[str, str | bytes]] = []
+    for name, value in form.multi_items():
+        fields.append((name, await value.read() if isinstance(value, UploadFile) else value))
+    await form.close()
+    return fields

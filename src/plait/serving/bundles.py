@@ -1,0 +1,80 @@
+"""Bundles as served models: no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from plait.data.decode import decode_image
+from plait.runtime.bundle import Bundle, open_bundle
+from plait.runtime.manifest import ANSWER
+from plait.runtime.ranking import answers_of
+from plait.serving.lanes import Asked, Prepared, embedding_lanes, joined, padding_of
+from plait.serving.served import ASK, Served
+from plait.serving.settings import Limits, Settings
+
+
+def open_served(name: str, folder: Path, settings: Settings, created: int) -> Served:
+    """A bundle with its lanes; its engines are opened now.
+
+    Raises:
+        UserError: no bundle, a damaged one, or an engine that is not installed.
+    """
+    bundle = open_bundle(
+        folder,
+        engine=settings.engine,
+        precision=settings.precision,
+        threads=settings.threads,
+    )
+    if bundle.manifest.kind == "fusion":
+        lane = BundleAskLane(f"{name}/{ASK}", bundle, settings.limits)
+        return Served(name, "fusion", {ASK: lane}, created=created)
+    lanes = embedding_lanes(name, bundle, settings.limits)
+    return Served(name, "alignment", lanes, bundle, created)
+
+
+class BundleAskLane:
+    """Questions about pictures, answered by a fusion model's bundle.
+
+    Args:
+        name: for metrics and logs.
+        bundle: of a fusion model.
+        limits: budget of a pass, and pixels of a picture.
+    """
+
+    chunk = 1
+
+    def __init__(self, name: str, bundle: Bundle, limits: Limits) -> None:
+        self.name, self.bundle, self.max_pixels = name, bundle, limits.pixels
+        self.rows, self.most = limits.batch_rows, float(limits.tokens)
+        height, width = bundle.image_preprocess.size_2d
+        self.budget, self._pixels = limits.batch_pixels, height * width
+        self._pads = padding_of(bundle.prepare_texts)
+
+    def prepare(self, raws: Any) -> list[Prepared | Exception]:
+        """See `plait.serving.lanes.Lane.prepare`: `Asked`."""
+        return [self._prepare(raw) for raw in raws]
+
+    def _prepare(self, raw: Asked) -> Prepared:
+        array = raw.picture
+        if not isinstance(array, np.ndarray):
+            array = decode_image(array, name="image", max_pixels=self.max_pixels)
+        template = self.bundle.manifest.question
+        text = raw.question if template is None else template.format(question=raw.question)
+        tensors = {**self.bundle.prepare_images([array]), **self.bundle.prepare_texts([text])}
+        row = {name: part[0] for name, part in tensors.items()}
+        return Prepared((row, raw.answers), self._pixels)
+
+    def run(self, values: Any) -> list[Any]:
+        """See `plait.serving.lanes.Lane.run`: ranked answers of each."""
+        logits = self.bundle.run(ANSWER, joined([row for row, _ in values], self._pads))
+        return [
+            answers_of(row, self.bundle.manifest, count)
+            for row, (_, count) in zip(logits, values, strict=True)
+        ]
+
+    def probe(self) -> Any:
+        """See `plait.serving.lanes.Lane.probe`."""
+        return Asked(np.full((8, 8, 3), 127, np.uint8), "what is it?", 1)

@@ -1,0 +1,258 @@
+"""What is batched: one lane a modality of a model, from raw inputs to rows.
+
+A lane prepares inputs one by one in threads (decoding, tokenising), so that a bad one fails alone,
+and runs prepared ones together in the inference thread.
+
+Shape legend: B inputs, E features of the shared space, N tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+
+from plait.core.errors import DataError, PlaitError
+from plait.core.modality import IMAGE, TEXT
+from plait.data.decode import decode_image
+from plait.serving.settings import Limits
+
+_LENGTHS = ("ids", "mask")  # tensors whose second axis is as long as the longest text
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An input that is ready for a forward pass.
+
+    Attributes:
+        value: for the lane's `run`.
+        length: its cost when it shares a pass: tokens, or pixels.
+    """
+
+    value: Any
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tensors:
+    """A row of tensors that another server prepared: taken as it is."""
+
+    row: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question about a picture: the raw input of a lane that answers.
+
+    Attributes:
+        picture: encoded bytes, or uint8 (H, W, 3).
+        question: in words.
+        answers: how many are wanted.
+    """
+
+    picture: Any
+    question: str
+    answers: int
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """A model that embeds: a `plait.runtime.Bundle`, or a run behind the same methods."""
+
+    @property
+    def modalities(self) -> Sequence[str]:
+        """Those that it embeds."""
+
+    @property
+    def dim(self) -> int:
+        """Features of the shared space."""
+
+    @property
+    def scale(self) -> float:
+        """What multiplies a cosine to give a logit."""
+
+    def prepare_images(self, images: Sequence[Any]) -> Mapping[str, np.ndarray]:
+        """Tensors of pictures: uint8 arrays (H, W, 3)."""
+
+    def prepare_texts(self, texts: Sequence[str]) -> Mapping[str, np.ndarray]:
+        """Tensors of texts, padded to the longest."""
+
+    def run(self, modality: str, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
+        """(B, E) float32 rows of unit length. May be called from several threads."""
+
+
+@runtime_checkable
+class Lane(Protocol):
+    """Inputs of one kind, on their way through one model."""
+
+    @property
+    def name(self) -> str:
+        """For metrics and logs."""
+
+    @property
+    def budget(self) -> int:
+        """The most that (inputs) x (longest) of one pass may come to."""
+
+    @property
+    def rows(self) -> int:
+        """The most inputs of one pass."""
+
+    @property
+    def most(self) -> float:
+        """The most that the lengths of one request's inputs may come to."""
+
+    @property
+    def chunk(self) -> int:
+        """How many inputs of a request one thread prepares at a time."""
+
+    def prepare(self, raws: Sequence[Any]) -> list[Prepared | Exception]:
+        """Each input ready to run, or what is wrong with it."""
+
+    def run(self, values: Sequence[Any]) -> Sequence[Any]:
+        """A result, or an exception, for each prepared value."""
+
+    def probe(self) -> Any:
+        """A raw input that must succeed: the readiness check."""
+
+
+class TextLane:
+    """Texts of one model. Raw inputs are strings, or `Tensors`.
+
+    Args:
+        name: for metrics and logs.
+        model: that embeds them.
+        limits: budget of a pass.
+    """
+
+    chunk = 64
+
+    def __init__(self, name: str, model: Embedder, limits: Limits) -> None:
+        self.name, self.model = name, model
+        self.budget, self.rows = limits.batch_tokens, limits.batch_rows
+        self.most: float = limits.tokens
+        # Texts that are always padded to the full length are trained so: they must not be cut.
+        short = model.prepare_texts(["a"])["mask"]
+        self._cuts = int(short.shape[1]) == int(short.sum())
+        self._pads = padding_of(model.prepare_texts)
+
+    def prepare(self, raws: Sequence[Any]) -> list[Prepared | Exception]:
+        """See `Lane.prepare`."""
+        texts = [raw for raw in raws if not isinstance(raw, Tensors)]
+        tensors = self.model.prepare_texts(texts) if texts else {}
+        rows = iter(_rows(tensors, len(texts)))
+        found: list[Prepared | Exception] = []
+        for raw in raws:
+            row = dict(raw.row if isinstance(raw, Tensors) else next(rows))
+            length = int(row["mask"].sum()) if self._cuts else len(row["mask"])
+            cut = {name: part[:length] if name in _LENGTHS else part for name, part in row.items()}
+            found.append(Prepared(cut, length))
+        return found
+
+    def run(self, values: Sequence[Any]) -> list[Any]:
+        """See `Lane.run`: (E,) rows."""
+        return _checked(self.model.run(TEXT, joined(values, self._pads)))
+
+    def probe(self) -> Any:
+        """See `Lane.probe`."""
+        return "a"
+
+
+class ImageLane:
+    """Pictures of one model. Raw inputs are encoded bytes, or `Tensors`.
+
+    Args:
+        name: for metrics and logs.
+        model: that embeds them.
+        limits: budget of a pass, and pixels of a picture.
+    """
+
+    chunk = 1
+    most = math.inf  # their number is limited, and each has the same length
+
+    def __init__(self, name: str, model: Embedder, limits: Limits) -> None:
+        self.name, self.model, self.max_pixels = name, model, limits.pixels
+        self.budget, self.rows = limits.batch_pixels, limits.batch_rows
+
+    def prepare(self, raws: Sequence[Any]) -> list[Prepared | Exception]:
+        """See `Lane.prepare`."""
+        found: list[Prepared | Exception] = []
+        for raw in raws:
+            try:
+                found.append(self._prepare(raw))
+            except DataError as error:
+                found.append(error)
+        return found
+
+    def _prepare(self, raw: Any) -> Prepared:
+        if isinstance(raw, Tensors):
+            row = dict(raw.row)
+        else:
+            array = raw
+            if not isinstance(raw, np.ndarray):
+                array = decode_image(raw, name="", max_pixels=self.max_pixels)
+            (row,) = _rows(self.model.prepare_images([array]), 1)
+        pixels = row["pixels"]
+        return Prepared(row, int(pixels.shape[-1] * pixels.shape[-2]))
+
+    def run(self, values: Sequence[Any]) -> list[Any]:
+        """See `Lane.run`: (E,) rows."""
+        names = values[0]
+        pixels = {name: np.stack([value[name] for value in values]) for name in names}
+        return _checked(self.model.run(IMAGE, pixels))
+
+    def probe(self) -> Any:
+        """See `Lane.probe`."""
+        return np.full((8, 8, 3), 127, np.uint8)
+
+
+def _checked(rows: Float[np.ndarray, "B E"]) -> list[Any]:
+    """The rows; an exception in place of one that is not finite."""
+    good = np.isfinite(rows).all(axis=1)
+    return [
+        row if fine else PlaitError("the model gives no finite embedding of this input")
+        for row, fine in zip(rows, good, strict=True)
+    ]
+
+
+def _rows(tensors: Mapping[str, np.ndarray], count: int) -> list[dict[str, np.ndarray]]:
+    return [{name: array[i] for name, array in tensors.items()} for i in range(count)]
+
+
+def padding_of(prepare: Callable[[list[str]], Mapping[str, np.ndarray]]) -> dict[str, Any]:
+    """What stands at padded positions of ``ids`` and ``mask``: seen after a short text."""
+    tensors = prepare(["a", "several words of a longer text, so that the other is padded"])
+    shorter = int(tensors["mask"].sum(axis=1).argmin())
+    # Texts of equal length: the tokenizer makes one token of anything, and nothing is ever padded.
+    return {name: tensors[name][shorter, -1] for name in _LENGTHS}
+
+
+def joined(
+    rows: Sequence[Mapping[str, np.ndarray]], pads: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """A batch of prepared rows; ids and masks are padded to the longest."""
+    batch = {}
+    for name in rows[0]:
+        parts = [row[name] for row in rows]
+        if name in _LENGTHS:
+            width = max(map(len, parts))
+            block = np.full((len(parts), width), pads[name], parts[0].dtype)
+            for line, part in zip(block, parts, strict=True):
+                line[: len(part)] = part
+            batch[name] = block
+        else:
+            batch[name] = np.stack(parts)
+    return batch
+
+
+def embedding_lanes(name: str, model: Embedder, limits: Limits) -> dict[str, Lane]:
+    """The lanes of a model by modality."""
+    lanes: dict[str, Lane] = {}
+    if TEXT in model.modalities:
+        lanes[TEXT] = TextLane(f"{name}/{TEXT}", model, limits)
+    if IMAGE in model.modalities:
+        lanes[IMAGE] = ImageLane(f"{name}/{IMAGE}", model, limits)
+    return lanes

@@ -1,0 +1,388 @@
+"""Batching across requests: prepared in threads, run together in one inference thread.
+
+Requests enter from the event loop. Their inputs are prepared in a pool of threads and then wait in
+the queue of their lane, each due when its request arrived plus a little for every input of the
+request before it: so small requests are served between the parts of a large one, and none starves.
+The inference thread takes the lane whose next input has waited longest, lets `choose` pick its
+batch, and hands the rows back to the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from plait.core.errors import DataError
+from plait.serving.batching import choose
+from plait.serving.errors import RequestError, overloaded
+from plait.serving.lanes import Lane, Prepared
+from plait.serving.settings import Limits
+
+log = logging.getLogger(__name__)
+
+_WINDOW = 4  # batches' worth of waiting inputs among which lengths are matched
+_SMOOTHING = 0.2  # weight of the newest pass in the running cost of an input
+_SHARE = 2.0  # a large request among many small ones gets at least one part in so many
+
+
+class Observer(Protocol):
+    """Learns what happens, for metrics. Called from several threads."""
+
+    def prepared(self, lane: str, count: int, seconds: float) -> None:
+        """So many inputs were prepared."""
+
+    def ran(self, lane: str, lengths: Sequence[int], seconds: float, waited: float) -> None:
+        """A forward pass; ``waited``: seconds that its oldest input was in the queue."""
+
+    def dropped(self, lane: str, count: int, reason: str) -> None:
+        """Inputs that nobody waits for any more: ``gone`` or ``deadline``."""
+
+
+class Silent:
+    """An observer that keeps nothing."""
+
+    def prepared(self, lane: str, count: int, seconds: float) -> None:
+        """See `Observer`."""
+
+    def ran(self, lane: str, lengths: Sequence[int], seconds: float, waited: float) -> None:
+        """See `Observer`."""
+
+    def dropped(self, lane: str, count: int, reason: str) -> None:
+        """See `Observer`."""
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """The inputs of one request in one lane."""
+
+    lane: _Queue
+    raws: Sequence[Any]
+    deadline: float
+    future: asyncio.Future[None]
+    results: list[Any]
+    lengths: list[int]
+    left: int
+    cost: int  # lengths of the inputs that are prepared
+    arrived: float
+    step: float  # seconds between the due times of its inputs
+    gone: bool = False
+
+    def fail(self, error: Exception) -> None:
+        """Ends the job, from the event loop's thread."""
+        self.gone = True
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+@dataclass(slots=True, eq=False)
+class Piece:
+    """One prepared input that waits."""
+
+    job: Job
+    place: int
+    prepared: Prepared
+    due: float
+    since: float
+
+
+@dataclass(slots=True, eq=False)
+class _Queue:
+    lane: Lane
+    waiting: list[Piece] = field(default_factory=list)
+    pending: int = 0  # inputs of jobs that are not over
+    preparing: int = 0
+    run_cost: float = 0.0  # seconds an input, smoothed; 0 until known
+    prepare_cost: float = 0.0
+    succeeded: float = float("-inf")  # when a pass last went well, monotonic
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What became of a request's inputs: a result and a length for each."""
+
+    results: Sequence[Any]
+    lengths: Sequence[int]
+
+
+class Scheduler:
+    """Runs lanes.
+
+    Args:
+        lanes: by name.
+        limits: of the queue and of the wait for a fuller batch.
+        threads: that prepare.
+        observer: for metrics.
+    """
+
+    def __init__(
+        self,
+        lanes: Mapping[str, Lane],
+        limits: Limits,
+        *,
+        threads: int,
+        observer: Observer | None = None,
+    ) -> None:
+        self.limits, self.threads = limits, threads
+        self.observer: Observer = observer or Silent()
+        self._queues = {name: _Queue(lane) for name, lane in lanes.items()}
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="prepare")
+        self._inference = threading.Thread(target=self._infer, name="inference", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.busy_since: float | None = None  # start of the pass that is running
+
+    def start(self) -> None:
+        """Starts the inference thread; called in the event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._inference.start()
+
+    def stop(self) -> None:
+        """Ends the threads; whatever still waits is dropped."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._inference.is_alive():
+            self._inference.join()
+
+    @property
+    def pending(self) -> int:
+        """Inputs of all requests that are not answered yet."""
+        return sum(queue.pending for queue in self._queues.values())
+
+    def age(self, lane: str) -> float:
+        """Seconds since a forward pass of the lane last went well."""
+        return time.monotonic() - self._queues[lane].succeeded
+
+    def expected_wait(self) -> float:
+        """Seconds until everything that is pending now is done, by the latest costs."""
+        return sum(
+            queue.pending * (queue.run_cost + queue.prepare_cost / self.threads)
+            for queue in self._queues.values()
+        )
+
+    async def do(
+        self, lane: str, raws: Sequence[Any], *, deadline: float, admit: bool = True
+    ) -> Done:
+        """Prepares and runs the inputs of one request.
+
+        Args:
+            lane: by name.
+            raws: the inputs.
+            deadline: by the monotonic clock.
+            admit: whether the queue may refuse; a readiness probe is always taken.
+
+        Raises:
+            RequestError: 429 when too much waits, 504 when the deadline passes.
+            Exception: what is wrong with an input, with its ``place``.
+        """
+        queue = self._queues[lane]
+        if not raws:
+            return Done([], [])
+        if admit:
+            self._admit(len(raws), deadline)
+        loop = asyncio.get_running_loop()
+        job = Job(
+            queue,
+            raws,
+            deadline,
+            loop.create_future(),
+            results=[None] * len(raws),
+            lengths=[0] * len(raws),
+            left=len(raws),
+            cost=0,
+            arrived=time.monotonic(),
+            step=_SHARE * queue.run_cost,
+        )
+        queue.pending += len(raws)
+        try:
+            for start in range(0, len(raws), queue.lane.chunk):
+                with self._changed:
+                    queue.preparing += 1
+                self._pool.submit(self._prepare, job, start)
+            async with asyncio.timeout_at(loop.time() + deadline - time.monotonic()):
+                await job.future
+        except TimeoutError:
+            raise RequestError(
+                504, "the deadline passed before the answer was ready", code="deadline"
+            ) from None
+        finally:
+            job.gone = True  # whatever is left of it is skipped
+            queue.pending -= len(raws)
+        return Done(job.results, job.lengths)
+
+    def _admit(self, count: int, deadline: float) -> None:
+        """Raises RequestError when the queue is full, or so long that the wait is too."""
+        pending, wait = self.pending, self.expected_wait()
+        if not pending:  # whatever a request may hold, an idle server takes it
+            return
+        if pending + count > self.limits.queue:
+            raise overloaded(wait, f"{pending} inputs wait")
+        if wait > min(self.limits.queue_seconds, deadline - time.monotonic()):
+            raise overloaded(wait, f"the wait would be {wait:.1f} s")
+
+    def _prepare(self, job: Job, start: int) -> None:
+        """Prepares a chunk of a request, in a thread of the pool."""
+        queue, ready = job.lane, []
+        raws = job.raws[start : start + queue.lane.chunk]
+        try:
+            if self._is_over(job, len(raws)):
+                return
+            began = time.monotonic()
+            found = queue.lane.prepare(raws)
+            now = time.monotonic()
+            self.observer.prepared(queue.lane.name, len(raws), now - began)
+            queue.prepare_cost = _smooth(queue.prepare_cost, (now - began) / len(raws))
+            for place, one in enumerate(found, start):
+                if isinstance(one, Exception):
+                    self._call(job.fail, Misfit(place, one))
+                    return
+                job.cost += one.length
+                ready.append(Piece(job, place, one, job.arrived + place * job.step, now))
+            if job.cost > queue.lane.most:
+                ready = []
+                problem = DataError(
+                    f"all inputs together have more than {queue.lane.most:,} tokens: send less at "
+                    "a time"
+                )
+                self._call(job.fail, Misfit(start, problem))
+        except Exception as error:  # a fault of ours must not leave a request waiting
+            self._call(job.fail, error)
+        finally:
+            with self._changed:
+                queue.preparing -= 1
+                for piece in ready:
+                    bisect.insort(queue.waiting, piece, key=_due)
+                self._changed.notify_all()
+
+    def _is_over(self, job: Job, count: int) -> bool:
+        """Whether nobody waits for a job any more."""
+        if job.gone:
+            self.observer.dropped(job.lane.lane.name, count, "gone")
+            return True
+        if time.monotonic() > job.deadline:
+            self.observer.dropped(job.lane.lane.name, count, "deadline")
+            return True
+        return False
+
+    def _infer(self) -> None:
+        """The inference thread."""
+        while True:
+            with self._changed:
+                queue = self._next()
+                while queue is None and not self._stopping:
+                    self._changed.wait()
+                    queue = self._next()
+                if queue is None:
+                    return
+                if self._could_be_fuller(queue):
+                    self._changed.wait(self.limits.batch_wait)
+                batch = self._take(queue)
+            if batch:
+                self._run(queue, batch)
+
+    def _next(self) -> _Queue | None:
+        """The lane whose next input has waited longest."""
+        ready = [queue for queue in self._queues.values() if queue.waiting]
+        return min(ready, key=lambda queue: queue.waiting[0].since, default=None)
+
+    def _could_be_fuller(self, queue: _Queue) -> bool:
+        return queue.preparing > 0 and len(queue.waiting) < queue.lane.rows
+
+    def _take(self, queue: _Queue) -> list[Piece]:
+        """The pieces of the next pass, taken out of the queue."""
+        alive = [piece for piece in queue.waiting if not self._is_over(piece.job, 1)]
+        if not alive:
+            queue.waiting = []
+            return []
+        window = alive[: _WINDOW * queue.lane.rows]
+        lengths = [piece.prepared.length for piece in window]
+        places = choose(lengths, budget=queue.lane.budget, rows=queue.lane.rows)
+        batch = [window[place] for place in places]
+        taken = set(map(id, batch))
+        queue.waiting = [piece for piece in alive if id(piece) not in taken]
+        return batch
+
+    def _run(self, queue: _Queue, batch: list[Piece]) -> None:
+        """One forward pass, and its rows back to the event loop."""
+        began = self.busy_since = time.monotonic()
+        waited = began - min(piece.since for piece in batch)
+        try:
+            results = _results(queue.lane, batch)
+        finally:
+            self.busy_since = None
+        now = time.monotonic()
+        queue.run_cost = _smooth(queue.run_cost, (now - began) / len(batch))
+        if any(not isinstance(result, Exception) for result in results):
+            queue.succeeded = now
+        lengths = [piece.prepared.length for piece in batch]
+        self.observer.ran(queue.lane.name, lengths, now - began, waited)
+        self._call(_deliver, batch, results)
+
+    def _call(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Calls in the event loop's thread."""
+        assert self._loop is not None
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+
+class Misfit(Exception):
+    """An input that cannot be used.
+
+    Args:
+        place: which of the request's inputs in its lane.
+        problem: what is wrong with it.
+    """
+
+    def __init__(self, place: int, problem: Exception) -> None:
+        super().__init__(str(problem))
+        self.place, self.problem = place, problem
+
+
+def _results(lane: Lane, batch: list[Piece]) -> list[Any]:
+    """A result or an exception for each piece; what fails together is tried one by one."""
+    values = [piece.prepared.value for piece in batch]
+    try:
+        return list(lane.run(values))
+    except Exception as error:  # engines raise many kinds; the worker outlives all of them
+        log.exception("a forward pass of %s with %d inputs failed", lane.name, len(batch))
+        if len(batch) == 1:
+            return [error]
+    results: list[Any] = []
+    for value in values:
+        try:
+            results.extend(lane.run([value]))
+        except Exception as error:  # this one alone
+            results.append(error)
+    return results
+
+
+def _deliver(batch: list[Piece], results: list[Any]) -> None:
+    for piece, result in zip(batch, results, strict=True):
+        job = piece.job
+        if job.gone:
+            continue
+        if isinstance(result, Exception):
+            job.fail(result)
+            continue
+        job.results[piece.place] = result
+        job.lengths[piece.place] = piece.prepared.length
+        job.left -= 1
+        if job.left == 0 and not job.future.done():
+            job.future.set_result(None)
+
+
+def _due(piece: Piece) -> float:
+    return piece.due
+
+
+def _smooth(known: float, newest: float) -> float:
+    return newest if known == 0 else known + _SMOOTHING * (newest - known)

@@ -1,0 +1,65 @@
+"""The models that a server serves, by name, each with its lanes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from plait.core.errors import UserError
+from plait.serving.lanes import Embedder, Lane, embedding_lanes
+from plait.serving.settings import Settings
+
+ASK = "ask"
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model that is served.
+
+    Attributes:
+        name: that requests use.
+        kind: ``alignment`` or ``fusion``, or the class of another model.
+        lanes: by modality; ``ask`` for questions about pictures.
+        embedder: of a model that embeds.
+        created: when its folder was written, in seconds since 1970.
+    """
+
+    name: str
+    kind: str
+    lanes: Mapping[str, Lane]
+    embedder: Embedder | None = None
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def modalities(self) -> list[str]:
+        """What it embeds, or looks at to answer."""
+        return ["image", "text"] if self.embedder is None else list(self.embedder.modalities)
+
+
+def open_models(settings: Settings) -> dict[str, Served]:
+    """Loads every model of the settings.
+
+    Raises:
+        UserError: nothing to serve, a folder that holds no model, or one that cannot be served.
+    """
+    if not settings.models:
+        raise UserError("nothing to serve: give the folder of a bundle or of a run")
+    return {name: _open(name, Path(folder), settings) for name, folder in settings.models.items()}
+
+
+def _open(name: str, folder: Path, settings: Settings) -> Served:
+    from plait.runtime.manifest import MANIFEST
+
+    created = int(folder.stat().st_mtime) if folder.exists() else 0
+    if (folder / MANIFEST).is_file():
+        from plait.serving.bundles import open_served
+
+        return open_served(name, folder, settings, created)
+    from plait.serving.runs import open_served as open_run
+
+    return open_run(name, folder, settings, created)
+
+
+__all__ = ["ASK", "Served", "embedding_lanes", "open_models"]

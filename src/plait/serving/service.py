@@ -1,0 +1,215 @@
+"""What the endpoints do: inputs in, rows and answers out, through the lanes of the served models.
+
+Shape legend: n inputs, E features of the shared space.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from plait.core.errors import UserError
+from plait.core.modality import IMAGE, TEXT
+from plait.serving.body import Intake
+from plait.serving.errors import RequestError
+from plait.serving.fetch import Fetcher
+from plait.serving.inputs import Input
+from plait.serving.lanes import Asked
+from plait.serving.metrics import Metrics
+from plait.serving.scheduler import Misfit, Scheduler
+from plait.serving.searching import Searcher
+from plait.serving.served import ASK, Served
+from plait.serving.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_PROBE_SECONDS = 5.0  # how often readiness is looked at
+_PROBE_AGE = 10.0  # a lane that had no pass for so long gets one of its own
+
+
+class Service:
+    """Everything behind the endpoints.
+
+    Args:
+        settings: of the server.
+        models: that are served, by name.
+        searcher: over the index, if there is one.
+        restarts: how often the worker had to be replaced before.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        models: Mapping[str, Served],
+        searcher: Searcher | None = None,
+        *,
+        restarts: int = 0,
+    ) -> None:
+        self.settings, self.limits = settings, settings.limits
+        self.models, self.searcher = dict(models), searcher
+        self.intake = Intake(self.limits)
+        lanes = {lane.name: lane for model in models.values() for lane in model.lanes.values()}
+        self.metrics = Metrics(
+            pending=lambda: self.scheduler.pending,
+            held=lambda: self.intake.bytes,
+            restarts=restarts,
+        )
+        threads = settings.prepare_threads or len(os.sched_getaffinity(0))
+        self.scheduler = Scheduler(lanes, self.limits, threads=threads, observer=self.metrics)
+        self.fetcher = Fetcher(settings.image_hosts, max_bytes=self.limits.picture_bytes)
+        self.lanes = lanes
+        self.draining = False
+        self._prober: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Starts the threads, and runs every lane once so that the first request finds it warm."""
+        self.scheduler.start()
+        await asyncio.gather(*(self.probe(name) for name in self.lanes))
+        self._prober = asyncio.create_task(self._keep_probing())
+
+    async def stop(self) -> None:
+        """Ends the threads."""
+        if self._prober is not None:
+            self._prober.cancel()
+        await asyncio.to_thread(self.scheduler.stop)
+        self.fetcher.close()
+
+    async def probe(self, lane: str) -> None:
+        """One forward pass of a lane on an input of its own."""
+        deadline = time.monotonic() + self.settings.ready_seconds
+        raw = self.lanes[lane].probe()
+        await self.scheduler.do(lane, [raw], deadline=deadline, admit=False)
+
+    async def _keep_probing(self) -> None:
+        while True:
+            await asyncio.sleep(_PROBE_SECONDS)
+            for name in self.lanes:
+                if self.scheduler.age(name) < _PROBE_AGE:
+                    continue
+                try:
+                    await self.probe(name)
+                except Exception:  # a probe that fails shows in /readyz
+                    log.exception("the readiness probe of %s failed", name)
+
+    def ages(self) -> dict[str, float | None]:
+        """Seconds since the last good forward pass, by lane; None where there was none."""
+        ages = {name: self.scheduler.age(name) for name in self.lanes}
+        return {name: None if age == float("inf") else round(age, 3) for name, age in ages.items()}
+
+    @property
+    def ready(self) -> bool:
+        """Whether every lane had a good forward pass lately."""
+        limit = self.settings.ready_seconds
+        return all(age is not None and age < limit for age in self.ages().values())
+
+    def model(self, name: str | None, *needed: str) -> Served:
+        """The model that a request names, or the first that has the needed lanes.
+
+        Raises:
+            RequestError: 404 when there is none of that name, 400 when it cannot do this.
+        """
+        if name is not None:
+            if name not in self.models:
+                known = ", ".join(self.models)
+                raise RequestError(
+                    404,
+                    f"there is no model {name!r} here; there is {known}",
+                    param="model",
+                    code="model_not_found",
+                )
+            model = self.models[name]
+            if not all(lane in model.lanes for lane in needed):
+                raise _cannot(f"the model {name!r}", needed)
+            return model
+        for model in self.models.values():
+            if all(lane in model.lanes for lane in needed):
+                return model
+        raise _cannot("no model that is served here", needed)
+
+    async def embed(
+        self, model: Served, inputs: Sequence[Input], deadline: float
+    ) -> tuple[Float[np.ndarray, "n E"], int]:
+        """(rows of unit length in the order of the inputs, tokens of the texts).
+
+        Raises:
+            RequestError: an input that cannot be used, by its place, or a server that is busy.
+        """
+        assert model.embedder is not None
+        inputs = await self.fetched(inputs, deadline)
+        places: dict[str, list[int]] = {}
+        for place, one in enumerate(inputs):
+            places.setdefault(one.modality, []).append(place)
+        rows = np.zeros((len(inputs), model.embedder.dim), np.float32)
+        tokens = 0
+
+        async def run(modality: str) -> None:
+            nonlocal tokens
+            mine = [inputs[place] for place in places[modality]]
+            lane = model.lanes[modality].name
+            values = [one.value for one in mine]
+            done = await self._do(lane, values, [one.place for one in mine], deadline)
+            rows[places[modality]] = np.stack(done.results)
+            tokens += sum(done.lengths) if modality == TEXT else 0
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for modality in places:
+                    group.create_task(run(modality))
+        except* Exception as problems:
+            raise problems.exceptions[0] from None
+        return rows, tokens
+
+    async def ask(
+        self, model: Served, picture: Input, question: str, answers: int, deadline: float
+    ) -> list[dict[str, Any]]:
+        """The likeliest answers to a question about a picture, the likeliest first.
+
+        Raises:
+            RequestError: see `embed`.
+        """
+        (shown,) = await self.fetched([picture], deadline)
+        raw = Asked(shown.value, question, answers)
+        done = await self._do(model.lanes[ASK].name, [raw], [shown.place], deadline)
+        found: list[dict[str, Any]] = done.results[0]
+        return found
+
+    async def fetched(self, inputs: Sequence[Input], deadline: float) -> Sequence[Input]:
+        """The inputs with every remote picture's bytes.
+
+        Raises:
+            RequestError: 400 for a picture that may not or cannot be fetched.
+        """
+        if not any(one.remote for one in inputs):
+            return inputs
+
+        async def bytes_of(one: Input) -> Input:
+            return await self.fetcher.fetched(one, deadline, self.limits) if one.remote else one
+
+        return await asyncio.gather(*(bytes_of(one) for one in inputs))
+
+    async def _do(
+        self, lane: str, values: Sequence[Any], places: Sequence[str], deadline: float
+    ) -> Any:
+        try:
+            return await self.scheduler.do(lane, values, deadline=deadline)
+        except Misfit as misfit:
+            place, problem = places[misfit.place], misfit.problem
+            if not isinstance(problem, UserError):
+                raise problem from misfit
+            message = str(problem).removeprefix(": ")
+            raise RequestError(
+                400, f"{place}: {message}", param=place, code="invalid_input"
+            ) from misfit
+
+
+def _cannot(who: str, needed: Sequence[str]) -> RequestError:
+    words = {IMAGE: "embeds pictures", TEXT: "embeds texts", ASK: "answers questions"}
+    deeds = " and ".join(words.get(lane, lane) for lane in needed)
+    return RequestError(400, f"{who} {deeds}", param="model", code="model_unfit")

@@ -1,0 +1,105 @@
+"""What a server may be asked for, and how it is reached: plain data that travels to the worker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of one request, and of all that are being answered.
+
+    Attributes:
+        body_bytes: of a request.
+        inflight_bytes: of the bodies of all requests that are being read or answered.
+        body_seconds: in which a body must have arrived.
+        inputs: texts and pictures in a request.
+        pictures: in a request.
+        picture_bytes: of one, encoded.
+        pixels: of one, width times height, by its header.
+        characters: of one text.
+        tokens: of all texts in a request, after each is cut at the model's limit.
+        labels: in a request to classify, times its templates.
+        hits: of one search.
+        requests: that are being read or answered at once.
+        queue: texts and pictures that wait, of all requests; more are refused with 429.
+        queue_seconds: the expected wait beyond which requests are refused with 429.
+        deadline: seconds after which a request is given up with 504.
+        batch_rows: texts or pictures in one forward pass.
+        batch_tokens: in one forward pass, padding included.
+        batch_pixels: of the encoder's input in one forward pass.
+        batch_wait: seconds that a pass which is not full waits for inputs in preparation.
+    """
+
+    body_bytes: int = 32 * MIB
+    inflight_bytes: int = 256 * MIB
+    body_seconds: float = 30.0
+    inputs: int = 2048
+    pictures: int = 64
+    picture_bytes: int = 20 * MIB
+    pixels: int = 25_000_000
+    characters: int = 20_000
+    tokens: int = 131_072
+    labels: int = 1000
+    hits: int = 1000
+    requests: int = 1024
+    queue: int = 4096
+    queue_seconds: float = 2.0
+    deadline: float = 30.0
+    batch_rows: int = 64
+    batch_tokens: int = 2048
+    batch_pixels: int = 16 * 224 * 224
+    batch_wait: float = 0.002
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One server.
+
+    Attributes:
+        models: folders of bundles or runs, by the name that requests use; the first is the default.
+        index: folder of an index to search.
+        engine, precision: of bundles (see `plait.runtime.open_bundle`).
+        threads: of inference; None for one a core.
+        prepare_threads: that decode and tokenise; None for one a core.
+        limits: see there.
+        image_hosts: hosts from which pictures may be fetched; none by default.
+        cors: origins whose pages may call the server; none by default.
+        hostnames: further names that the ``Host`` header may carry.
+        local_only: only requests to a loopback name are taken (against DNS rebinding).
+        towers: modality to the base URL of another server that runs the tower.
+        ready_seconds: how recent the last forward pass of every lane must be.
+    """
+
+    models: Mapping[str, str]
+    index: str | None = None
+    engine: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None
+    prepare_threads: int | None = None
+    limits: Limits = field(default_factory=Limits)
+    image_hosts: tuple[str, ...] = ()
+    cors: tuple[str, ...] = ()
+    hostnames: tuple[str, ...] = ()
+    local_only: bool = True
+    towers: Mapping[str, str] = field(default_factory=dict)
+    ready_seconds: float = 30.0
+
+    def to_json(self) -> str:
+        """One line of JSON; holds no secret."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The inverse of `to_json`."""
+        value: dict[str, Any] = json.loads(text)
+        value["limits"] = Limits(**value["limits"])
+        for entry in fields(cls):
+            if isinstance(value.get(entry.name), list):
+                value[entry.name] = tuple(value[entry.name])
+        return cls(**value)

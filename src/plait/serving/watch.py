@@ -1,0 +1,134 @@
+"""The outermost layer: every request gets an id, a line of JSON in the log, and is counted."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import time
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from plait.serving.errors import RequestError
+from plait.serving.service import Service
+
+access = logging.getLogger("plait.serving.access")
+
+_ID = re.compile(r"[\w.:-]{1,128}")
+ROUTES = frozenset(
+    {
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/openapi.json",
+        "/v1/models",
+        "/v1/embeddings",
+        "/v1/search",
+        "/v1/classify",
+        "/v1/similarity",
+        "/v1/ask",
+    }
+)
+_QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a record: time, level, logger, message, and whatever ``fields`` holds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See logging."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(line, default=str).decode()
+
+
+def configure_logs(level: str) -> None:
+    """JSON lines on stderr, from plait, uvicorn and everything else."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    for name in ("plait", "uvicorn"):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = []
+        logger.propagate = True
+        logger.setLevel(level.upper())
+    logging.getLogger("uvicorn.access").setLevel(logging.WARNING)  # `Watch` writes its own
+
+
+class Watch:
+    """Counts and logs every request; a fault of ours becomes an answer in OpenAI's shape.
+
+    Args:
+        app: inside.
+        service: whose metrics count.
+    """
+
+    def __init__(self, app: ASGIApp, *, service: Service) -> None:
+        self.app, self.service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began, status = time.monotonic(), 0
+        name = Headers(scope=scope).get("x-request-id", "")
+        name = name if _ID.fullmatch(name) else uuid.uuid4().hex
+        state = scope.setdefault("state", {})
+
+        async def passing(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = name
+                if self.service.draining:
+                    headers["Connection"] = "close"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, passing)
+        except Exception:  # the server outlives its own faults
+            access.exception("a request failed inside plait", extra={"fields": {"id": name}})
+            if status == 0:
+                fault = RequestError(500, "plait failed; its log says how", code="internal")
+                await fault.response()(scope, receive, passing)
+        finally:
+            self._note(scope, name, state, status, time.monotonic() - began)
+
+    def _note(
+        self, scope: Scope, name: str, state: dict[str, Any], status: int, seconds: float
+    ) -> None:
+        path = scope["path"]
+        route = path if path in ROUTES or path in state.get("routes", ()) else "other"
+        if path.startswith("/v1/towers/"):
+            route = "/v1/towers/{modality}"
+        status = state.get("status", status)
+        self.service.metrics.answered(route, status, seconds)
+        level = logging.DEBUG if path in _QUIET else logging.INFO
+        if access.isEnabledFor(level):
+            client = scope.get("client") or ("", 0)
+            fields = {
+                "id": name,
+                "method": scope["method"],
+                "path": path[:200],
+                "status": status,
+                "ms": round(seconds * 1000, 2),
+                "client": client[0],
+                **{key: state[key] for key in ("key", "inputs", "code") if key in state},
+            }
+            access.log(level, "request", extra={"fields": fields})

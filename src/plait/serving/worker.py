@@ -1,0 +1,171 @@
+"""The process that computes: started by `plait.serving.supervisor`, on a socket that it inherits.
+
+What it gets: settings as the first line on standard input, API keys by name as the second (never
+as arguments, which everyone on the machine can read), then the descriptors of the listening socket
+and of the pipe that carries its heartbeats. When standard input ends, the parent is gone, and the
+worker stops as if asked to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from plait.core.errors import PlaitError, UserError
+from plait.serving.app import create_app
+from plait.serving.searching import Searcher
+from plait.serving.served import Served, open_models
+from plait.serving.service import Service
+from plait.serving.settings import Settings
+from plait.serving.watch import configure_logs
+
+log = logging.getLogger(__name__)
+
+READY, BEAT = b"R", b"."
+BEAT_SECONDS = 1.0
+DRAIN_SECONDS = 0.5  # in which what stands in the socket's backlog is still taken
+_GRACE = 5.0  # beyond the deadline of the last request
+
+
+def build_service(settings: Settings, *, restarts: int = 0) -> Service:
+    """Everything of the settings, loaded.
+
+    Raises:
+        UserError: a model or an index that cannot be served.
+    """
+    models = open_models(settings)
+    searcher = open_searcher(settings, models)
+    return Service(settings, models, searcher, restarts=restarts)
+
+
+def open_searcher(settings: Settings, models: Mapping[str, Served]) -> Searcher | None:
+    """The index of the settings with the served model that made it.
+
+    Raises:
+        UserError: no index, or none of the served models made it.
+    """
+    if settings.index is None:
+        return None
+    from plait.retrieval.index import open_index
+
+    index = open_index(Path(settings.index))
+    for name, model in models.items():
+        if model.embedder is not None and model.embedder.dim == index.manifest.dim:
+            return Searcher(index, name)
+    raise UserError(
+        f"{settings.index} was made by a model with {index.manifest.dim} dimensions, and none of "
+        "the served ones has as many: serve the model that made it"
+    )
+
+
+class Worker(uvicorn.Server):
+    """A server that takes what stands in the backlog before it stops listening.
+
+    Args:
+        config: of uvicorn.
+        service: that is told when the server is draining.
+    """
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self.service = service
+        self.quitting: asyncio.Event | None = None
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """SIGTERM or SIGINT: drain first; a second SIGINT stops at once."""
+        if self.service.draining and sig == signal.SIGINT:
+            self.force_exit = True
+        self.service.draining = True
+        threading.Timer(DRAIN_SECONDS, self._exit).start()
+
+    def _exit(self) -> None:
+        self.should_exit = True
+
+
+def serve(
+    settings: Settings,
+    keys: Mapping[str, str],
+    listening: socket.socket,
+    beats: int,
+    *,
+    restarts: int,
+) -> None:
+    """Serves until a signal, or until standard input ends."""
+    service = build_service(settings, restarts=restarts)
+
+    def started() -> None:
+        os.write(beats, READY)
+        asyncio.get_running_loop().create_task(_beat(beats, service))
+
+    app = create_app(service, keys=keys, started=started)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        server_header=False,
+        timeout_keep_alive=20,
+        timeout_graceful_shutdown=int(settings.limits.deadline + _GRACE),
+        h11_max_incomplete_event_size=1 << 16,
+    )
+    server = Worker(config, service)
+    threading.Thread(target=_follow_parent, args=(server,), daemon=True).start()
+    server.run(sockets=[listening])
+
+
+async def _beat(beats: int, service: Service) -> None:
+    """A byte a second while the event loop turns and no forward pass hangs."""
+    while True:
+        await asyncio.sleep(BEAT_SECONDS)
+        since = service.scheduler.busy_since
+        if since is None or time.monotonic() - since < service.settings.ready_seconds:
+            try:
+                os.write(beats, BEAT)
+            except BlockingIOError:  # the parent is busy, and has enough of them to read
+                continue
+
+
+def _follow_parent(server: Worker) -> None:
+    """Stops the worker when its parent is gone."""
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> int:
+    """Runs the worker that the parent describes on standard input."""
+    given = b""
+    while given.count(b"\n") < 2:
+        block = os.read(0, 1 << 16)
+        if not block:
+            return 1
+        given += block
+    first, second = given.split(b"\n")[:2]
+    start = json.loads(first)
+    settings, keys = Settings.from_json(start["settings"]), json.loads(second)
+    configure_logs(start["log_level"])
+    listening = socket.socket(fileno=start["listening"])
+    os.set_blocking(start["beats"], False)
+    try:
+        serve(settings, keys, listening, start["beats"], restarts=start["restarts"])
+    except PlaitError as error:
+        log.error("%s", error)
+        print(json.dumps({"type": type(error).__name__, "message": str(error)}), flush=True)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
