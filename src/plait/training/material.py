@@ -14,6 +14,7 @@ import numpy as np
 
 from plait.core.batch import ModalityInput
 from plait.core.errors import DataError, RecipeError
+from plait.data.clips import frames_of
 from plait.data.dataset import PairDataset
 from plait.data.fast_decode import load_pixels
 from plait.data.pixel_cache import PixelCache
@@ -122,7 +123,7 @@ def cached_towers(model: Model, stage: Stage) -> list[str]:
         return []
     if isinstance(model, FusionModel) and not getattr(model.joint, "pooled_only", False):
         return []
-    if isinstance(model, BridgedModel) and model.reads != "pooled":
+    if isinstance(model, BridgedModel) and (model.reads != "pooled" or model.frames):
         return []
     return [
         name
@@ -154,6 +155,7 @@ def sources_of(
         share: a picture of several rows is given once (`plait.models.encoding.ROWS`).
     """
     sources: dict[str, Source] = {}
+    frames = model.frames if isinstance(model, BridgedModel) else 0
     for name in model.modalities:
         preprocess = model.tower(name).encoder.preprocess
         if name in features:
@@ -163,7 +165,9 @@ def sources_of(
         elif isinstance(preprocess, RegionPreprocess):
             sources[name] = _region_source(material, preprocess, augment)
         else:
-            sources[name] = _pixel_source(material, preprocess, augment, cache_pixels, share=share)
+            sources[name] = _pixel_source(
+                material, preprocess, augment, cache_pixels, share=share, frames=frames
+            )
     return sources
 
 
@@ -190,20 +194,23 @@ def _pixel_source(
     cache_pixels: bool,
     *,
     share: bool,
+    frames: int,
 ) -> PixelSource:
+    each = max(1, frames)
     store = PixelCache(preprocess) if cache_pixels else None
 
     def load(positions: Sequence[int]) -> Any:
         return load_pixels(
-            [material.pictures[i] for i in positions],
+            frames_of([material.pictures[i] for i in positions], frames),
             preprocess,
             store=store,
-            on_error=lambda place, error: material.failed(int(positions[place]), error),
+            on_error=lambda place, error: material.failed(int(positions[place // each]), error),
         )
 
     def change(pixels: Any, positions: Sequence[int], epoch: int) -> Any:
         assert augment is not None
-        return augment(pixels, [material.ids[i] for i in positions], epoch)
+        # Frames of a clip share its id, and so are changed alike.
+        return augment(pixels, [material.ids[i] for i in positions for _ in range(each)], epoch)
 
     changed = None if augment is None else change
     return PixelSource(load, changed, numbers=material.picture_numbers, share=share)

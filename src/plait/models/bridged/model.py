@@ -140,6 +140,11 @@ class BridgedModel(nn.Module):
             )
 
     @property
+    def frames(self) -> int:
+        """Frames that stand for each picture, which is a clip then; 0 for pictures."""
+        return int(getattr(self.bridge, "frames", 0))
+
+    @property
     def modalities(self) -> tuple[str, ...]:
         """The modalities that it has encoders of."""
         return (IMAGE,)
@@ -165,18 +170,33 @@ class BridgedModel(nn.Module):
         """Pictures through encoder and bridge.
 
         ``rows`` (B,) or (B, M) say which of U distinct pictures each sequence shows, -1 for none;
-        without them every sequence has the picture of its row.
+        without them every sequence has the picture of its row. With `frames`, T pictures one after
+        another are a clip, and count as one.
         """
         encoder = self.tower(IMAGE).encoder
         tensors = dict(inputs.tensors)
         rows = tensors.pop(ROWS, None)
         if rows is None:
-            tokens, mask = self.bridge(self.read(encode(encoder, inputs)))
+            tokens, mask = self._bridged(self.read(encode(encoder, inputs)))
             return Media(tokens[:, None], mask[:, None])
-        tokens, mask = self.bridge(self.read(encode(encoder, ModalityInput.of(**tensors))))
+        tokens, mask = self._bridged(self.read(encode(encoder, ModalityInput.of(**tensors))))
         rows = rows[:, None] if rows.ndim == 1 else rows
         there = (rows >= 0) & inputs.present[:, None]
         return Media(tokens[rows.clamp(min=0)], mask[rows.clamp(min=0)] & there[..., None])
+
+    def _bridged(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
+        """Tokens and mask of every picture or clip."""
+        if not self.frames:
+            found: tuple[Tensor, Tensor] = self.bridge(encoded)
+            return found
+        per_clip = (len(encoded.tokens) // self.frames, -1)
+        clips = Encoded(
+            encoded.tokens.unflatten(0, per_clip[:1] + (self.frames,)).flatten(1, 2),
+            encoded.mask.reshape(per_clip),
+            encoded.pooled.unflatten(0, per_clip[:1] + (self.frames,)).mean(dim=1),
+        )
+        of_clips: tuple[Tensor, Tensor] = self.bridge(clips, self.frames)
+        return of_clips
 
     def read(self, encoded: Encoded) -> Encoded:
         """What the bridge reads of an encoder's output."""

@@ -14,6 +14,7 @@ import torch
 from plait.core.batch import Batch, ModalityInput
 from plait.core.errors import DataError, ModelError
 from plait.core.modality import IMAGE, TEXT
+from plait.data.clips import frames_of
 from plait.data.fast_decode import load_pixels
 from plait.data.preprocess import ImagePreprocess
 from plait.data.sample import MediaRef
@@ -123,9 +124,11 @@ def _inputs(
     def failed(place: int, error: DataError) -> None:
         if on_error is None:
             raise error
-        for row in np.flatnonzero((rows == place).any(axis=1)).tolist():
+        shown = place // max(1, model.frames)
+        for row in np.flatnonzero((rows == shown).any(axis=1)).tolist():
             on_error(first + row, error)
 
-    pixels = torch.as_tensor(load_pixels(list(number), preprocess, on_error=failed))
+    shots = frames_of(list(number), model.frames)
+    pixels = torch.as_tensor(load_pixels(shots, preprocess, on_error=failed))
     present = torch.ones(len(pictures), dtype=torch.bool)
     return ModalityInput({"pixels": pixels, ROWS: torch.from_numpy(rows)}, present)

@@ -1,0 +1,82 @@
+"""Frames of short clips: animated GIF, WebP, PNG and TIFF files, by Pillow.
+
+Each frame is a picture of its own, spread evenly over the clip; a still picture is a clip whose
+frames are all alike.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from plait.core.errors import DataError
+from plait.data.decode import open_image
+from plait.data.sample import MediaRef
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRef:
+    """One of ``count`` frames that stand for a clip.
+
+    Attributes:
+        clip: the file.
+        place: of this frame, from 0.
+        count: of frames; the clip is cut into as many equal parts, and the middle of each is taken.
+    """
+
+    clip: MediaRef
+    place: int
+    count: int
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"{self.clip.name}, frame {self.place + 1} of {self.count}"
+
+    @property
+    def path(self) -> Path | None:
+        """None: a frame is no file of its own."""
+        return None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole clip."""
+        return self.clip.size
+
+    def read(self) -> bytes:
+        """The frame as a PNG file.
+
+        Raises:
+            DataError: the clip is no picture, or is damaged before this frame.
+        """
+        with open_image(self.clip.read(), name=self.clip.name) as image:
+            return _png(image, (2 * self.place + 1) * _frames(image) // (2 * self.count), self.name)
+
+
+def frames_of(clips: Sequence[MediaRef], count: int) -> list[MediaRef]:
+    """``count`` frames of each clip, one clip after another; 0: the pictures as they are."""
+    if not count:
+        return list(clips)
+    return [FrameRef(clip, place, count) for clip in clips for place in range(count)]
+
+
+def _frames(image: Image.Image) -> int:
+    return int(getattr(image, "n_frames", 1))
+
+
+def _png(image: Image.Image, frame: int, name: str) -> bytes:
+    try:
+        image.seek(frame)
+        image.load()
+    except (EOFError, OSError, ValueError, SyntaxError) as error:
+        raise DataError(
+            f"frame {frame + 1} cannot be read: {error}; replace the file", path=name
+        ) from error
+    target = io.BytesIO()
+    # With its transparency, which decoding then puts on white as everywhere.
+    (image if image.mode in ("RGB", "L") else image.convert("RGBA")).save(target, "PNG")
+    return target.getvalue()
