@@ -14,10 +14,13 @@ from plait import api
 from plait.bridges.qformer import QFormerBridge
 from plait.core.batch import Batch, Encoded, ModalityInput
 from plait.core.errors import RecipeError
+from plait.data import open_dataset
 from plait.models.bridged.model import BridgedModel
 from plait.models.storage import load_model
 from plait.objectives.matching import hard_pairing
 from plait.training.build import build_model, prepare_stage
+from plait.training.material import material_of
+from plait.training.preflight import preflight
 from plait.training.qformer_task import QFormerTask, recall_at_1
 from plait.training.recipe import check
 from plait.training.run import train
@@ -59,6 +62,24 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return folder
+
+
+def test_what_is_told_before_the_first_stage(pairs: Path) -> None:
+    recipe = recipe_of(pairs)
+    model = build_model(recipe, ["see: it is red"])
+    assert isinstance(model, BridgedModel) and isinstance(model.bridge, QFormerBridge)
+    material = material_of(open_dataset(str(pairs)).split("train"))
+    found = preflight(model, recipe.stages[0], material)
+    queries = model.bridge.count(model.picture_tokens)
+    words = len(model.writer.ids("see: it is red")) + 2  # a start and an end
+    assert found.positions == (queries + words,) * 3 and found.picture_positions == queries
+    assert found.cut == 0 and found.shown == "[[ [CLS] see : it is red [SEP] ]]"
+    told = found.lines()
+    assert "activations of the Q-Former" in told[2]
+    model.bridge.max_length = words - 1
+    cut = preflight(model, recipe.stages[0], material)
+    assert cut.cut == 24
+    assert "24 of 24 examples are longer than the Q-Former's context" in cut.lines()[-1]
 
 
 def recipe_of(source: Path | str, *stages: dict[str, Any], **changes: Any) -> Any:

@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 
 from plait.core.files import read_json
+from plait.data.sample import Sample
 from plait.models.bridged.model import BridgedModel
 from plait.models.bridged.sequences import IGNORED, PLACEHOLDER, Writer
 from plait.training.material import Material
+from plait.training.qformer_task import QFORMER, WordSource, parts_of_first_stage
 from plait.training.schema import Stage
 from plait.training.wording import Wording, pairs_of
 
@@ -40,6 +42,7 @@ class Preflight:
         shown: one example; what is learned stands in ``[[ ]]``.
         memory: bytes of weights, of gradients and optimiser, and of activations, estimated.
         warnings: what looks wrong.
+    reader: whose limit cuts, and whose activations are estimated.
     """
 
     stage: str
@@ -50,6 +53,7 @@ class Preflight:
     shown: str
     memory: tuple[int, int, int]
     warnings: tuple[str, ...] = ()
+    reader: str = "language model"
 
     def lines(self) -> list[str]:
         """For people."""
@@ -60,13 +64,13 @@ class Preflight:
             f"{self.picture_positions} of them for a picture; looked at {self.examples}.",
             f"Stage {self.stage}, one example, learned in [[ ]]: {self.shown}",
             f"Stage {self.stage}, memory by estimate: weights {weights:.0f} MiB, gradients and "
-            f"optimiser {training:.0f} MiB, activations of the language model up to "
+            f"optimiser {training:.0f} MiB, activations of the {self.reader} up to "
             f"{activations:.0f} MiB.",
         ]
         if self.cut:
             found.append(
                 f"Stage {self.stage}: {self.cut} of {self.examples} examples are longer than the "
-                "language model's context; the ends of their targets are cut."
+                f"{self.reader}'s context; the ends of their targets are cut."
             )
         return found + [f"Stage {self.stage}: {one}" for one in self.warnings]
 
@@ -78,7 +82,7 @@ def preflight(
 
     Args:
         model: prepared for the stage: what trains is marked.
-        stage: with one writing task.
+        stage: with one task, of writing or of a Q-Former's first stage.
         material: its training split.
         source: the language model's (``hf/...``), for its chat template.
 
@@ -87,7 +91,9 @@ def preflight(
             sample has pictures.
     """
     wording, writer = Wording(stage.tasks[0].prompt, stage.tasks[0].target), model.writer
-    chosen = pairs_of(material)[:: max(1, len(material.texts) // LOOKED_AT)][:LOOKED_AT]
+    if stage.tasks[0].objective == QFORMER:
+        return _first_stage(model, stage, wording, material)
+    chosen = _looked_at(material)
     lengths, cut, shown = [], 0, ""
     for sample, text in chosen:
         prompt, target = wording.of(sample, text)
@@ -113,6 +119,34 @@ def preflight(
     )
 
 
+def _looked_at(material: Material) -> list[tuple[Sample, str]]:
+    return pairs_of(material)[:: max(1, len(material.texts) // LOOKED_AT)][:LOOKED_AT]
+
+
+def _first_stage(
+    model: BridgedModel, stage: Stage, wording: Wording, material: Material
+) -> Preflight:
+    """Of BLIP-2's first stage, where the Q-Former reads queries, then a start, words and an end."""
+    bridge, _ = parts_of_first_stage(model)
+    source = WordSource(material, wording, model.writer, bridge.max_length)
+    texts = [wording.of(sample, text)[1] for sample, text in _looked_at(material)]
+    words = [len(model.writer.ids(text)) + 2 for text in texts]
+    ids = source.ids(texts[0])
+    queries = bridge.count(model.picture_tokens)
+    longest = queries + min(max(words), bridge.max_length)
+    return Preflight(
+        stage.name,
+        len(texts),
+        (queries + min(words), queries + int(np.median(words)), queries + max(words)),
+        queries,
+        sum(count > bridge.max_length for count in words),
+        readable(model.writer, ids, ids),
+        _memory(model, stage.batch_size * longest, len(bridge.layers), bridge.inner),
+        (),
+        "Q-Former",
+    )
+
+
 def readable(writer: Writer, ids: Sequence[int], labels: Sequence[int]) -> str:
     """An example as it is trained: pictures as ``<image> x 4``, learned tokens in ``[[ ]]``."""
     pieces: list[str] = []
@@ -133,16 +167,19 @@ def readable(writer: Writer, ids: Sequence[int], labels: Sequence[int]) -> str:
     return " ".join([*pieces, *(["]]"] if learning else [])])
 
 
-def _memory(model: BridgedModel, positions: int) -> tuple[int, int, int]:
-    """Bytes of weights; of gradients and two moments; of activations.
+def _memory(
+    model: BridgedModel, positions: int, layers: int | None = None, width: int | None = None
+) -> tuple[int, int, int]:
+    """Bytes of weights; of gradients and two moments; of activations of the language model, or of
+    so many layers of another width.
 
     Activations: 34 bytes a position, layer and feature at 16 bits (Korthikanti et al. 2022, equation
     2, without the attention's square term, which fused attention does not keep), twice in float32.
     """
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     training = sum(3 * p.numel() * 4 for p in model.parameters() if p.requires_grad)
-    layers = len(model.language.blocks)
-    return weights, training, BYTES_A_POSITION * positions * layers * model.language.width
+    layers, width = layers or len(model.language.blocks), width or model.language.width
+    return weights, training, BYTES_A_POSITION * positions * layers * width
 
 
 def _warnings(wording: Wording, source: str | None) -> list[str]:

@@ -93,11 +93,14 @@ class WordSource:
         for place, text in zip(rows.sample.tolist(), rows.text.tolist(), strict=True):
             sample = self.material.samples[place]
             _, target = self.wording.of(sample, self.material.texts[text])
-            ids = [self.start, *self.writer.ids(target)][: self.longest - 1] + [self.writer.end]
-            found.append([one + SHIFT for one in ids])
+            found.append([one + SHIFT for one in self.ids(target)])
         width = max(map(len, found), default=1)
         padded = torch.tensor([row + [0] * (width - len(row)) for row in found])
         return ModalityInput.of(mask=padded > 0, ids=padded)
+
+    def ids(self, target: str) -> list[int]:
+        """The tokenizer's ids of a text: start, words as far as there is room, end."""
+        return [self.start, *self.writer.ids(target)][: self.longest - 1] + [self.writer.end]
 
 
 class QFormerTask:

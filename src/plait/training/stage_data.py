@@ -142,7 +142,7 @@ class StageData:
         if stage.share < 1:
             material = thinned(material, stage.share, self.recipe.seed)
         material = _in_words_of(stage, material)
-        if isinstance(model, BridgedModel) and stage.tasks[0].objective != QFORMER:
+        if isinstance(model, BridgedModel):
             self._look(model, stage, material)
         sources = self._sources(model, material, stage, training=True)
         plan = RowPlan(
