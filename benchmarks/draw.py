@@ -3,8 +3,9 @@
     python benchmarks/draw.py --runs runs/drawn        # trains what is missing there, then measures
 
 Trains the recipe ``draw`` on the training emoji of `openmoji`, and as a judge the recipe ``demo`` on
-the same emoji without 50 of them, which it has never seen in picture or words. Each drawn picture is
-compared with the names of all 50. Two sets of prompts: those 50 held from the judge, whose names the
+the same emoji without 50 of them, which it has never seen in picture or words. The judge learns
+emoji as small and as blurred as drawn ones: of each the picture at the size of drawing, and what the
+discrete VAE makes of it. Each drawn picture is compared with the names of all 50. Two sets of prompts: those 50 held from the judge, whose names the
 drawing model was trained with, and 50 test emoji that neither has seen. Writes
 benchmarks/results/draw.json and .md, and docs/images/draw.png.
 """
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,18 +60,25 @@ def prompts_of(dataset: PairDataset, split: str, seed: int) -> list[Sample]:
     return [samples[i] for i in permutation(len(samples), seed, "prompts", split)[:PROMPTS]]
 
 
-def write_pairs(dataset: PairDataset, held: Sequence[Sample], folder: Path) -> None:
-    """The emoji as an image folder, in which those held are test emoji and their groups too."""
+def write_pairs(
+    dataset: PairDataset, held: Sequence[Sample], folder: Path, model: DrawingModel
+) -> None:
+    """Emoji as an image folder, small and rebuilt; those held and their groups are test emoji."""
     away = {sample.group for sample in held}
     folder.mkdir(parents=True)
     rows = []
     for sample, split in zip(dataset, dataset.splits, strict=True):
-        if sample.image is None or sample.image.path is None:
+        if sample.image is None:
             continue
-        shutil.copy(sample.image.path, folder / f"{sample.id}.png")
         names = [t for t, code in zip(sample.texts, sample.languages, strict=True) if code == "en"]
         kept = "test" if sample.group in away else split
-        rows.append({"file_name": f"{sample.id}.png", "text": names, "split": kept})
+        small = pixels_of([sample], model)[0]
+        rebuilt = model.dvae.decode(model.dvae.codes(small))
+        for what, picture in (("small", small), ("rebuilt", rebuilt)):
+            file = f"{sample.id}-{what}.png"
+            Image.fromarray(picture[0].permute(1, 2, 0).numpy()).save(folder / file)
+            group = sample.group_key
+            rows.append({"file_name": file, "text": names, "split": kept, "group": group})
     lines = [json.dumps(row, ensure_ascii=False) for row in rows if row["text"]]
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -84,7 +91,10 @@ def trained(runs: Path, dataset: PairDataset, held: Sequence[Sample], overrides:
     if not (runs / "judge" / "report.json").is_file():
         data = runs / JUDGE_DATA
         if not (data / "metadata.jsonl").is_file():
-            write_pairs(dataset, held, data)
+            drawn = load_model(runs / "draw")
+            assert isinstance(drawn, DrawingModel)
+            with torch.inference_mode():
+                write_pairs(dataset, held, data, drawn)
         recipe = load_recipe("demo", ["data.languages=null"], data=str(data))
         train(recipe, out=runs / "judge", resume=(runs / "judge").is_dir())
 
@@ -196,7 +206,8 @@ def publish(
         about=(
             f"The recipe `draw` in {seconds:.0f} s, then {given.pictures} pictures of each of "
             f"{PROMPTS} names; temperature {given.temperature:g}, top_k {given.top_k}, guidance "
-            f"{given.guidance:g}; none is chosen. A judge (recipe `demo`, English names) compares "
+            f"{given.guidance:g}; none is chosen. A judge (recipe `demo`, English names, emoji at "
+            f"{model.dvae.image_size} pixels and as rebuilt by the discrete VAE) compares "
             f"each with all {PROMPTS} names; chance is {100 / PROMPTS:g}%. In parentheses: 95% "
             "intervals over names."
         ),

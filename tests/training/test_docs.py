@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from plait.training import health, schema
+from plait.training import health, schema, schema_base, schema_model, schema_stage
 from plait.training.recipe import list_recipes
 
 DOCS = Path(__file__).parents[2] / "docs"
 SECTIONS = [
-    s for s in vars(schema).values() if isinstance(s, type) and issubclass(s, schema.Section)
+    s
+    for module in (schema, schema_model, schema_stage)
+    for s in vars(module).values()
+    if isinstance(s, type) and issubclass(s, schema_base.Section)
 ]
 
 

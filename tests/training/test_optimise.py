@@ -13,7 +13,7 @@ from plait.training.optimise import (
     restore_optimiser,
     undecayed,
 )
-from plait.training.schema import Optimiser, Schedule, Stage
+from plait.training.schema_stage import Optimiser, Schedule, Stage
 
 
 class Model(nn.Module):

@@ -12,7 +12,7 @@ from plait.core.batch import Batch, ModalityInput
 from plait.core.errors import DataError
 from plait.training.features import feature_change, mixed, noisy
 from plait.training.rows import RowPlan, Rows
-from plait.training.schema import Features
+from plait.training.schema_stage import Features
 from plait.training.supply import FeatureSource, PixelSource, Supply
 
 

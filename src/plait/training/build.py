@@ -27,7 +27,7 @@ from plait.models.kinds import Model
 from plait.models.projection import Projection, build_projection
 from plait.models.shared_layers import other_names
 from plait.models.systems.base import System
-from plait.training import schema
+from plait.training import schema, schema_model, schema_stage
 from plait.training.balance import Balance
 from plait.training.build_bridged import build_bridged
 from plait.training.build_drawing import build_drawing
@@ -95,7 +95,7 @@ def build_model(
 
 
 def _build_encoder(
-    modality: str, tower: schema.Tower, texts: Sequence[str], run: str | None
+    modality: str, tower: schema_model.Tower, texts: Sequence[str], run: str | None
 ) -> Encoder:
     options = dict(tower.options)
     if tower.vocabulary is not None and run is not None:
@@ -107,7 +107,7 @@ def _build_encoder(
     return build_encoder(tower.encoder, modality=modality, pretrained=tower.pretrained, **options)
 
 
-def _build_projection(tower: schema.Tower, width: int, dim: int) -> Projection:
+def _build_projection(tower: schema_model.Tower, width: int, dim: int) -> Projection:
     options = dict(tower.projection.options)
     if tower.projection.dropout is not None:
         options["dropout"] = tower.projection.dropout
@@ -182,7 +182,7 @@ def _check_parts(kind: str, joint: Fusion | System, objectives: set[str]) -> Non
         )
 
 
-def build_task(model: Model, stage: schema.Stage, group: Any = None) -> Task:
+def build_task(model: Model, stage: schema_stage.Stage, group: Any = None) -> Task:
     """The objectives of a stage.
 
     Raises:
@@ -213,7 +213,7 @@ def build_task(model: Model, stage: schema.Stage, group: Any = None) -> Task:
 
 
 def contrastive_task(
-    model: AlignmentModel, stage: schema.Stage, group: Any = None
+    model: AlignmentModel, stage: schema_stage.Stage, group: Any = None
 ) -> ContrastiveTask:
     """The contrastive objectives of a stage; plain InfoNCE where it has a teacher alone.
 

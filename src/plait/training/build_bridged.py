@@ -16,7 +16,7 @@ from plait.language.base import LanguageModel
 from plait.language.registry import build_language
 from plait.models.bridged.model import BridgedModel
 from plait.models.bridged.sequences import PLACEHOLDER
-from plait.training import schema
+from plait.training import schema, schema_model
 from plait.training.init_from import tokenizer_of
 from plait.training.qformer_task import QFORMER, qformer_options
 
@@ -64,7 +64,7 @@ def build_bridged(recipe: schema.Recipe, encoder: Encoder, texts: Sequence[str])
 
 
 def _language(
-    part: schema.Language, texts: Sequence[str], start: schema.InitFrom | None
+    part: schema_model.Language, texts: Sequence[str], start: schema_model.InitFrom | None
 ) -> LanguageModel:
     preprocess = None
     if part.vocabulary is not None:

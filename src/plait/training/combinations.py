@@ -8,7 +8,8 @@ from plait.core.errors import did_you_mean
 from plait.core.modality import IMAGE, MODALITIES, TEXT
 from plait.training import sharing
 from plait.training.drawing_faults import drawing_faults, drawing_stage_faults
-from plait.training.schema import CONTRASTIVE, Recipe, Stage, Task
+from plait.training.schema import Recipe
+from plait.training.schema_stage import CONTRASTIVE, Stage, Task
 
 Place = tuple[str | int, ...]
 Fault = tuple[Place, str]

@@ -30,7 +30,7 @@ from plait.models.storage import load_model
 from plait.objectives.distillation import affinity_mimicking, feature_mse, interactive_contrast
 from plait.training.material import Material
 from plait.training.rows import Rows
-from plait.training.schema import Features, Stage, Task
+from plait.training.schema_stage import Features, Stage, Task
 from plait.training.tasks import ContrastiveTask, Embeddings, TaskLoss
 
 DISTIL = "distil"
@@ -181,7 +181,7 @@ def teacher_rows(teacher: AlignmentModel, material: Material, settings: Features
     Raises:
         DataError: a picture that cannot be used, with its row.
     """
-    ways = {"engine": settings.engine, "precision": settings.precision}
+    ways: dict[str, Any] = {"engine": settings.engine, "precision": settings.precision}
     found = {
         IMAGE: image_features(
             teacher.tower(IMAGE).encoder,

@@ -27,7 +27,7 @@ from plait.models.drawing.drawing import DrawingModel
 from plait.training.material import Augment, Material
 from plait.training.precision import autocast
 from plait.training.rows import Rows
-from plait.training.schema import Stage
+from plait.training.schema_stage import Stage
 from plait.training.supply import Change, PixelSource, Source, Supply, TokenSource
 from plait.training.tasks import TaskLoss
 

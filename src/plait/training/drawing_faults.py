@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from plait.core.errors import did_you_mean
-from plait.training.schema import AT_REST, Recipe, Stage
+from plait.training.schema import Recipe
+from plait.training.schema_stage import AT_REST, Stage
 
 Fault = tuple[tuple[str | int, ...], str]
 

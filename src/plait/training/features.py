@@ -19,7 +19,7 @@ from plait.data.random import uniform
 from plait.engines.pooled import image_features, text_features
 from plait.models.kinds import Model
 from plait.training.material import Augment, Material
-from plait.training.schema import Features
+from plait.training.schema_stage import Features
 from plait.training.supply import Change
 
 Steps = Sequence[Mapping[str, Any]]

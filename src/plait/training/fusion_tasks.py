@@ -42,7 +42,7 @@ class Objective:
     Attributes:
         name: see `OBJECTIVES`.
         weight: its share in the sum of losses, where weights are fixed.
-        loss: of ``answer``, see `plait.training.schema.Task`.
+        loss: of ``answer``, see `plait.training.schema_stage.Task`.
         negatives: of ``match`` and ``wra``, see there.
     """
 

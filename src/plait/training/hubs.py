@@ -13,7 +13,7 @@ from plait.data.random import permutation
 from plait.data.sample import Sample
 from plait.models.alignment import AlignmentModel
 from plait.models.hubs import HubCorrection
-from plait.training.schema import Hubs
+from plait.training.schema_model import Hubs
 
 
 def hub_correction(

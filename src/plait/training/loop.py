@@ -21,7 +21,7 @@ from plait.core.progress import Bar
 from plait.training.average import WeightAverage
 from plait.training.checkpoint import seed_update
 from plait.training.optimise import rate_factor
-from plait.training.schema import Schedule
+from plait.training.schema_stage import Schedule
 from plait.training.update import Updater, UpdateRecord
 
 

@@ -26,7 +26,7 @@ from plait.data.wording import worded
 from plait.models.bridged.model import BridgedModel
 from plait.models.fusion_model import FusionModel
 from plait.models.kinds import Model
-from plait.training.schema import Stage
+from plait.training.schema_stage import Stage
 from plait.training.supply import FeatureSource, PixelSource, RegionSource, Source, TokenSource
 
 

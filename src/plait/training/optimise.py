@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from plait.training.schema import Optimiser, Schedule, Stage
+from plait.training.schema_stage import Optimiser, Schedule, Stage
 
 
 def part_of(name: str) -> str:

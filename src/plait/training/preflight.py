@@ -22,7 +22,7 @@ from plait.models.bridged.model import BridgedModel
 from plait.models.bridged.sequences import IGNORED, PLACEHOLDER, Writer
 from plait.training.material import Material
 from plait.training.qformer_task import QFORMER, WordSource, parts_of_first_stage
-from plait.training.schema import Stage
+from plait.training.schema_stage import Stage
 from plait.training.wording import Wording, pairs_of
 
 LOOKED_AT = 2_000  # examples

@@ -19,7 +19,7 @@ class TaskSampler:
     """Chooses tasks by (epoch, position) alone, so that a resumed run draws the same ones.
 
     Args:
-        kind: see `plait.training.schema.Stage`.
+        kind: see `plait.training.schema_stage.Stage`.
         names: of the T tasks.
         sizes: rows that have each task's target.
         steps: batches of an epoch.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from plait.training.schema import Recipe, Stage
+from plait.training.schema import Recipe
+from plait.training.schema_stage import Stage
 
 Fault = tuple[tuple[str | int, ...], str]
 

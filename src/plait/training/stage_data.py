@@ -45,7 +45,8 @@ from plait.training.qformer_task import (
 )
 from plait.training.rows import InOrder, RowPlan
 from plait.training.sampling import TaskSampler
-from plait.training.schema import Recipe, Stage
+from plait.training.schema import Recipe
+from plait.training.schema_stage import Stage
 from plait.training.supply import FeatureSource, PixelSource, Source, Supply, TokenSource
 from plait.training.supply import Targets as TargetsOfRows
 from plait.training.targets import Targets, known_of

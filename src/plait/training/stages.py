@@ -18,7 +18,8 @@ from plait.training.loop import LoopPlan, Position, StageLoop
 from plait.training.precision import channels_last
 from plait.training.run_folder import RunFolder
 from plait.training.saving import Saver
-from plait.training.schema import Recipe, Stage
+from plait.training.schema import Recipe
+from plait.training.schema_stage import Stage
 from plait.training.signals import StopRequest, stop_on_signals
 from plait.training.stage_data import StageData
 from plait.training.updating import trains_encoder, updater_of

@@ -10,7 +10,7 @@ from plait.models.kinds import Model
 from plait.training import build
 from plait.training.optimise import build_optimiser, parameter_groups
 from plait.training.precision import resolve
-from plait.training.schema import Stage
+from plait.training.schema_stage import Stage
 from plait.training.update import Updater
 
 
