@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from plait.api import ask, compare, draw, embed, evaluate, index, load, search, train
+    from plait.api import ask, compare, draw, embed, evaluate, export, index, load, search, train
     from plait.data import open_dataset
 
 _LAZY = {
@@ -19,6 +19,7 @@ _LAZY = {
     "caption": "plait.api",
     "compare": "plait.api",
     "draw": "plait.api",
+    "export": "plait.api",
     "load": "plait.api",
     "train": "plait.api",
     "evaluate": "plait.api",
@@ -36,6 +37,7 @@ __all__ = [
     "draw",
     "embed",
     "evaluate",
+    "export",
     "index",
     "load",
     "open_dataset",

@@ -291,6 +291,50 @@ def search(
     return hits
 
 
+def export(
+    run: Source,
+    out: Source,
+    *,
+    name: str | None = None,
+    parity: str = "quick",
+    tell: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Writes a run as a bundle: graphs that `plait.runtime.open_bundle` runs without torch.
+
+    Args:
+        run: of an alignment model, or of a fusion model that answers questions.
+        out: the folder to write; refused when it holds something.
+        name: of the model, for its card.
+        parity: ``quick`` or ``full``: how much is compared with torch.
+        tell: is told what is being done.
+
+    Returns:
+        ``out``, ``kind``, ``bytes``, ``files`` with their hashes, and ``parity``: by tower, engine
+        and precision the largest difference to torch (see `plait.deployment.parity.Row`).
+    """
+    from plait.core.files import read_json
+    from plait.deployment.card import origin_of
+    from plait.deployment.export import export_bundle
+    from plait.deployment.parity import PARITY_JSON, checked_extent
+
+    extent = checked_extent(parity)
+    manifest = export_bundle(
+        load(run),
+        out,
+        name=name or Path(run).resolve().name,
+        origin=origin_of(run),
+        parity=extent,
+        tell=tell,
+    )
+    return {
+        "out": str(out),
+        "kind": manifest.kind,
+        "bytes": sum((Path(out) / file).stat().st_size for file in manifest.files),
+        "files": dict(manifest.files),
+        "parity": read_json(Path(out) / PARITY_JSON)["rows"],
+    }
+
+
 def classify(
     run: Source | Model,
     images: Sequence[Source],

@@ -21,6 +21,7 @@ from plait.cli import (
     draw,
     embed,
     evaluate,
+    export,
     index,
     mcp,
     recipes,
@@ -55,6 +56,7 @@ app.command("caption", rich_help_panel=USE)(caption.caption)
 app.command("draw", rich_help_panel=USE)(draw.draw)
 app.command("embed", rich_help_panel=USE)(embed.embed)
 app.command("serve", rich_help_panel=USE)(serve.serve)
+app.command("export", rich_help_panel=USE)(export.export)
 app.command("mcp", rich_help_panel=USE)(mcp.mcp)
 app.command("agent", rich_help_panel=USE)(agent.agent)
 app.command("recipes", rich_help_panel=ABOUT)(recipes.recipes)

@@ -12,11 +12,18 @@ from plait import __version__
 from plait.core.errors import UserError
 from plait.core.files import write_json, write_text
 from plait.data.preprocess import ImagePreprocess, TextPreprocess
+from plait.deployment.card import Origin, model_card
 from plait.deployment.graphs import Exportable, export_graph, exportables
+from plait.deployment.parity import Extent, check_parity, parity_report, write_parity
+from plait.deployment.probe import Probe
+from plait.deployment.tensorrt import write_tensorrt
 from plait.models.alignment import AlignmentModel
 from plait.models.fusion_model import FusionModel
 from plait.models.kinds import Model
+from plait.models.storage import weights_fingerprint
+from plait.retrieval.manifest import model_fingerprint
 from plait.runtime.bundle import IMAGE_PREPROCESS
+from plait.runtime.choose import engines
 from plait.runtime.manifest import Manifest, TowerEntry, graph_of, write_manifest
 
 Tell = Callable[[str], None]
@@ -33,7 +40,13 @@ openvino>=2026.0     # x86 processors
 
 
 def export_bundle(
-    model: Model, out: str | Path, *, name: str, tell: Tell = lambda line: None
+    model: Model,
+    out: str | Path,
+    *,
+    name: str,
+    origin: Origin | None = None,
+    parity: Extent = "quick",
+    tell: Tell = lambda line: None,
 ) -> Manifest:
     """Writes a bundle.
 
@@ -41,6 +54,8 @@ def export_bundle(
         model: an alignment model, or a fusion model that answers; it is copied.
         out: the folder to write; it must not exist, or be empty.
         name: of the model, for its card.
+        origin: where the model comes from, for its card.
+        parity: how much is compared with torch (see `plait.deployment.parity.grid`).
         tell: is told what is being done.
 
     Returns:
@@ -49,22 +64,32 @@ def export_bundle(
     Raises:
         UserError: ``out`` holds something.
         ModelError: a model that cannot be exported.
-        MissingExtra: onnx or onnxscript is not installed.
+        MissingExtra: onnx or onnxscript is not installed, or no engine.
+        PlaitError: a graph does not give what the model gives in torch; nothing is written.
     """
     towers = exportables(model)
+    engines()  # a bundle is compared before it is written: fail before the work
     with new_folder(out) as folder:
-        image, text = _preprocessing(model)
+        image, text = preprocessing(model)
+        probe = Probe(image, text)
         entries = {}
         for modality, exportable in towers.items():
             tell(f"exporting the {modality} tower")
-            longest = 0 if text is None else text.max_length
-            entries[modality] = _graph(exportable, folder, modality, longest)
+            entries[modality] = _graph(exportable, folder, modality, probe.longest)
         if image is not None:
             write_json(folder / IMAGE_PREPROCESS, image.to_json())
         if text is not None:
             text.save(folder)
+        manifest = manifest_of(model, name, entries)
         write_text(folder / "requirements.txt", REQUIREMENTS)
-        return write_manifest(folder, manifest_of(model, name, entries))
+        card = model_card(manifest, origin or Origin(), encoders_of(model))
+        write_text(folder / "README.md", card)
+        write_tensorrt(folder, manifest, probe.longest)
+        write_manifest(folder, manifest)
+        tell("comparing the graphs with the model")
+        report = parity_report(folder, towers, probe, extent=parity)
+        check_parity(report)
+        return write_parity(folder, report)
 
 
 @contextmanager
@@ -97,6 +122,7 @@ def manifest_of(model: Model, name: str, towers: dict[str, TowerEntry]) -> Manif
             name=name,
             plait=__version__,
             towers=towers,
+            model=model_fingerprint(model),
             dim=model.dim,
             scale=float(model.scale.detach()),
             bias=None if model.bias is None else float(model.bias.detach()),
@@ -108,6 +134,7 @@ def manifest_of(model: Model, name: str, towers: dict[str, TowerEntry]) -> Manif
         name=name,
         plait=__version__,
         towers=towers,
+        model=weights_fingerprint(model),
         labels=model.labels("answer"),
         question=about.get("text"),
         independent=about.get("loss") == "bce",
@@ -121,7 +148,8 @@ def _graph(exportable: Exportable, folder: Path, modality: str, longest: int) ->
     return TowerEntry(exportable.inputs, exportable.output, (graph,))
 
 
-def _preprocessing(model: Model) -> tuple[ImagePreprocess | None, TextPreprocess | None]:
+def preprocessing(model: Model) -> tuple[ImagePreprocess | None, TextPreprocess | None]:
+    """How a model sees and reads; None where it does not."""
     image: ImagePreprocess | None = None
     text: TextPreprocess | None = None
     for name in model.modalities:
@@ -131,3 +159,15 @@ def _preprocessing(model: Model) -> tuple[ImagePreprocess | None, TextPreprocess
         elif isinstance(preprocess, TextPreprocess):
             text = preprocess
     return image, text
+
+
+def encoders_of(model: Model) -> dict[str, str]:
+    """By modality what encodes it, in a few words."""
+    found = {}
+    for name in model.modalities:
+        encoder = model.tower(name).encoder
+        spec = encoder.spec()
+        called = spec.get("name") or spec.get("config", {}).get("model_type") or spec.get("kind")
+        count = sum(weight.numel() for weight in encoder.parameters())
+        found[name] = f"{spec['family']} {called or ''}".strip() + f", {count:,} weights"
+    return found

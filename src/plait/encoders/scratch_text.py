@@ -168,7 +168,13 @@ class NgramEncoder(Encoder):
         index = torch.arange(n, device=byte.device)
         starts = wordly & ~F.pad(wordly, (1, 0))[:, :n]
         ends = wordly & ~F.pad(wordly, (0, 1))[:, 1:]
-        start = torch.where(starts, index, 0).cummax(dim=1).values
+        # Where the last word so far began. Not cummax, which no exporter knows: words are numbered,
+        # and each leaves its place under its number; place 0 is of no word.
+        number = starts.cumsum(dim=1)
+        begun = number.new_zeros(byte.shape[0], n + 1).scatter(
+            1, torch.where(starts, number, 0), torch.where(starts, index, 0)
+        )
+        start = begun.gather(1, number)
         place = (index - start).clamp(min=0)
         terms = (byte + 1) * self.coefficients[-1][place] % self.buckets * wordly
         sums = terms.cumsum(dim=1)
@@ -181,16 +187,24 @@ class NgramEncoder(Encoder):
         mask = token_mask(ids, inputs.mask)
         buckets = self.features(ids, mask)
         found = (buckets < self.buckets).to(self.table.weight.dtype)
-        tokens = F.embedding_bag(
-            buckets.clamp(max=self.buckets - 1).flatten(0, 1),
-            self.table.weight,
-            mode="sum",
-            per_sample_weights=found.flatten(0, 1),
-        ).unflatten(0, ids.shape)
+        tokens = self._summed(buckets.clamp(max=self.buckets - 1), found)
         count = found.sum(dim=(1, 2)).clamp(min=1)[:, None]
         pooled = self.norm(tokens.sum(dim=1) / count.sqrt())
         pooled = pooled + self.down(F.gelu(self.up(pooled)))
         return Encoded(tokens, mask, pooled)
+
+    def _summed(self, buckets: Tensor, found: Tensor) -> Tensor:
+        """(B, N, D) sums of the vectors of those of (B, N, K) buckets that were found."""
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            # Exporters make a loop of a bag.
+            return (self.table(buckets) * found[..., None]).sum(dim=2)
+        bags = F.embedding_bag(
+            buckets.flatten(0, 1),
+            self.table.weight,
+            mode="sum",
+            per_sample_weights=found.flatten(0, 1),
+        )
+        return bags.unflatten(0, buckets.shape[:2])
 
     def spec(self) -> dict[str, Any]:
         """See `Encoder.spec`."""

@@ -8,19 +8,17 @@ dynamic. The engine keeps the weights of the moment it was made.
 from __future__ import annotations
 
 import copy
-import threading
 import warnings
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
 
-from plait.core.errors import MissingExtra, ModelError
+from plait.core.errors import ModelError
 from plait.encoders.base import Encoder
 from plait.engines.tower import PooledTower, evaluating
-
-PRECISIONS: Final = {"float32": "f32", "bfloat16": "bf16"}
+from plait.runtime.sessions import OpenVinoSession, import_openvino
 
 
 def convert(encoder: Encoder, sample: Mapping[str, np.ndarray]) -> Any:
@@ -35,7 +33,7 @@ def convert(encoder: Encoder, sample: Mapping[str, np.ndarray]) -> Any:
         MissingExtra: openvino is not installed.
         ModelError: the encoder has an operation that OpenVINO does not.
     """
-    openvino = _openvino()
+    openvino = import_openvino()
     # A copy, because OpenVINO shares the memory of weights, and these may be trained later.
     own = copy.deepcopy(encoder, {id(encoder.preprocess): encoder.preprocess})
     inputs = tuple(torch.as_tensor(_example(array)) for array in sample.values())
@@ -87,29 +85,10 @@ class OpenVinoEngine:
         self, model: Any, precision: str = "float32", *, threads: int | None = None
     ) -> None:
         self.precision = precision
-        settings = {
-            "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
-            "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
-        }
-        self._compiled = _openvino().Core().compile_model(model, "CPU", settings)
-        self._names = [next(iter(port.get_names())) for port in model.inputs]
-        self._request = self._compiled.create_infer_request()
-        self._lock = threading.Lock()  # one request serves one caller at a time
+        self._session = OpenVinoSession(
+            model, precision, threads=threads or torch.get_num_threads()
+        )
 
     def run(self, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
         """See `Engine.run`."""
-        inputs = [np.ascontiguousarray(tensors[name]) for name in self._names]
-        with self._lock:
-            # share_inputs: no copy in; the output is copied, as the next call overwrites it.
-            result = self._request.infer(inputs, share_inputs=True)
-            return np.asarray(result[0], dtype=np.float32)
-
-
-def _openvino() -> Any:
-    try:
-        import openvino
-    except ImportError as error:
-        raise MissingExtra("openvino", "fast", "engine 'openvino'") from error
-    return openvino
+        return self._session.run(tensors)

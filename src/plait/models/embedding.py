@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from plait.core.batch import ModalityInput
-from plait.core.errors import DataError, ModelError
+from plait.core.errors import ModelError
 from plait.core.modality import IMAGE, TEXT
-from plait.data.decode import to_rgb
 from plait.data.fast_decode import decode_fast, preprocess_fast
 from plait.data.preprocess import ImagePreprocess, TextPreprocess
-from plait.data.sample import FileRef, MediaRef
+from plait.runtime.pictures import to_array
 
 if TYPE_CHECKING:
     from plait.models.alignment import AlignmentModel
@@ -35,34 +32,9 @@ def answering(model: torch.nn.Module) -> Iterator[torch.device]:
         model.train(training)
 
 
-def to_array(picture: Any, number: int) -> np.ndarray:
-    """A path, PIL image, array or media reference as uint8 (H, W, 3).
-
-    Raises:
-        DataError: it is none of these, or can't be decoded; ``number`` names it if nothing else.
-    """
-    if isinstance(picture, str | Path):
-        picture = FileRef(Path(picture))
-    if isinstance(picture, MediaRef):
-        return decode_fast(picture.read(), name=picture.name)
-    if isinstance(picture, Image.Image):
-        return np.ascontiguousarray(to_rgb(picture))
-    if isinstance(picture, np.ndarray):
-        if picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3:
-            return picture
-        raise DataError(
-            f"image {number} is an array of {picture.dtype} {picture.shape};"
-            " give uint8 of shape (height, width, 3)"
-        )
-    raise DataError(
-        f"image {number} is a {type(picture).__name__}; give a path, a PIL image, a uint8 array or"
-        " a media reference"
-    )
-
-
 def image_input(pictures: Sequence[Any], preprocess: ImagePreprocess, start: int) -> ModalityInput:
     """A batch of pictures for an image encoder, by the path that training takes."""
-    arrays = (to_array(item, start + i) for i, item in enumerate(pictures))
+    arrays = (to_array(item, start + i, decode_fast) for i, item in enumerate(pictures))
     pixels = [preprocess_fast(array, preprocess) for array in arrays]
     return ModalityInput.of(pixels=torch.from_numpy(np.stack(pixels)))
 

@@ -83,6 +83,7 @@ class Manifest:
         name: of the model.
         plait: the version that wrote it.
         towers: by modality; a fusion model has one, ``answer``.
+        model: fingerprint of the model; an index knows the one that it was made with.
         dim: features of an embedding; None for a fusion model.
         scale: what multiplies a cosine to give a logit.
         bias: what is added to it (SigLIP).
@@ -96,6 +97,7 @@ class Manifest:
     name: str
     plait: str
     towers: Mapping[str, TowerEntry]
+    model: str = ""
     dim: int | None = None
     scale: float = 1.0
     bias: float | None = None
@@ -215,6 +217,7 @@ def _to_json(manifest: Manifest) -> dict[str, Any]:
         "kind": manifest.kind,
         "name": manifest.name,
         "plait": manifest.plait,
+        "model": manifest.model,
     }
     if manifest.kind == "alignment":
         value |= {"dim": manifest.dim, "scale": manifest.scale, "bias": manifest.bias}
@@ -260,6 +263,7 @@ def _from_json(value: Mapping[str, Any]) -> Manifest:
         name=str(value["name"]),
         plait=str(value["plait"]),
         towers={name: _tower_from(entry) for name, entry in value["towers"].items()},
+        model=str(value["model"]),
         dim=int(value["dim"]) if kind == "alignment" else None,
         scale=float(value["scale"]) if kind == "alignment" else 1.0,
         bias=None if value.get("bias") is None else float(value["bias"]),

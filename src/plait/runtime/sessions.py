@@ -74,7 +74,7 @@ class OpenVinoSession:
                 model = core.read_model(os.fspath(model))
             compiled = core.compile_model(model, "CPU", settings)
         except RuntimeError as error:
-            raise ModelError(f"OpenVINO cannot run the graph: {_first_line(error)}") from error
+            raise ModelError(f"OpenVINO cannot run the graph: {_reason(error)}") from error
         self._names = [port.get_any_name() for port in model.inputs]
         # One request serves one caller at a time.
         self._requests: queue.LifoQueue[Any] = queue.LifoQueue()
@@ -124,7 +124,7 @@ class OnnxSession:
                 os.fspath(file), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # the library's exceptions share no public base
-            raise ModelError(f"ONNX Runtime cannot run {file}: {_first_line(error)}") from error
+            raise ModelError(f"ONNX Runtime cannot run {file}: {_reason(error)}") from error
         self._names = [port.name for port in self._session.get_inputs()]
 
     def run(self, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -156,6 +156,8 @@ def import_openvino() -> Any:
     return openvino
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+def _reason(error: Exception) -> str:
+    """The line that tells most: the libraries begin with places in their own source."""
+    lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith(("Exception from", "Check '", "["))]
+    return (told or lines or [type(error).__name__])[0]
