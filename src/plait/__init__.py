@@ -11,13 +11,26 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from plait.api import ask, compare, draw, embed, evaluate, export, index, load, search, train
+    from plait.api import (
+        ask,
+        compare,
+        compress,
+        draw,
+        embed,
+        evaluate,
+        export,
+        index,
+        load,
+        search,
+        train,
+    )
     from plait.data import open_dataset
 
 _LAZY = {
     "ask": "plait.api",
     "caption": "plait.api",
     "compare": "plait.api",
+    "compress": "plait.api",
     "draw": "plait.api",
     "export": "plait.api",
     "load": "plait.api",
@@ -34,6 +47,7 @@ __all__ = [
     "ask",
     "caption",
     "compare",
+    "compress",
     "draw",
     "embed",
     "evaluate",

@@ -532,6 +532,85 @@ def draw(
     return {"text": text, "sheet": str(sheet), "pictures": pictures}
 
 
+def compress(
+    run: Source,
+    *,
+    out: Source,
+    int8: str = "auto",
+    students: Sequence[str] = (),
+    prune: Sequence[float] = (),
+    max_recall_drop: float = 1.0,
+    data: Source | None = None,
+    samples: int = 200,
+    heal_steps: int = 200,
+    overrides: Sequence[str] = (),
+    threads: int | None = None,
+    seed: int = 0,
+    tell: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Makes the smallest artefact of a run whose recall@1 is within tolerance.
+
+    Args:
+        run: a run of an alignment model, or a published checkpoint.
+        out: a bundle when the result is int8, else a run folder.
+        int8: ``auto``, ``nncf`` (OpenVINO), ``onnx`` (ONNX Runtime) or ``none``.
+        students: encoders that take the place of a tower's, or recipes; each is taught by the run.
+        prune: shares of the multiply-adds that pruned candidates lose.
+        max_recall_drop: points of recall@1 that may be lost on the validation split.
+        data: pairs in place of those that the run was trained on.
+        samples: of the training split to calibrate int8 with.
+        heal_steps: updates of a pruned model under the run as its teacher.
+        overrides: ``"stages.0.epochs=20"`` of the recipes that train students and pruned models.
+        threads: of inference; default one a core.
+        seed: of draws and intervals.
+        tell: is told what is being done.
+
+    Returns:
+        ``out``, ``before`` and ``after`` (``bytes``, ``multiply_adds``, ``recall``, ``retrieval``,
+        ``latency_ms``, ``rows_per_second``, ``peak_mib``, ``load_seconds``), ``ratios``, ``lost``,
+        ``drift``, ``tried``: as in ``compression.json``.
+
+    Raises:
+        UserError: settings that cannot be, or ``out`` holds something.
+        ModelError: no candidate is within tolerance.
+    """
+    from plait.compression.compress import compress as run_compression
+    from plait.compression.settings import Settings, check_free
+    from plait.deployment.card import origin_of
+    from plait.deployment.export import export_bundle
+    from plait.training.recipe import RUN_RECIPE, read_run_recipe
+
+    settings = Settings(
+        int8=int8,
+        students=tuple(students),
+        prune=tuple(prune),
+        max_recall_drop=max_recall_drop,
+        samples=samples,
+        heal_steps=heal_steps,
+        overrides=tuple(overrides),
+        threads=threads,
+        seed=seed,
+    )
+    settings.check()
+    check_free(Path(out))
+    folder = Path(run)
+    model = _aligned(folder, "compression")
+
+    def write(candidate: AlignmentModel, target: Path) -> None:
+        export_bundle(candidate, target, name=folder.name, origin=origin_of(folder))
+
+    return run_compression(
+        folder,
+        model,
+        Path(out),
+        settings,
+        recipe=read_run_recipe(folder) if (folder / RUN_RECIPE).is_file() else None,
+        data=None if data is None else str(data),
+        export=write,
+        tell=tell,
+    )
+
+
 def get_dataset(name: str, out: Source | None = None) -> dict[str, Any]:
     """Fetches or makes a catalogue data set; with ``out`` also writes it as an image folder."""
     from plait.data import open_dataset
@@ -596,6 +675,7 @@ __all__: Sequence[str] = [
     "audit",
     "classify",
     "compare",
+    "compress",
     "convert",
     "demo",
     "doctor",

@@ -15,6 +15,7 @@ from plait.cli import (
     caption,
     classify,
     compare,
+    compress,
     data,
     demo,
     doctor,
@@ -48,6 +49,7 @@ app.add_typer(data.app, name="data", rich_help_panel=MAIN)
 app.command("train", rich_help_panel=MAIN)(train.train)
 app.command("compare", rich_help_panel=MAIN)(compare.compare)
 app.command("evaluate", rich_help_panel=MAIN)(evaluate.evaluate)
+app.command("compress", rich_help_panel=USE)(compress.compress)
 app.command("index", rich_help_panel=USE)(index.index)
 app.command("search", rich_help_panel=USE)(search.search)
 app.command("classify", rich_help_panel=USE)(classify.classify)
