@@ -21,6 +21,8 @@ Schema = TypeVar("Schema", bound=BaseModel)
 
 _FORM_FIELD_BYTES = 1 << 20
 _FORM_FIELDS = 64
+_MARKS = 500_000  # commas and brackets of a body: what bounds the memory of the parsed value
+_VALUES = 20_000  # of a request: what bounds the errors that a schema can find in it
 
 
 class Intake:
@@ -115,17 +117,39 @@ def media_type(request: Request) -> str:
 
 
 def parse_json(data: bytes) -> Any:
-    """Strict JSON (RFC 8259): no NaN, no bad UTF-8, no bottomless nesting.
+    """Strict JSON (RFC 8259): no NaN, no bad UTF-8, no bottomless nesting, no millions of values.
 
     Raises:
         RequestError: 400, with the place.
     """
+    if sum(data.count(mark) for mark in (b",", b"[", b"{")) > _MARKS:
+        raise RequestError(400, "the body has too many values", code="too_many_values")
     try:
-        return orjson.loads(data)
+        value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise RequestError(
             400, f"the body is no valid JSON: {error}", code="invalid_json"
         ) from error
+    if _has_more_than(value, _VALUES):
+        raise RequestError(
+            400,
+            f"the body has more than {_VALUES:,} values: send several requests",
+            code="too_many_values",
+        )
+    return value
+
+
+def _has_more_than(value: Any, most: int) -> bool:
+    """Whether a parsed body has more lists, objects and leaves than that."""
+    stack, count = [value], 0
+    while stack:
+        inner = stack.pop()
+        if isinstance(inner, list | dict):
+            count += len(inner)
+            if count > most:
+                return True
+            stack.extend(inner.values() if isinstance(inner, dict) else inner)
+    return False
 
 
 def checked(schema: type[Schema], value: Any) -> Schema:
@@ -137,7 +161,10 @@ def checked(schema: type[Schema], value: Any) -> Schema:
     try:
         return schema.model_validate(value)
     except ValidationError as error:
-        first, *others = error.errors(include_url=False, include_input=False, include_context=False)
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        # Where a value can be of several kinds, the one that fits best was followed furthest.
+        first = max(found, key=lambda one: len(one["loc"]))
+        others = {_place(one["loc"]) for one in found} - {_place(first["loc"])}
         place = _place(first["loc"])
         more = f" (and {len(others)} more)" if others else ""
         raise RequestError(
@@ -149,13 +176,14 @@ def checked(schema: type[Schema], value: Any) -> Schema:
 
 
 def _place(path: tuple[int | str, ...]) -> str:
-    """``input[3].text`` of a path; the names of union members, which pydantic adds, are left out."""
-    place = ""
+    """``input[3].text`` of a path, without the names of kinds that pydantic puts between."""
+    place, is_tag = "", False
     for step in path:
         if isinstance(step, int):
             place += f"[{step}]"
-        elif step.isidentifier() and step not in ("str", "list", "dict"):
+        elif not is_tag and step.isidentifier() and step not in ("str", "list", "dict"):
             place += f".{step}" if place else step
+        is_tag = isinstance(step, str) and step.startswith("tagged-union[")
     return place
 
 

@@ -158,14 +158,14 @@ class Fetcher:
             kind = response.headers.get_content_type()
             if not kind.startswith("image/"):
                 raise Refused(f"it has the type {kind}, not image/...")
-            return self._read(connection, response, until), None
+            return self._read(connection, response), None
         finally:
             connection.close()
 
     def _read(self, connection: _Pinned, response: http.client.HTTPResponse, until: float) -> bytes:
         parts, total = [], 0
         while True:
-            connection.hurry(until)
+            connection.hurry()
             block = response.read1(_BLOCK)
             if not block:
                 return b"".join(parts)
@@ -188,6 +188,7 @@ class _Pinned(http.client.HTTPConnection):
         self._until = until
         super().__init__(parts.hostname or "", port, timeout=self._left())
         self._address, self._secure = address, parts.scheme == "https"
+        self._socket: socket.socket | None = None  # `sock` is gone once a response will close it
 
     def connect(self) -> None:
         """To the checked address; the certificate must be that of the name."""
@@ -202,13 +203,12 @@ class _Pinned(http.client.HTTPConnection):
         except BaseException:
             sock.close()
             raise
-        self.sock = sock
+        self.sock = self._socket = sock
 
-    def hurry(self, until: float) -> None:
+    def hurry(self) -> None:
         """Shortens the socket's timeout to the time that is left."""
-        self._until = until
-        if self.sock is not None:
-            self.sock.settimeout(self._left())
+        assert self._socket is not None
+        self._socket.settimeout(self._left())
 
     def _left(self) -> float:
         left = self._until - time.monotonic()

@@ -16,13 +16,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from plait.core.errors import DataError
 from plait.serving.batching import choose
 from plait.serving.errors import RequestError, overloaded
-from plait.serving.lanes import Lane, Prepared
+from plait.serving.lanes import Lane
+from plait.serving.queueing import Done, Job, Misfit, Observer, Piece, Queue, Silent
 from plait.serving.settings import Limits
 
 log = logging.getLogger(__name__)
@@ -30,85 +30,6 @@ log = logging.getLogger(__name__)
 _WINDOW = 4  # batches' worth of waiting inputs among which lengths are matched
 _SMOOTHING = 0.2  # weight of the newest pass in the running cost of an input
 _SHARE = 2.0  # a large request among many small ones gets at least one part in so many
-
-
-class Observer(Protocol):
-    """Learns what happens, for metrics. Called from several threads."""
-
-    def prepared(self, lane: str, count: int, seconds: float) -> None:
-        """So many inputs were prepared."""
-
-    def ran(self, lane: str, lengths: Sequence[int], seconds: float, waited: float) -> None:
-        """A forward pass; ``waited``: seconds that its oldest input was in the queue."""
-
-    def dropped(self, lane: str, count: int, reason: str) -> None:
-        """Inputs that nobody waits for any more: ``gone`` or ``deadline``."""
-
-
-class Silent:
-    """An observer that keeps nothing."""
-
-    def prepared(self, lane: str, count: int, seconds: float) -> None:
-        """See `Observer`."""
-
-    def ran(self, lane: str, lengths: Sequence[int], seconds: float, waited: float) -> None:
-        """See `Observer`."""
-
-    def dropped(self, lane: str, count: int, reason: str) -> None:
-        """See `Observer`."""
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """The inputs of one request in one lane."""
-
-    lane: _Queue
-    raws: Sequence[Any]
-    deadline: float
-    future: asyncio.Future[None]
-    results: list[Any]
-    lengths: list[int]
-    left: int
-    cost: int  # lengths of the inputs that are prepared
-    arrived: float
-    step: float  # seconds between the due times of its inputs
-    gone: bool = False
-
-    def fail(self, error: Exception) -> None:
-        """Ends the job, from the event loop's thread."""
-        self.gone = True
-        if not self.future.done():
-            self.future.set_exception(error)
-
-
-@dataclass(slots=True, eq=False)
-class Piece:
-    """One prepared input that waits."""
-
-    job: Job
-    place: int
-    prepared: Prepared
-    due: float
-    since: float
-
-
-@dataclass(slots=True, eq=False)
-class _Queue:
-    lane: Lane
-    waiting: list[Piece] = field(default_factory=list)
-    pending: int = 0  # inputs of jobs that are not over
-    preparing: int = 0
-    run_cost: float = 0.0  # seconds an input, smoothed; 0 until known
-    prepare_cost: float = 0.0
-    succeeded: float = float("-inf")  # when a pass last went well, monotonic
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What became of a request's inputs: a result and a length for each."""
-
-    results: Sequence[Any]
-    lengths: Sequence[int]
 
 
 class Scheduler:
@@ -131,7 +52,7 @@ class Scheduler:
     ) -> None:
         self.limits, self.threads = limits, threads
         self.observer: Observer = observer or Silent()
-        self._queues = {name: _Queue(lane) for name, lane in lanes.items()}
+        self._queues = {name: Queue(lane) for name, lane in lanes.items()}
         self._changed = threading.Condition()
         self._stopping = False
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="prepare")
@@ -164,10 +85,11 @@ class Scheduler:
 
     def expected_wait(self) -> float:
         """Seconds until everything that is pending now is done, by the latest costs."""
-        return sum(
+        costs = (
             queue.pending * (queue.run_cost + queue.prepare_cost / self.threads)
             for queue in self._queues.values()
         )
+        return sum(costs, start=0.0)
 
     async def do(
         self, lane: str, raws: Sequence[Any], *, deadline: float, admit: bool = True
@@ -250,7 +172,7 @@ class Scheduler:
             if job.cost > queue.lane.most:
                 ready = []
                 problem = DataError(
-                    f"all inputs together have more than {queue.lane.most:,} tokens: send less at "
+                    f"all inputs together have more than {queue.lane.most:,.0f} tokens: send less at "
                     "a time"
                 )
                 self._call(job.fail, Misfit(start, problem))
@@ -289,15 +211,15 @@ class Scheduler:
             if batch:
                 self._run(queue, batch)
 
-    def _next(self) -> _Queue | None:
+    def _next(self) -> Queue | None:
         """The lane whose next input has waited longest."""
         ready = [queue for queue in self._queues.values() if queue.waiting]
         return min(ready, key=lambda queue: queue.waiting[0].since, default=None)
 
-    def _could_be_fuller(self, queue: _Queue) -> bool:
+    def _could_be_fuller(self, queue: Queue) -> bool:
         return queue.preparing > 0 and len(queue.waiting) < queue.lane.rows
 
-    def _take(self, queue: _Queue) -> list[Piece]:
+    def _take(self, queue: Queue) -> list[Piece]:
         """The pieces of the next pass, taken out of the queue."""
         alive = [piece for piece in queue.waiting if not self._is_over(piece.job, 1)]
         if not alive:
@@ -311,7 +233,7 @@ class Scheduler:
         queue.waiting = [piece for piece in alive if id(piece) not in taken]
         return batch
 
-    def _run(self, queue: _Queue, batch: list[Piece]) -> None:
+    def _run(self, queue: Queue, batch: list[Piece]) -> None:
         """One forward pass, and its rows back to the event loop."""
         began = self.busy_since = time.monotonic()
         waited = began - min(piece.since for piece in batch)
@@ -332,19 +254,6 @@ class Scheduler:
         assert self._loop is not None
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, *arguments)
-
-
-class Misfit(Exception):
-    """An input that cannot be used.
-
-    Args:
-        place: which of the request's inputs in its lane.
-        problem: what is wrong with it.
-    """
-
-    def __init__(self, place: int, problem: Exception) -> None:
-        super().__init__(str(problem))
-        self.place, self.problem = place, problem
 
 
 def _results(lane: Lane, batch: list[Piece]) -> list[Any]:

@@ -23,7 +23,8 @@ from plait.serving.fetch import Fetcher
 from plait.serving.inputs import Input
 from plait.serving.lanes import Asked
 from plait.serving.metrics import Metrics
-from plait.serving.scheduler import Misfit, Scheduler
+from plait.serving.queueing import Misfit
+from plait.serving.scheduler import Scheduler
 from plait.serving.searching import Searcher
 from plait.serving.served import ASK, Served
 from plait.serving.settings import Settings

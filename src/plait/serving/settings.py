@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Self
+from typing import Any
 
 MIB = 1 << 20
 
@@ -73,6 +73,7 @@ class Settings:
         hostnames: further names that the ``Host`` header may carry.
         local_only: only requests to a loopback name are taken (against DNS rebinding).
         towers: modality to the base URL of another server that runs the tower.
+        page: whether there is a page for people under ``/page``.
         ready_seconds: how recent the last forward pass of every lane must be.
     """
 
@@ -88,6 +89,7 @@ class Settings:
     hostnames: tuple[str, ...] = ()
     local_only: bool = True
     towers: Mapping[str, str] = field(default_factory=dict)
+    page: bool = False
     ready_seconds: float = 30.0
 
     def to_json(self) -> str:
@@ -95,7 +97,7 @@ class Settings:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
+    def from_json(cls, text: str) -> Settings:
         """The inverse of `to_json`."""
         value: dict[str, Any] = json.loads(text)
         value["limits"] = Limits(**value["limits"])

@@ -1,0 +1,105 @@
+"""What waits in a scheduler: requests, their inputs, the queues of lanes; and who is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from plait.serving.lanes import Lane, Prepared
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """Learns what happens, for metrics. Called from several threads."""
+
+    def prepared(self, lane: str, count: int, seconds: float) -> None:
+        """So many inputs were prepared."""
+
+    def ran(self, lane: str, lengths: Sequence[int], seconds: float, waited: float) -> None:
+        """A forward pass; ``waited``: seconds that its oldest input was in the queue."""
+
+    def dropped(self, lane: str, count: int, reason: str) -> None:
+        """Inputs that nobody waits for any more: ``gone`` or ``deadline``."""
+
+
+class Silent:
+    """An observer that keeps nothing."""
+
+    def prepared(self, lane: str, count: int, seconds: float) -> None:
+        """See `Observer`."""
+
+    def ran(self, lane: str, lengths: Sequence[int], seconds: float, waited: float) -> None:
+        """See `Observer`."""
+
+    def dropped(self, lane: str, count: int, reason: str) -> None:
+        """See `Observer`."""
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """The inputs of one request in one lane."""
+
+    lane: Queue
+    raws: Sequence[Any]
+    deadline: float
+    future: asyncio.Future[None]
+    results: list[Any]
+    lengths: list[int]
+    left: int
+    cost: int  # lengths of the inputs that are prepared
+    arrived: float
+    step: float  # seconds between the due times of its inputs
+    gone: bool = False
+
+    def fail(self, error: Exception) -> None:
+        """Ends the job, from the event loop's thread."""
+        self.gone = True
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+@dataclass(slots=True, eq=False)
+class Piece:
+    """One prepared input that waits."""
+
+    job: Job
+    place: int
+    prepared: Prepared
+    due: float
+    since: float
+
+
+@dataclass(slots=True, eq=False)
+class Queue:
+    """The inputs of one lane."""
+
+    lane: Lane
+    waiting: list[Piece] = field(default_factory=list)
+    pending: int = 0  # inputs of jobs that are not over
+    preparing: int = 0
+    run_cost: float = 0.0  # seconds an input, smoothed; 0 until known
+    prepare_cost: float = 0.0
+    succeeded: float = float("-inf")  # when a pass last went well, monotonic
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What became of a request's inputs: a result and a length for each."""
+
+    results: Sequence[Any]
+    lengths: Sequence[int]
+
+
+class Misfit(Exception):
+    """An input that cannot be used.
+
+    Args:
+        place: which of the request's inputs in its lane.
+        problem: what is wrong with it.
+    """
+
+    def __init__(self, place: int, problem: Exception) -> None:
+        super().__init__(str(problem))
+        self.place, self.problem = place, problem
