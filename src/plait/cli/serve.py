@@ -37,6 +37,9 @@ def serve(
         list[str] | None,
         typer.Option(help="A host from which pictures may be fetched by URL (repeatable)."),
     ] = None,
+    page: Annotated[
+        bool, typer.Option("--page", help="With a page for people, under /page.")
+    ] = False,
     engine: Annotated[str, typer.Option(help="Of bundles: auto, openvino, onnxruntime.")] = "auto",
     precision: Annotated[
         str, typer.Option(help="Of bundles: auto, float32, bfloat16, int8.")
@@ -48,6 +51,12 @@ def serve(
         list[str] | None,
         typer.Option(help="A limit, e.g. deadline=10 (repeatable; see docs/serving.md)."),
     ] = None,
+    spare: Annotated[
+        bool,
+        typer.Option(
+            "--spare/--no-spare", help="Keep a process waiting that can replace the worker."
+        ),
+    ] = True,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Serve models over HTTP: embeddings as OpenAI's API, search, classify, compare, ask."""
@@ -55,6 +64,11 @@ def serve(
 
     require_extra()
     from plait.serving.run import run_server
+
+    if page:
+        from plait.serving.page import require_gradio
+
+        require_gradio()
 
     run_server(
         models,
@@ -66,10 +80,12 @@ def serve(
         hostnames=hostname or [],
         cors=cors or [],
         image_hosts=image_host or [],
+        page=page,
         engine=engine,
         precision=precision,
         threads=threads,
         limits=limit or [],
+        spare=spare,
         log_level=log_level,
         tell=say,
     )

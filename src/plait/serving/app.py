@@ -1,15 +1,12 @@
 """The application: FastAPI with the endpoints, behind the gate and the log.
 
-A page can be mounted on it: ``app.mount("/page", other)`` before the server starts, or
-``create_app(..., mounts={"/page": other})``. What is mounted reaches the models through
-``app.state.service``.
+The page is mounted on it by `plait.serving.page.mount_page`.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import HTTPException
@@ -25,12 +22,14 @@ from plait.serving.security import LOOPBACK, Gate, Keys
 from plait.serving.service import Service
 from plait.serving.watch import Watch
 
+PAGE = "/page"
+
 
 def create_app(
     service: Service,
     *,
     keys: Mapping[str, str] | None = None,
-    mounts: Mapping[str, Any] | None = None,
+    free: Sequence[str] = (),
     started: Callable[[], None] = lambda: None,
 ) -> FastAPI:
     """The application around a service.
@@ -38,7 +37,7 @@ def create_app(
     Args:
         service: that answers.
         keys: API keys by name; without any, nobody is asked for one.
-        mounts: further applications by path, reached without a key: each sees to its own guests.
+        free: paths below which no key is asked for: what is mounted there sees to its own guests.
         started: called when the first request can be answered.
     """
     held = Keys(keys or {})
@@ -69,9 +68,6 @@ def create_app(
     app.add_exception_handler(UserError, _unfit)
     app.add_exception_handler(StarletteHTTPException, _unrouted)
     app.add_exception_handler(HTTPException, _unrouted)
-    for path, inner in (mounts or {}).items():
-        app.mount(path, inner)
-    free = tuple(mounts or ())
     settings = service.settings
     if settings.cors:
         app.add_middleware(

@@ -1,14 +1,15 @@
 """The process that computes: started by `plait.serving.supervisor`, on a socket that it inherits.
 
-What it gets: settings as the first line on standard input, API keys by name as the second (never
-as arguments, which everyone on the machine can read), then the descriptors of the listening socket
-and of the pipe that carries its heartbeats. When standard input ends, the parent is gone, and the
-worker stops as if asked to.
+On standard input it gets three lines of JSON: settings with the descriptors of the socket and of
+the pipe for its heartbeats, then API keys by name (never as arguments, which everyone on the
+machine can read). It loads its libraries and waits for the third line, which makes it the worker.
+When standard input ends, the parent is gone, and the worker stops as if asked to.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import logging
 import os
@@ -17,23 +18,24 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
 from plait.core.errors import PlaitError, UserError
-from plait.serving.app import create_app
+from plait.serving.app import PAGE, create_app
 from plait.serving.searching import Searcher
 from plait.serving.served import Served, open_models
 from plait.serving.service import Service
 from plait.serving.settings import Settings
+from plait.serving.supervisor import BEAT, READY
 from plait.serving.watch import configure_logs
 
 log = logging.getLogger(__name__)
 
-READY, BEAT = b"R", b"."
 BEAT_SECONDS = 1.0
 DRAIN_SECONDS = 0.5  # in which what stands in the socket's backlog is still taken
 _GRACE = 5.0  # beyond the deadline of the last request
@@ -109,7 +111,11 @@ def serve(
         os.write(beats, READY)
         asyncio.get_running_loop().create_task(_beat(beats, service))
 
-    app = create_app(service, keys=keys, started=started)
+    app = create_app(service, keys=keys, free=[PAGE] if settings.page else [], started=started)
+    if settings.page:
+        from plait.serving.page import mount_page
+
+        mount_page(app, service, keys)
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -144,22 +150,51 @@ def _follow_parent(server: Worker) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def load_libraries(settings: Settings) -> None:
+    """What the models will need, so that a spare process only has to load the models."""
+    from plait.runtime.manifest import MANIFEST
+
+    kinds = {(Path(folder) / MANIFEST).is_file() for folder in settings.models.values()}
+    if True in kinds:
+        import plait.serving.bundles
+
+        engines = ("openvino", "onnxruntime") if settings.engine == "auto" else (settings.engine,)
+        for engine in engines:
+            if find_spec(engine) is not None:
+                importlib.import_module(engine)
+                break
+    if False in kinds:
+        import plait.api
+        import plait.models.storage  # noqa: F401
+    if settings.index is not None:
+        import plait.retrieval.index  # noqa: F401
+
+
+def lines_of_input() -> Iterator[Any]:
+    """The lines of JSON on standard input, read without a buffer: `_follow_parent` reads on."""
+    given = b""
+    while block := os.read(0, 1 << 16):
+        given += block
+        *lines, given = given.split(b"\n")
+        for line in lines:
+            yield json.loads(line)
+
+
 def main() -> int:
     """Runs the worker that the parent describes on standard input."""
-    given = b""
-    while given.count(b"\n") < 2:
-        block = os.read(0, 1 << 16)
-        if not block:
-            return 1
-        given += block
-    first, second = given.split(b"\n")[:2]
-    start = json.loads(first)
-    settings, keys = Settings.from_json(start["settings"]), json.loads(second)
-    configure_logs(start["log_level"])
+    lines = lines_of_input()
+    try:
+        start, keys = next(lines), next(lines)
+        settings = Settings.from_json(start["settings"])
+        configure_logs(start["log_level"])
+        load_libraries(settings)
+        go = next(lines)
+    except StopIteration:  # the parent is gone
+        return 0
     listening = socket.socket(fileno=start["listening"])
     os.set_blocking(start["beats"], False)
     try:
-        serve(settings, keys, listening, start["beats"], restarts=start["restarts"])
+        serve(settings, keys, listening, start["beats"], restarts=go["restarts"])
     except PlaitError as error:
         log.error("%s", error)
         print(json.dumps({"type": type(error).__name__, "message": str(error)}), flush=True)

@@ -1,0 +1,98 @@
+"""What the page's buttons do: the same inputs, limits and lanes as the endpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from plait.core.errors import UserError
+from plait.core.modality import IMAGE, TEXT
+from plait.runtime.ranking import class_rows, prompts, shares
+from plait.serving.errors import RequestError
+from plait.serving.inputs import Input, picture, text_input
+from plait.serving.served import ASK, Served
+from plait.serving.service import Service
+
+
+class Deeds:
+    """Search, classify and ask for a person at a page.
+
+    Args:
+        service: of the server.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    @property
+    def classifying(self) -> list[str]:
+        """Names of models that embed pictures and texts."""
+        found = self.service.models.items()
+        return [name for name, model in found if {IMAGE, TEXT} <= set(model.lanes)]
+
+    @property
+    def answering(self) -> list[str]:
+        """Names of models that answer questions."""
+        return [name for name, model in self.service.models.items() if ASK in model.lanes]
+
+    async def search(
+        self, words: str, shown: str | None, count: int, where: str
+    ) -> tuple[list[dict[str, Any]], str, float]:
+        """(hits, the model's name, seconds) for words, or for a picture's file.
+
+        Raises:
+            RequestError: an input that cannot be used, or a busy server.
+            UserError: an unfit filter.
+        """
+        searcher = self.service.searcher
+        assert searcher is not None
+        start = time.perf_counter()
+        one = (
+            self._picture(shown)
+            if shown is not None
+            else text_input(words, "query", self.service.limits)
+        )
+        model = self.service.model(searcher.model, one.modality)
+        rows, _ = await self.service.embed(model, [one], self._deadline())
+        condition = where.strip() or None
+        hits = await searcher.find(
+            rows[0], one.modality, k=count, where=condition, find=None, thumbnails=True
+        )
+        return hits, model.name, time.perf_counter() - start
+
+    async def classify(
+        self, name: str, shown: str, labels: Sequence[str], template: str
+    ) -> list[tuple[str, float]]:
+        """Labels with probabilities, the likeliest first. Raises as `search`."""
+        model, limits = self.service.model(name, IMAGE, TEXT), self.service.limits
+        assert model.embedder is not None
+        if len(labels) > limits.labels:
+            raise RequestError(400, f"{len(labels)} labels are above {limits.labels}")
+        asked = [text_input(text, "labels", limits) for text in prompts(labels, [template])]
+        inputs = [self._picture(shown), *asked]
+        rows, _ = await self.service.embed(model, inputs, self._deadline())
+        classes = class_rows(rows[1:], len(labels))
+        found = shares(rows[:1] @ classes.T * model.embedder.scale)[0]
+        return sorted(zip(labels, map(float, found), strict=True), key=lambda one: -one[1])
+
+    async def ask(self, name: str, shown: str, question: str) -> list[tuple[str, float]]:
+        """Answers with probabilities, the likeliest first. Raises as `search`."""
+        model: Served = self.service.model(name, ASK)
+        text_input(question, "question", self.service.limits)
+        found = await self.service.ask(model, self._picture(shown), question, 5, self._deadline())
+        return [(one["answer"], float(one["probability"])) for one in found]
+
+    def _picture(self, path: str) -> Input:
+        limits = self.service.limits
+        file = Path(path)
+        if file.stat().st_size > limits.picture_bytes:  # before it is read
+            raise RequestError(400, f"the picture is larger than {limits.picture_bytes:,} bytes")
+        return picture(file.read_bytes(), "picture", limits)
+
+    def _deadline(self) -> float:
+        return time.monotonic() + self.service.limits.deadline
+
+
+__all__ = ["Deeds", "RequestError", "UserError"]

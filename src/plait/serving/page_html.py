@@ -1,0 +1,74 @@
+"""Results as HTML: pictures with scores, and bars of probabilities; all that is told is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+CSS = """
+.plait-hits {display: grid; gap: 0.75rem; list-style: none; margin: 0; padding: 0;
+  grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr));}
+.plait-hits li {border: 1px solid var(--border-color-primary); border-radius: 0.5rem;
+  overflow: hidden; background: var(--block-background-fill);}
+.plait-hits img, .plait-hits .none {width: 100%; aspect-ratio: 1; object-fit: contain;
+  background: #fff; display: grid; place-items: center; color: #555;}
+.plait-hits li p {display: block; margin: 0; padding: 0.4rem 0.6rem; overflow-wrap: anywhere;}
+.plait-hits .score {font-variant-numeric: tabular-nums; font-weight: 600;}
+.plait-bars {width: 100%; border-collapse: collapse;}
+.plait-bars, .plait-bars tr, .plait-bars th, .plait-bars td {border: none !important;}
+.plait-bars caption {text-align: left; font-weight: 600; padding: 0.25rem 0;}
+.plait-bars th {text-align: left; font-weight: 400; padding: 0.25rem 0.75rem 0.25rem 0;
+  overflow-wrap: anywhere;}
+.plait-bars td {padding: 0.25rem 0;}
+.plait-bars td.bar {width: 55%;}
+.plait-bars meter {width: 100%; height: 1.1rem;}
+.plait-bars .share {text-align: right; font-variant-numeric: tabular-nums; width: 4.5rem;}
+.plait-switch {text-align: right;}
+"""
+
+
+def hits_html(hits: Sequence[Mapping[str, Any]], nothing: str, no_picture: str) -> str:
+    """A grid of found pictures.
+
+    Args:
+        hits: ``id``, ``score``, ``text``, and ``thumbnail`` (a data URL, or None).
+        nothing: in place of no hits.
+        no_picture: in place of a thumbnail.
+    """
+    if not hits:
+        return f"<p>{escape(nothing)}</p>"
+    items = []
+    for hit in hits:
+        told = escape(str(hit.get("text") or hit["id"]))
+        shown = hit.get("thumbnail")
+        picture = (
+            f'<img src="{escape(shown)}" alt="{told}">'
+            if shown
+            else f'<div class="none">{escape(no_picture)}</div>'
+        )
+        items.append(
+            f'<li>{picture}<p><span class="score">{hit["score"]:.3f}</span> {told}</p></li>'
+        )
+    return f'<ol class="plait-hits">{"".join(items)}</ol>'
+
+
+def bars_html(rows: Sequence[tuple[str, float]], caption: str, what: str, share: str) -> str:
+    """A table with a bar for each row.
+
+    Args:
+        rows: what, and its probability.
+        caption: of the table.
+        what: head of the first column, for screen readers.
+        share: head of the second.
+    """
+    body = "".join(
+        f'<tr><th scope="row">{escape(name)}</th>'
+        f'<td class="bar"><meter min="0" max="1" value="{value:.4f}">{value:.0%}</meter></td>'
+        f'<td class="share">{value:.1%}</td></tr>'
+        for name, value in rows
+    )
+    return (
+        f'<table class="plait-bars" aria-label="{escape(what)}, {escape(share)}">'
+        f"<caption>{escape(caption)}</caption><tbody>{body}</tbody></table>"
+    )
