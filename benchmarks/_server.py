@@ -39,14 +39,17 @@ class Running:
 
     @property
     def worker(self) -> int | None:
-        """The process id of the worker; None while there is none."""
+        """The process id of the worker; None while there is none.
+
+        It is the parent's oldest child: the spare process that is to replace it is younger.
+        """
         import psutil
 
         try:
             children = psutil.Process(self.process.pid).children()
+            return min(children, key=lambda child: child.create_time()).pid if children else None
         except psutil.NoSuchProcess:
             return None
-        return children[0].pid if children else None
 
     @property
     def memory(self) -> int:

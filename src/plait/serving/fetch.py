@@ -162,7 +162,7 @@ class Fetcher:
         finally:
             connection.close()
 
-    def _read(self, connection: _Pinned, response: http.client.HTTPResponse, until: float) -> bytes:
+    def _read(self, connection: _Pinned, response: http.client.HTTPResponse) -> bytes:
         parts, total = [], 0
         while True:
             connection.hurry()

@@ -23,6 +23,7 @@ def run_server(
     api_keys: Path | None = None,
     no_keys: bool = False,
     limits: Sequence[str] = (),
+    spare: bool = True,
     log_level: str = "info",
     tell: Callable[[str], None] = lambda line: None,
     **settings: Any,
@@ -36,6 +37,7 @@ def run_server(
         api_keys: a file; else PLAIT_API_KEYS is read.
         no_keys: other machines may call without a key.
         limits: ``name=value`` of `Limits`.
+        spare: keep a process waiting that can replace the worker.
         log_level: of the worker.
         tell: is told what happens.
         settings: further fields of `Settings`.
@@ -63,7 +65,8 @@ def run_server(
         local_only=local and not keys,
         **settings,
     )
-    Supervisor(made, keys, listen(host, port), log_level=log_level, tell=tell).run()
+    parent = Supervisor(made, keys, listen(host, port), log_level=log_level, tell=tell, spare=spare)
+    parent.run()
 
 
 def named(folders: Sequence[Path]) -> Mapping[str, str]:

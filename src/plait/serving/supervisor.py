@@ -1,11 +1,13 @@
 """The parent of the worker: holds the listening socket, and replaces a worker that died.
 
 Connections that come while there is no worker wait in the socket's backlog. The parent loads no
-model and parses no request, so whatever kills a worker leaves it standing.
+model and parses no request, so whatever kills a worker leaves it standing. A spare process that has
+its libraries loaded waits to become the next worker, which then only has to load the models.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -15,13 +17,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from plait.core.errors import PlaitError, UserError
 from plait.serving.settings import Settings
 
 BACKLOG = 1024
+READY, BEAT = b"R", b"."  # what a worker writes to its pipe: once, and every second
 HANG_SECONDS = 60.0  # without a heartbeat after which a worker is replaced
 _BEATS = 1 << 12
 _QUICK = 5.0  # a worker that lived shorter counts as one that fails to start
@@ -65,7 +68,10 @@ class Supervisor:
         listening: the socket.
         log_level: of the worker.
         tell: is told what happens, for people.
-        environ: added to the worker's environment.
+        spare: keep a process waiting that can become the next worker.
+        restarts: how often a worker was replaced so far.
+        process: the worker.
+        waiting: the spare process.
     """
 
     settings: Settings
@@ -73,9 +79,10 @@ class Supervisor:
     listening: socket.socket
     log_level: str = "info"
     tell: Callable[[str], None] = lambda line: None
-    environ: Mapping[str, str] = field(default_factory=dict)
+    spare: bool = True
     restarts: int = 0
-    process: subprocess.Popen[bytes] | None = None
+    process: Child | None = None
+    waiting: Child | None = None
     _stopping: bool = False
     _wake: tuple[int, int] = (-1, -1)
 
@@ -97,6 +104,8 @@ class Supervisor:
             for sig, handler in handlers.items():
                 signal.signal(sig, handler)
             self._end()
+            if self.waiting is not None:
+                self.waiting.discard()
             for end in self._wake:
                 os.close(end)
             self.listening.close()
@@ -108,17 +117,14 @@ class Supervisor:
         pause, has_served = 0.0, False
         while not self._stopping:
             began = time.monotonic()
-            beats = self._start()
-            try:
-                served = self._attend(beats, first=not has_served)
-            finally:
-                os.close(beats)
+            self.process = self._next()
+            self.process.tell({"restarts": self.restarts})
+            served = self._attend(self.process, first=not has_served)
             if self._stopping:
                 return
-            assert self.process is not None
-            code = self._end()
+            code, output = self._end()
             if not has_served and not served:
-                raise self._failure(code)
+                raise failure(code, output)
             has_served = True
             lived = time.monotonic() - began
             pause = min(_LONGEST_PAUSE, max(0.5, 2 * pause)) if lived < _QUICK else 0.0
@@ -126,39 +132,26 @@ class Supervisor:
             self.tell(f"the worker ended ({_cause(code)}): restart {self.restarts} in {pause:g} s")
             self._sleep(pause)
 
-    def _start(self) -> int:
-        """Starts a worker; returns the end of the pipe where its heartbeats arrive."""
-        reading, writing = os.pipe()
+    def _next(self) -> Child:
+        """The spare process, or a new one where there is none, or where it died too."""
+        child, self.waiting = self.waiting, None
+        if child is not None:
+            if child.process.poll() is None:
+                return child
+            child.discard()
+        return self._spawn()
+
+    def _spawn(self) -> Child:
         start = {
             "settings": self.settings.to_json(),
             "listening": self.listening.fileno(),
-            "beats": writing,
             "log_level": self.log_level,
-            "restarts": self.restarts,
         }
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "plait.serving.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=(self.listening.fileno(), writing),
-            start_new_session=True,  # Ctrl-C reaches the parent alone, which asks the worker
-            env={**os.environ, **self.environ},
-        )
-        os.close(writing)
-        assert self.process.stdin is not None
-        lines = f"{json.dumps(start)}\n{json.dumps(dict(self.keys))}\n"
-        try:
-            self.process.stdin.write(lines.encode())
-            self.process.stdin.flush()
-        except BrokenPipeError:  # it died at once: its exit code tells
-            pass
-        return reading
+        return Child.started(start, dict(self.keys), self.listening.fileno())
 
-    def _attend(self, beats: int, *, first: bool) -> bool:
+    def _attend(self, worker: Child, *, first: bool) -> bool:
         """Until the worker ends or a stop is asked for; whether it ever was ready."""
-        from plait.serving.worker import READY
-
-        served, last = False, time.monotonic()
+        beats, served, last = worker.beats, False, time.monotonic()
         while not self._stopping:
             readable, _, _ = select.select([beats, self._wake[0]], [], [], 1.0)
             if self._wake[0] in readable:
@@ -171,47 +164,95 @@ class Supervisor:
                 if READY in block and not served:
                     served = True
                     self.tell(f"serving at {address(self.listening)}" if first else "serving again")
+                    if self.spare and self.waiting is None:
+                        self.waiting = self._spawn()
             if served and time.monotonic() - last > HANG_SECONDS:
                 self.tell("the worker hangs: it is replaced")
-                self._kill()
+                worker.process.kill()
                 return True
         return served
 
-    def _end(self) -> int:
-        """Asks the worker to stop, waits for its last answers; its exit code."""
-        process = self.process
-        if process is None:
-            return 0
-        if process.poll() is None and self._stopping:
-            process.send_signal(signal.SIGTERM)
-        try:
-            code = process.wait(self.settings.limits.deadline + 15)
-        except subprocess.TimeoutExpired:
-            self._kill()
-            code = process.wait()
-        self._output = b"" if process.stdout is None else process.stdout.read()
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                stream.close()
-        self.process = None
-        return code
-
-    def _kill(self) -> None:
-        if self.process is not None:
-            self.process.kill()
+    def _end(self) -> tuple[int, bytes]:
+        """Asks the worker to stop, waits for its last answers; its exit code and output."""
+        worker, self.process = self.process, None
+        if worker is None:
+            return 0, b""
+        if worker.process.poll() is None and self._stopping:
+            worker.process.send_signal(signal.SIGTERM)
+        return worker.ended(self.settings.limits.deadline + 15)
 
     def _sleep(self, seconds: float) -> None:
         """Cut short by a signal."""
         if seconds and select.select([self._wake[0]], [], [], seconds)[0]:
             os.read(self._wake[0], _BEATS)
 
-    def _failure(self, code: int) -> PlaitError:
-        """Why the first worker could not start."""
+
+@dataclass
+class Child:
+    """A process that is the worker, or waits to become it.
+
+    Attributes:
+        process: with its standard input and output.
+        beats: where its heartbeats arrive.
+    """
+
+    process: subprocess.Popen[bytes]
+    beats: int
+
+    @classmethod
+    def started(cls, start: dict[str, Any], keys: dict[str, str], listening: int) -> Child:
+        """Starts a process that loads its libraries and waits for `tell`."""
+        beats, writing = os.pipe()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "plait.serving.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=(listening, writing),
+            start_new_session=True,  # Ctrl-C reaches the parent alone, which asks the worker
+        )
+        os.close(writing)
+        child = cls(process, beats)
+        child.tell({**start, "beats": writing})
+        child.tell(keys)
+        return child
+
+    def tell(self, value: Any) -> None:
+        """One line of JSON on its standard input."""
+        assert self.process.stdin is not None
+        # A process that died meanwhile shows in its exit code.
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps(value).encode() + b"\n")
+            self.process.stdin.flush()
+
+    def ended(self, seconds: float) -> tuple[int, bytes]:
+        """Its exit code and output; after so many seconds it is killed."""
         try:
-            message = json.loads(self._output.splitlines()[-1])["message"]
-        except (IndexError, ValueError, KeyError):
-            return WorkerFailed(f"the worker could not start ({_cause(code)}); its log says why")
-        return WorkerRefused(message) if code == UserError.exit_code else WorkerFailed(message)
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+        code = self.process.wait()
+        assert self.process.stdout is not None
+        output = self.process.stdout.read()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+        os.close(self.beats)
+        return code, output
+
+    def discard(self) -> None:
+        """Ends it at once."""
+        self.process.kill()
+        self.ended(10)
+
+
+def failure(code: int, output: bytes) -> PlaitError:
+    """Why the first worker could not start: the last line of its output, if it could say."""
+    try:
+        message = json.loads(output.splitlines()[-1])["message"]
+    except (IndexError, ValueError, KeyError):
+        return WorkerFailed(f"the worker could not start ({_cause(code)}); its log says why")
+    return WorkerRefused(message) if code == UserError.exit_code else WorkerFailed(message)
 
 
 def _cause(code: int) -> str:

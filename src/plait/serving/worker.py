@@ -165,7 +165,7 @@ def load_libraries(settings: Settings) -> None:
                 break
     if False in kinds:
         import plait.api
-        import plait.models.storage  # noqa: F401
+        import plait.models.storage
     if settings.index is not None:
         import plait.retrieval.index  # noqa: F401
 
