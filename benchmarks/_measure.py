@@ -120,6 +120,16 @@ def in_own_process(
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+def demo_run(folder: Path) -> Path:
+    """A trained run of the demo, made here if it is not there."""
+    if not (folder / "model.json").is_file():
+        from plait import api
+
+        print(f"making the demo in {folder}", flush=True)
+        api.demo(folder)
+    return folder
+
+
 def machine(*packages: str, threads: int | None = None) -> dict[str, Any]:
     """The processor, memory, system and versions that a figure was measured with."""
     return {

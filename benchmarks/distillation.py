@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from _measure import machine, write_results
+from _measure import demo_run, machine, write_results
 
 SOURCE = "pkg/efficientnet-lite0"
 WAYS = ("text_to_image", "image_to_text")
@@ -72,6 +72,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256, help="pixels of the student's pictures")
     parser.add_argument("--set", dest="settings", action="append", default=[])
     chosen = parser.parse_args()
+    demo_run(chosen.teacher)
     size = f"model.towers.image.options.size={chosen.size}"
     rows, costs, seconds = [], {"teacher": cost(chosen.teacher)}, []
     rows.append({"model": "teacher", "seed": "", **recall(chosen.teacher)})

