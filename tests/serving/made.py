@@ -27,6 +27,7 @@ from plait.data.tokenize import TextPreprocess
 from plait.runtime.manifest import Manifest, Port, TowerEntry, graph_of, write_manifest
 
 SIDE, DIM, LONGEST = 8, 6, 12
+MODEL = "0123456789abcdef"
 WORDS = ("[UNK]", "[PAD]", "a", "red", "blue", "green", "picture", "of", "the", "what", "colour")
 ANSWERS = ("red", "blue", "green")
 PIXELS = Port("uint8", ("batch", 3, SIDE, SIDE))
@@ -114,7 +115,9 @@ def write_bundle(folder: Path, *, name: str = "tiny") -> Path:
         "text": _tower(folder, "text", text, {"ids": IDS, "mask": MASK}, DIM),
     }
     _preprocessing(folder)
-    write_manifest(folder, Manifest("alignment", name, "0", towers, dim=DIM, scale=10.0))
+    write_manifest(
+        folder, Manifest("alignment", name, "0", towers, model=MODEL, dim=DIM, scale=10.0)
+    )
     return folder
 
 
@@ -126,7 +129,7 @@ def write_answering_bundle(folder: Path, *, name: str = "teller") -> Path:
     inputs = {"pixels": PIXELS, "ids": IDS, "mask": MASK}
     towers = {"answer": _tower(folder, "answer", nodes, inputs, len(ANSWERS), "logits")}
     _preprocessing(folder)
-    write_manifest(folder, Manifest("fusion", name, "0", towers, labels=ANSWERS))
+    write_manifest(folder, Manifest("fusion", name, "0", towers, model=MODEL, labels=ANSWERS))
     return folder
 
 

@@ -55,9 +55,9 @@ def test_the_official_client(server: Running) -> None:
         with pytest.raises(openai.BadRequestError) as caught:
             client.embeddings.create(model="tiny", input=["red", ""])
         assert caught.value.param == "input[1]"
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="wrong", max_retries=0) as client:
-        with pytest.raises(openai.AuthenticationError):
-            client.embeddings.create(model="tiny", input="red")
+    stranger = openai.OpenAI(base_url=f"{server.url}/v1", api_key="wrong", max_retries=0)
+    with stranger, pytest.raises(openai.AuthenticationError):
+        stranger.embeddings.create(model="tiny", input="red")
 
 
 def test_every_kind_of_broken_request_fails_alone(server: Running) -> None:

@@ -20,13 +20,16 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 
 from plait.core.modality import IMAGE, TEXT
-from plait.models.hubs import HubCorrection
 from plait.retrieval.store import Row
+
+if TYPE_CHECKING:  # queries need no torch
+    from plait.models.hubs import HubCorrection
 
 PLACES = {IMAGE: 0, TEXT: 1}
 EXTRA = len(PLACES) + 1

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -17,7 +17,6 @@ from plait.core.modality import IMAGE, TEXT
 from plait.core.progress import bar
 from plait.data.dataset import PairDataset
 from plait.data.sample import BadRow, MediaRef
-from plait.models.alignment import AlignmentModel
 from plait.retrieval.corrected import corrected_rows, extended_query
 from plait.retrieval.filters import All, Compare, Filter, Where, parse_where
 from plait.retrieval.lance import LanceStore
@@ -33,6 +32,9 @@ from plait.retrieval.manifest import (
 from plait.retrieval.memory import MemoryStore
 from plait.retrieval.rows import image_row, remove_thumbnails, result, text_rows
 from plait.retrieval.store import Row, VectorStore, check_vector, columns_of
+
+if TYPE_CHECKING:  # searching by vectors needs no torch
+    from plait.models.alignment import AlignmentModel
 
 COMMIT = 5000  # rows written at once
 

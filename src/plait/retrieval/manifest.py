@@ -8,13 +8,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import plait
 from plait.core.errors import SearchIndexError
 from plait.core.files import digest, read_json, write_json
-from plait.models.alignment import AlignmentModel
-from plait.models.storage import weights_fingerprint
 from plait.retrieval.corrected import EXTRA
+
+if TYPE_CHECKING:  # reading a manifest needs no torch
+    from plait.models.alignment import AlignmentModel
 
 NAME = "manifest.json"
 VERSION = 2  # 1 knew no `corrected`
@@ -114,6 +116,8 @@ def run_folder(manifest: Manifest, folder: Path) -> Path:
 
 def model_fingerprint(model: AlignmentModel) -> str:
     """16 hex digits of all weights, the towers' preprocessing and a correction for hubs."""
+    from plait.models.storage import weights_fingerprint
+
     parts = [model.tower(name).encoder.preprocess.fingerprint for name in sorted(model.modalities)]
     if model.hubs is not None:
         parts.append(json.dumps(model.hubs.spec(), sort_keys=True))

@@ -32,7 +32,7 @@ def open_served(name: str, folder: Path, settings: Settings, created: int) -> Se
         lane = BundleAskLane(f"{name}/{ASK}", bundle, settings.limits)
         return Served(name, "fusion", {ASK: lane}, created=created)
     lanes = embedding_lanes(name, bundle, settings.limits)
-    return Served(name, "alignment", lanes, bundle, created)
+    return Served(name, "alignment", lanes, bundle, bundle.manifest.model, created)
 
 
 class BundleAskLane:

@@ -27,6 +27,7 @@ def open_served(name: str, folder: Path, settings: Settings, created: int) -> Se
     from plait.models.alignment import AlignmentModel
     from plait.models.bridged.model import BridgedModel
     from plait.models.fusion_model import FusionModel
+    from plait.retrieval.manifest import model_fingerprint
 
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
@@ -34,7 +35,8 @@ def open_served(name: str, folder: Path, settings: Settings, created: int) -> Se
     if isinstance(model, AlignmentModel):
         embedder: Embedder = RunEmbedder(model)
         lanes = embedding_lanes(name, embedder, settings.limits)
-        return Served(name, "alignment", lanes, embedder, created)
+        known = "" if settings.index is None else model_fingerprint(model)
+        return Served(name, "alignment", lanes, embedder, known, created)
     if isinstance(model, FusionModel | BridgedModel):
         lane = RunAskLane(f"{name}/{ASK}", model, settings.limits)
         kind = "fusion" if isinstance(model, FusionModel) else "language"

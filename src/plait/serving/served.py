@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from plait.core.errors import UserError
@@ -23,6 +22,8 @@ class Served:
         kind: ``alignment`` or ``fusion``, or the class of another model.
         lanes: by modality; ``ask`` for questions about pictures.
         embedder: of a model that embeds.
+        fingerprint: of an embedding model, which an index knows (see `plait.retrieval.manifest`);
+            empty where no index is served.
         created: when its folder was written, in seconds since 1970.
     """
 
@@ -30,7 +31,8 @@ class Served:
     kind: str
     lanes: Mapping[str, Lane]
     embedder: Embedder | None = None
-    created: int = field(default_factory=lambda: int(time.time()))
+    fingerprint: str = ""
+    created: int = 0
 
     @property
     def modalities(self) -> list[str]:

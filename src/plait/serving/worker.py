@@ -63,12 +63,14 @@ def open_searcher(settings: Settings, models: Mapping[str, Served]) -> Searcher 
     from plait.retrieval.index import open_index
 
     index = open_index(Path(settings.index))
+    wanted = index.manifest.model
     for name, model in models.items():
-        if model.embedder is not None and model.embedder.dim == index.manifest.dim:
+        if model.embedder is not None and model.fingerprint == wanted:
             return Searcher(index, name)
+    known = ", ".join(f"{name} {model.fingerprint}" for name, model in models.items())
     raise UserError(
-        f"{settings.index} was made by a model with {index.manifest.dim} dimensions, and none of "
-        "the served ones has as many: serve the model that made it"
+        f"{settings.index} was made by the model with the fingerprint {wanted}, and none of the "
+        f"served ones is that ({known}): serve the model that made it, or its bundle"
     )
 
 
