@@ -3,9 +3,10 @@
     python benchmarks/distillation.py --teacher runs/demo
 
 The teacher is a run of the recipe `demo`: three EfficientNet-Lites side by side on 288 pixels, and
-MiniLM. The student has the smallest of the three on fewer pixels, and MiniLM, and trains by the
-teacher's own recipe; beside it the same student learns the teacher's embeddings too (the objective
-`distil`), all else equal, seed by seed. Multiply-adds are counted by torch's FlopCounterMode, for
+MiniLM. The student has the smallest of the three on fewer pixels, and MiniLM. Without a teacher it trains
+by the demo's own recipe. With one it is what `plait compress --student` makes: its text tower is the
+teacher's, and its pictures learn the teacher's rows (the objective `distil`) beside that recipe's
+objective, in several augmented versions that both see. Multiply-adds are counted by torch's FlopCounterMode, for
 one picture and one name. Recall is of the 200 unseen emoji.
 """
 
@@ -22,22 +23,34 @@ from typing import Any
 from _measure import demo_run, machine, write_results
 
 SOURCE = "pkg/efficientnet-lite0"
+AUGMENT = (
+    "[{kind: crop, scale: [0.5, 1.0]}, {kind: flip}, "
+    "{kind: colour, brightness: 0.3, contrast: 0.3, saturation: 0.5, hue: 0.1}]"
+)
 WAYS = ("text_to_image", "image_to_text")
 
 
 def recipe_of(teacher: Path, seed: int, overrides: Sequence[str], *, taught: bool) -> Any:
-    """The student's recipe; without its teacher the same but for the task."""
-    from plait.compression.students import student_recipe
+    """The student's recipe, with its teacher or without."""
+    from plait.compression.students import exchange, student_recipe
+    from plait.training.overrides import apply_overrides
     from plait.training.recipe import check, read_run_recipe
 
     base = read_run_recipe(teacher)
-    found = student_recipe(SOURCE, base, teacher, None, [f"seed={seed}", *overrides])
     if taught:
-        return found
-    content = found.model_dump(mode="json")
-    for stage in content["stages"]:
-        stage["tasks"] = [task for task in stage["tasks"] if task["objective"] != "distil"]
+        return student_recipe(SOURCE, base, teacher, None, [f"seed={seed}", *overrides])
+    content = base.model_dump(mode="json")
+    exchange(content, SOURCE)
+    content["evaluation"]["test"] = None
+    apply_overrides(content, [f"seed={seed}", *overrides])
     return check(content)
+
+
+def versions(count: int) -> list[str]:
+    """Overrides for so many versions of each picture, the plain one among them."""
+    if count == 1:
+        return []
+    return [f"stages.0.features.slots={count}", f"stages.0.features.augment={AUGMENT}"]
 
 
 def recall(run: Path) -> dict[str, float]:
@@ -70,6 +83,7 @@ def main() -> None:
     parser.add_argument("--teacher", type=Path, default=Path("runs/demo"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--size", type=int, default=256, help="pixels of the student's pictures")
+    parser.add_argument("--versions", type=int, default=6, help="of each picture, for the taught")
     parser.add_argument("--set", dest="settings", action="append", default=[])
     chosen = parser.parse_args()
     demo_run(chosen.teacher)
@@ -81,7 +95,8 @@ def main() -> None:
             for taught in (False, True):
                 words = "student, taught" if taught else "student, without a teacher"
                 folder = Path(name) / f"{seed}-{taught}"
-                recipe = recipe_of(chosen.teacher, seed, [size, *chosen.settings], taught=taught)
+                changes = [size, *(versions(chosen.versions) if taught else ()), *chosen.settings]
+                recipe = recipe_of(chosen.teacher, seed, changes, taught=taught)
                 start = time.perf_counter()
                 train(recipe, out=folder)
                 seconds.append(time.perf_counter() - start)

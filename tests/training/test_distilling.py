@@ -7,11 +7,16 @@ import numpy as np
 import pytest
 import torch
 
+from plait.core.batch import Batch, ModalityInput
 from plait.core.errors import ModelError, RecipeError
+from plait.data import open_dataset
+from plait.data.augment import build_augment
+from plait.data.fast_decode import load_pixels
 from plait.models.storage import load_model, save_model
 from plait.objectives import feature_mse
 from plait.training import build
-from plait.training.distilling import TeacherRows
+from plait.training.distilling import TeacherRows, teacher_rows
+from plait.training.material import material_of
 from plait.training.recipe import load_recipe
 from plait.training.rows import Rows
 from plait.training.run import read_result, train
@@ -67,8 +72,6 @@ def test_the_loss_of_a_batch_adds_the_teacher_to_the_contrast(tiny: Tiny, teache
     recipe = tiny(both)
     model = build.build_model(recipe, []).eval()
     stage = recipe.stages[0]
-    from plait.core.batch import Batch, ModalityInput
-
     torch.manual_seed(0)
     ids = torch.randint(5, 40, (6, 7))
     taught = {f"teacher_{name}": torch.randn(6, 8) for name in ("image", "text")}
@@ -92,11 +95,32 @@ def test_the_loss_of_a_batch_adds_the_teacher_to_the_contrast(tiny: Tiny, teache
     assert set(found.parts) == {"info_nce image-text", "distil mse"}
 
 
+def test_a_teacher_sees_the_versions_that_its_student_sees(
+    tiny: Tiny, teacher: Path, cache: Path
+) -> None:
+    steps = [{"kind": "colour", "brightness": 0.8}]
+    recipe = tiny("stages.0.features.slots=2", f"stages.0.features.augment={steps}")
+    material = material_of(open_dataset(str(recipe.data.source)).split("train"))
+    model, settings = load_model(teacher), recipe.stages[0].features
+    found = teacher_rows(model, material, settings, recipe.seed, versions=True)
+    assert found.image.shape == (len(material), 2, 8)
+    plain = teacher_rows(model, material, settings, recipe.seed, versions=False)
+    torch.testing.assert_close(found.image[:, :1], plain.image)
+    preprocess = model.tower("image").encoder.preprocess
+    pixels = load_pixels(material.pictures, preprocess)
+    augment = build_augment({"image": steps})["image"]
+    changed = torch.as_tensor(augment(pixels, material.ids, seed=recipe.seed, slot=1))
+    with torch.no_grad():
+        expected = model.encode_one("image", ModalityInput.of(pixels=changed))
+    torch.testing.assert_close(found.image[:, 1], expected, atol=1e-4, rtol=0)
+    assert (found.image[:, 0] - found.image[:, 1]).abs().max() > 0.01
+
+
 def test_a_teacher_s_rows_are_looked_up_by_sample_and_by_text() -> None:
-    image, text = torch.arange(6.0).view(3, 2), torch.arange(10.0).view(5, 2)
-    rows = Rows(np.array([2, 0]), np.array([4, 1]), np.array([0, 0]), 0)
+    image, text = torch.arange(12.0).view(3, 2, 2), torch.arange(10.0).view(5, 2)
+    rows = Rows(np.array([2, 0]), np.array([4, 1]), np.array([0, 1]), 0)
     found = TeacherRows(image, text, 3.0)(rows)
-    assert found["teacher_image"].tolist() == [[4, 5], [0, 1]]
+    assert found["teacher_image"].tolist() == [[8, 9], [2, 3]]
     assert found["teacher_text"].tolist() == [[8, 9], [2, 3]]
     assert found["teacher_scale"].tolist() == [3, 3]
 

@@ -26,6 +26,8 @@ from plait.training.schema import Recipe
 
 HEAL_RATE: Final = 1e-4
 HEAL_BATCH: Final = 16
+MSE: Final = 10.0
+"""Weight of the squared distance to the teacher's rows, beside the run's own objectives."""
 BATCHES_TO_PRUNE_BY: Final = 16
 """Rows of calibration inputs that go through an encoder at a time."""
 Tell = Callable[[str], None]
@@ -161,18 +163,45 @@ def student_recipe(
             )
         content = recipe.model_dump(mode="json")
         content["data"]["source"] = data or content["data"]["source"]
-        _exchange(content, source)
+        modality = exchange(content, source)
+        _keep_the_other(content, modality, teacher)
     content["name"] = f"{content['name']}-student"
     for stage in content["stages"]:
         kept = [task for task in stage["tasks"] if task["objective"] != "distil"]
-        stage["tasks"] = [*kept, {"objective": "distil", "teacher": str(teacher)}]
+        task = {"objective": "distil", "teacher": str(teacher), "mse": MSE, "affinity": 0.0}
+        stage["tasks"] = [*kept, task]
     content["evaluation"]["test"] = None
     apply_overrides(content, overrides)
     return check(content, f"the recipe of --student {source}")
 
 
-def _exchange(content: dict[str, Any], source: str) -> None:
-    """Puts an encoder into the tower of its modality; options that it has not are left out."""
+def _keep_the_other(content: dict[str, Any], modality: str, teacher: Path) -> None:
+    """The tower that is not exchanged is the teacher's, and rests.
+
+    So rows of its modality, and the part of an index that holds them, stay the same (after the
+    weight inheritance of Wu et al. 2023, "TinyCLIP", of a whole tower).
+    """
+    content["model"]["init_from"] = {"run": str(teacher), "leave": [f"towers.{modality}"]}
+    for stage in content["stages"]:
+        for other in content["model"]["towers"]:
+            if other != modality:
+                parts = (f"{other}.encoder", f"{other}.projection")
+                stage["train"] |= {key: {"mode": "frozen"} for key in parts}
+
+
+def exchange(content: dict[str, Any], source: str) -> str:
+    """Puts an encoder into the tower of its modality; options that it has not are left out.
+
+    Args:
+        content: of a recipe; changed in place.
+        source: ``pkg/efficientnet-lite0``, or ``text=scratch/transformer``.
+
+    Returns:
+        The modality.
+
+    Raises:
+        UserError: no tower of the model takes it.
+    """
     asked, equals, name = source.partition("=")
     wanted = (asked,) if equals else (IMAGE, TEXT)
     name = name if equals else source
@@ -191,12 +220,11 @@ def _exchange(content: dict[str, Any], source: str) -> None:
         towers[modality] |= {"encoder": name, "options": kept, "pretrained": True}
         if not untrained:
             towers[modality]["vocabulary"] = None
-        content["model"]["init_from"] = None
-        content["model"]["shared_layers"] = 0
+        content["model"] |= {"init_from": None, "shared_layers": 0}
         for stage in content["stages"]:
             if untrained:
                 stage["train"][f"{modality}.encoder"] = {"mode": "full"}
-        return
+        return modality
     raise UserError(f"--student {source}: {problems[-1]}")
 
 

@@ -1,10 +1,12 @@
 """Training under a teacher: its embeddings of the training pairs, and the task that learns them.
 
 The teacher runs once, before the first update; its towers' outputs are kept in the cache of
-features, so that another run finds them there. It sees every picture plain, also where the student
-sees it augmented.
+features, so that another run finds them there. Where the student has features of several augmented
+versions of a picture, the teacher sees the same versions (Beyer et al. 2022, "Knowledge
+distillation: A good teacher is patient and consistent"); where the student's pictures are augmented
+anew every epoch, the teacher sees them plain.
 
-Legend: n samples, m texts, B rows, E features of the student's space, T of the teacher's.
+Legend: n samples, m texts, S versions, B rows, E features of the student's space, T of the teacher's.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -22,12 +23,13 @@ from plait.core.batch import Batch
 from plait.core.errors import ModelError, RecipeError
 from plait.core.modality import IMAGE, TEXT
 from plait.data.preprocess import ImagePreprocess
-from plait.engines.features import image_features, project, text_features
+from plait.engines.features import project
 from plait.models.alignment import AlignmentModel
 from plait.models.kinds import aligned
 from plait.models.published import is_published, load_published
 from plait.models.storage import load_model
 from plait.objectives.distillation import affinity_mimicking, feature_mse, interactive_contrast
+from plait.training.features import frozen_features
 from plait.training.material import Material
 from plait.training.rows import Rows
 from plait.training.schema_stage import Features, Stage, Task
@@ -123,19 +125,20 @@ class TeacherRows:
     """A teacher's unit rows of a split, as targets of its batches.
 
     Attributes:
-        image: (n, T).
+        image: (n, S, T), version 0 the plain picture.
         text: (m, T).
         scale: of the teacher's logits.
     """
 
-    image: Float[Tensor, "n T"]
+    image: Float[Tensor, "n S T"]
     text: Float[Tensor, "m T"]
     scale: float
 
     def __call__(self, rows: Rows) -> dict[str, Tensor]:
         """The teacher's (B, T) rows of a batch, and its scale (B,)."""
+        sample, slot = torch.from_numpy(rows.sample), torch.from_numpy(rows.slot)
         return {
-            PREFIX + IMAGE: self.image[torch.from_numpy(rows.sample)],
+            PREFIX + IMAGE: self.image[sample, slot],
             PREFIX + TEXT: self.text[torch.from_numpy(rows.text)],
             SCALE: torch.full((len(rows.sample),), self.scale),
         }
@@ -175,28 +178,24 @@ def distillation_of(task: Task) -> Distillation:
     return Distillation(task.mse, task.affinity, task.interactive, task.weight)
 
 
-def teacher_rows(teacher: AlignmentModel, material: Material, settings: Features) -> TeacherRows:
+def teacher_rows(
+    teacher: AlignmentModel, material: Material, settings: Features, seed: int, *, versions: bool
+) -> TeacherRows:
     """A teacher's rows of a split, its towers' outputs from the cache where they are there.
+
+    Args:
+        teacher: read only.
+        material: the split.
+        settings: of the student's features.
+        seed: of their augmentation.
+        versions: of each picture all that the settings name, not the plain one alone.
 
     Raises:
         DataError: a picture that cannot be used, with its row.
     """
-    ways: dict[str, Any] = {"engine": settings.engine, "precision": settings.precision}
-    found = {
-        IMAGE: image_features(
-            teacher.tower(IMAGE).encoder,
-            material.pictures,
-            on_error=material.failed,
-            title="Asking the teacher: pictures",
-            **ways,
-        ),
-        TEXT: text_features(
-            teacher.tower(TEXT).encoder,
-            material.texts,
-            title="Asking the teacher: texts",
-            **ways,
-        ),
-    }
-    rows = {name: project(teacher, name, np.asarray(value)) for name, value in found.items()}
-    image, text = torch.from_numpy(rows[IMAGE]), torch.from_numpy(rows[TEXT])
+    pictures = frozen_features(teacher, IMAGE, material, settings, seed, training=versions)
+    texts = frozen_features(teacher, TEXT, material, settings, seed, training=versions)
+    flat = project(teacher, IMAGE, pictures.reshape(-1, pictures.shape[-1]))
+    image = torch.from_numpy(flat).view(*pictures.shape[:2], -1)
+    text = torch.from_numpy(project(teacher, TEXT, texts))
     return TeacherRows(image, text, float(teacher.scale.detach()))

@@ -167,7 +167,7 @@ class StageData:
             rank=rank,
             world=world,
             change=change,
-            targets=self._taught(model, material, stage) or targets,
+            targets=self._taught(model, material, stage, sources) or targets,
             tasks=_sampler(stage, targets, len(material), plan.steps, seed),
             texts=self._own_texts(model, material, stage, training=True),
         )
@@ -324,7 +324,9 @@ class StageData:
                 found[task.objective] = TokenSource(said.texts, preprocess, "sample")
         return found
 
-    def _taught(self, model: Model, material: Material, stage: Stage) -> TargetsOfRows | None:
+    def _taught(
+        self, model: Model, material: Material, stage: Stage, sources: dict[str, Source]
+    ) -> TargetsOfRows | None:
         """The rows of the stage's teacher, if it has one."""
         task = distil_of(stage)
         if task is None or task.teacher is None:
@@ -332,7 +334,8 @@ class StageData:
         assert isinstance(model, AlignmentModel)
         start = time.perf_counter()
         teacher = load_teacher(task.teacher, dim=model.dim, task=task)
-        rows = teacher_rows(teacher, material, stage.features)
+        versions = isinstance(sources.get(IMAGE), FeatureSource)
+        rows = teacher_rows(teacher, material, stage.features, self.recipe.seed, versions=versions)
         self.clock.measure("teacher", start)
         return rows
 
