@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from plait.core.batch import Batch, ModalityInput
+from plait.core.batch import ModalityInput
 from plait.core.errors import MissingExtra, ModelError
 from plait.core.modality import IMAGE, TEXT
 from plait.data.preprocess import ImagePreprocess, TextPreprocess
@@ -27,6 +27,7 @@ from plait.encoders.base import Encoder
 from plait.models.alignment import AlignmentModel, Tower
 from plait.models.fusion_model import FusionModel
 from plait.models.kinds import Model
+from plait.models.systems.base import System
 from plait.runtime.manifest import ANSWER, Port
 
 MOST_ROWS: Final = 4096
@@ -71,7 +72,10 @@ class EmbeddingGraph(nn.Module):
 
 
 class AnswerGraph(nn.Module):
-    """A fusion model: pixels, ids and mask to logits of its answers."""
+    """A fusion model that gets every modality: pixels, ids and mask to logits of its answers.
+
+    `FusionModel.fuse` without the branches for what is absent, which no graph can hold.
+    """
 
     def __init__(self, model: FusionModel) -> None:
         super().__init__()
@@ -79,9 +83,17 @@ class AnswerGraph(nn.Module):
 
     def forward(self, pixels: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         """(B, A)."""
-        parts = {IMAGE: _input({"pixels": pixels}), TEXT: _input({"ids": ids, "mask": mask})}
-        groups = torch.zeros_like(ids[:, 0])
-        return self.model.answer(Batch([""] * 2, groups, parts))
+        model = self.model
+        image, text = _input({"pixels": pixels}), _input({"ids": ids, "mask": mask})
+        seen = model.tower(IMAGE).encoder(image)
+        if isinstance(model.joint, System):
+            fused = model.joint(ids, mask, seen, masked_regions=None)
+        else:
+            parts = {IMAGE: seen, TEXT: model.tower(TEXT).encoder(text)}
+            parts = {name: parts[name] for name in model.modalities}
+            fused = model.joint(parts, {IMAGE: image.present, TEXT: text.present})
+        out: Tensor = model.head("answer")(model.vector(fused))
+        return out
 
 
 def _input(named: dict[str, Tensor]) -> ModalityInput:
@@ -115,6 +127,11 @@ def exportables(model: Model) -> dict[str, Exportable]:
     if "answer" not in model.heads or set(model.modalities) != {IMAGE, TEXT}:
         raise ModelError(
             "this fusion model has no answers to questions about pictures; it cannot be exported"
+        )
+    if model.without:
+        raise ModelError(
+            f"this model is a control that takes no {' and no '.join(model.without)}; it is not "
+            "for use, and cannot be exported"
         )
     ports = {**_ports(model.tower(IMAGE).encoder), **_ports(model.tower(TEXT).encoder)}
     return {ANSWER: Exportable(AnswerGraph(model).eval(), ports, "logits")}

@@ -77,11 +77,11 @@ class BottleneckFusion(Fusion):
         tokens = self.inputs(parts, present)
         x, real = {}, {}
         for number, (name, part) in enumerate(tokens.items()):
-            start = self.class_tokens[number].expand(len(part.real), 1, -1)
+            start = self.class_tokens[number].expand(part.real.shape[0], 1, -1)
             x[name] = torch.cat([start, part.values], dim=1)
             real[name] = torch.cat([part.present[:, None], part.real], dim=1)
         weights = _equal_shares(tokens)
-        shared = self.bottleneck.expand(len(weights), -1, -1)
+        shared = self.bottleneck.expand(weights.shape[0], -1, -1)
         for layer in range(self.layers):
             if layer < self.fuse_at:
                 x = {name: self._block(name, layer)(x[name], visible(real[name])) for name in x}

@@ -87,7 +87,7 @@ class CoAttentionFusion(Fusion):
         tokens = self.inputs(parts, present)
         x, real = {}, {}
         for number, (name, part) in enumerate(tokens.items()):
-            start = self.class_tokens[number].expand(len(part.real), 1, -1)
+            start = self.class_tokens[number].expand(part.real.shape[0], 1, -1)
             x[name] = torch.cat([start, part.values], dim=1)
             real[name] = torch.cat([part.present[:, None], part.real], dim=1)
         for layer in self.layers:

@@ -133,7 +133,7 @@ class GatedCrossAttentionFusion(Fusion):
             real = part.mask & here[:, None]
             return Encoded(part.tokens, real, part.pooled, part.boxes), here
         other = next(iter(parts.values()))
-        rows = len(other.mask)
+        rows = other.mask.shape[0]
         nothing = other.mask.new_zeros(rows, 1)
         tokens = other.tokens.new_zeros(rows, 1, self.width)
         pooled = other.pooled.new_zeros(rows, self.widths[self.asks])

@@ -143,8 +143,8 @@ class TokenInputs(nn.Module):
 
     def _none(self, name: str, number: int, other: Encoded) -> Tokens:
         """One unreal token a sample, so that every parameter still takes part in the graph."""
-        nothing = other.mask.new_zeros(len(other.mask), 1)
-        tokens = other.tokens.new_zeros(len(other.mask), 1, self.widths[name])
+        nothing = other.mask.new_zeros(other.mask.shape[0], 1)
+        tokens = other.tokens.new_zeros(other.mask.shape[0], 1, self.widths[name])
         return Tokens(self._project(name, number, tokens, None), nothing, nothing[:, 0], None)
 
     def _project(self, name: str, number: int, tokens: Tensor, boxes: Tensor | None) -> Tensor:
@@ -172,7 +172,7 @@ class PooledInputs(nn.Module):
         """([(B, P) of each modality, in order], (B, M) which are there)."""
         check_parts(parts, self.widths)
         other = next(iter(parts.values()))
-        rows = len(other.pooled)
+        rows = other.pooled.shape[0]  # not len, which exporters take for a constant
         vectors, there = [], []
         for name, width in self.widths.items():
             if name in parts:

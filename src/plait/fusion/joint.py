@@ -33,7 +33,7 @@ class JointLayers(nn.Module):
 
     def forward(self, tokens: Mapping[str, Tokens]) -> Fused:
         """Pooled is the class token; parts are the tokens of each modality."""
-        rows = len(next(iter(tokens.values())).real)
+        rows = next(iter(tokens.values())).real.shape[0]
         start = self.class_token.expand(rows, 1, -1)
         x = torch.cat([start, *(part.values for part in tokens.values())], dim=1)
         real = torch.cat([part.real for part in tokens.values()], dim=1)

@@ -1,7 +1,7 @@
 """From whatever a caller has to the pixels of an encoder, by Pillow alone.
 
-Training takes the fast twins of these functions (`plait.data.fast_decode`): the same pictures
-decoded alike, pixels after resizing within one level of 255.
+Training takes the fast twins of these functions (`plait.data.fast_decode`), which give the same
+pixels.
 
 Shape legend: H, W a picture, B pictures, h, w the encoder's input.
 """
@@ -20,6 +20,7 @@ from plait.core.shapes import UInt8
 from plait.data.decode import decode_image, to_rgb
 from plait.data.preprocess import ImagePreprocess
 from plait.data.sample import FileRef, MediaRef
+from plait.runtime.resize import preprocess_exactly
 
 Decode = Callable[..., np.ndarray]
 
@@ -66,5 +67,6 @@ def pixels_of(
     Raises:
         DataError: see `to_array`.
     """
-    rows = [preprocess(to_array(item, first + place)) for place, item in enumerate(pictures)]
+    arrays = (to_array(item, first + place) for place, item in enumerate(pictures))
+    rows = [preprocess_exactly(array, preprocess) for array in arrays]
     return np.stack(rows) if rows else np.zeros((0, 3, *preprocess.size_2d), np.uint8)

@@ -133,7 +133,7 @@ class Vilbert(System):
 
     def _pooled_image(self, found: Float[Tensor, "B M E"]) -> Float[Tensor, "B P"]:
         if found.shape[1] == 0:  # no region in the whole batch
-            found = found.new_zeros(len(found), 1, found.shape[2])
+            found = found.new_zeros(found.shape[0], 1, found.shape[2])
         out: Tensor = self.image_pooler(found)
         return out
 

@@ -128,7 +128,7 @@ class VisualBert(System):
         """The last word before [SEP]: position length - 2 of texts that end in [SEP]."""
         text = fused.parts[TEXT]
         last = (text.mask.sum(dim=1) - 2).clamp(min=0)
-        return text.tokens[torch.arange(len(last), device=last.device), last]
+        return text.tokens[torch.arange(last.shape[0], device=last.device), last]
 
     def spec(self) -> dict[str, Any]:
         """See `System.spec`."""
