@@ -20,11 +20,11 @@ import numpy as np
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).parent)]
 
-from benchmarks._load import Load, at_rate, closed, embedding_sender
-from benchmarks._requests import EMBED, pictures, texts
-from benchmarks._server import Caller, Reply, Running, serving
+from benchmarks._load import Load, at_rate, closed, embedding_sender  # noqa: E402
+from benchmarks._requests import EMBED, pictures, texts  # noqa: E402
+from benchmarks._server import Caller, Reply, Running, serving  # noqa: E402
 
-from _measure import machine, write_results
+from _measure import machine, write_results  # noqa: E402
 
 LEAST_COSINE = 0.9999
 PHOTOS = ((640, 480), (480, 640), (320, 240), (1024, 683))

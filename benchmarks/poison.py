@@ -21,10 +21,10 @@ import numpy as np
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).parent)]
 
-from benchmarks._requests import BROKEN, EMBED, pictures, texts
-from benchmarks._server import Caller, Running, serving
+from benchmarks._requests import BROKEN, EMBED, pictures, texts  # noqa: E402
+from benchmarks._server import Caller, Running, serving  # noqa: E402
 
-from _measure import machine, write_results
+from _measure import machine, write_results  # noqa: E402
 
 LEAST_COSINE = 0.9999  # between rows of one input, alone and among others
 SHARE = 0.2
@@ -135,11 +135,11 @@ def main() -> int:
     parser.add_argument("--callers", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        with serving(given.model, log=Path(scratch) / "log") as server:
-            result = asyncio.run(
-                poison(server, requests=given.requests, callers=given.callers, seed=given.seed)
-            )
+    log = Path(tempfile.mkdtemp()) / "log"
+    with serving(given.model, log=log) as server:
+        result = asyncio.run(
+            poison(server, requests=given.requests, callers=given.callers, seed=given.seed)
+        )
     memory, statuses = result["megabytes"], result["statuses"]
     rows = [
         {"what": "valid requests", "found": _counts(statuses, "valid")},

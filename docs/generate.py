@@ -3,8 +3,9 @@
     python docs/generate.py          # write
     python docs/generate.py --check  # fail if a page is stale
 
-Pages: cli.md (help texts of every command), parity.md (from parity.json), and the folder tree in
-architecture.md, which is only checked: its sentences are written by people.
+Pages: cli.md (help texts of every command), parity.md (from parity.json), openapi.json (of
+`plait serve`), and the folder tree in architecture.md, which is only checked: its sentences are
+written by people.
 """
 
 from __future__ import annotations
@@ -83,6 +84,16 @@ def parity_page() -> str | None:
     return "\n".join(lines) + "\n"
 
 
+def openapi_page() -> str:
+    """The description of the server's endpoints, for makers of clients."""
+    from plait.serving.app import create_app
+    from plait.serving.service import Service
+    from plait.serving.settings import Settings
+
+    document = create_app(Service(Settings(models={}), {})).openapi()
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
 def tree_problems() -> list[str]:
     """Folders of the package that architecture.md does not name, and the reverse."""
     problems = []
@@ -100,7 +111,8 @@ def main() -> int:
     """Writes or checks all pages; 1 when one is stale."""
     check = "--check" in sys.argv[1:]
     problems = tree_problems()
-    for name, text in (("cli.md", cli_page()), ("parity.md", parity_page())):
+    pages = {"cli.md": cli_page(), "parity.md": parity_page(), "openapi.json": openapi_page()}
+    for name, text in pages.items():
         if text is None:
             continue
         path = DOCS / name

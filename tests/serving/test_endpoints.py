@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from safetensors.numpy import load, save
 from tests.serving.made import (
     ANSWERS,
     DIM,
+    WORDS,
     answer_shares,
     encoded,
     image_row,
@@ -259,3 +261,55 @@ def test_readiness_and_metrics(client: TestClient) -> None:
 def test_hosts_that_it_does_not_go_by(client: TestClient) -> None:
     reply = client.get("/v1/models", headers={"Host": "evil.example"})
     assert (reply.status_code, reply.json()["error"]["code"]) == (403, "unknown_host")
+
+
+def test_tensors_that_another_server_prepared(client: TestClient) -> None:
+    tokens = [WORDS.index(word) for word in ("red", "picture")]
+    ids = np.array([[*tokens, 1, 1], [2, 3, 2, 4]])
+    mask = np.array([[True, True, False, False], [True] * 4])
+    rows = tower(client, "text", {"ids": ids, "mask": mask})
+    np.testing.assert_allclose(rows, [text_row("red picture"), text_row("a red a blue")], atol=1e-5)
+    array = noisy(5)
+    rows = tower(client, "image", {"pixels": np.ascontiguousarray(array.transpose(2, 0, 1))[None]})
+    np.testing.assert_allclose(rows, [image_row(array)], atol=1e-5)
+
+
+def tower(client: TestClient, modality: str, tensors: dict[str, np.ndarray]) -> np.ndarray:
+    reply = client.post(
+        f"/v1/towers/{modality}",
+        content=save(tensors),
+        headers={"Content-Type": "application/octet-stream"},
+    )
+    assert reply.status_code == 200, reply.text
+    return load(reply.content)["embeddings"]
+
+
+IDS, MASK = np.zeros((1, 3), np.int64), np.ones((1, 3), np.bool_)
+
+
+@pytest.mark.parametrize(
+    ("modality", "tensors"),
+    [
+        ("text", {"ids": IDS}),
+        ("text", {"ids": IDS, "mask": MASK, "more": MASK}),
+        ("text", {"ids": IDS.astype(np.int32), "mask": MASK}),
+        ("text", {"ids": IDS, "mask": MASK[:, :2]}),
+        ("text", {"ids": IDS + 10_000, "mask": MASK}),
+        ("text", {"ids": IDS - 1, "mask": MASK}),
+        ("text", {"ids": IDS, "mask": np.array([[False, True, True]])}),
+        ("text", {"ids": np.zeros((1, 99), np.int64), "mask": np.ones((1, 99), np.bool_)}),
+        ("image", {"pixels": np.zeros((1, 3, 9, 8), np.uint8)}),
+        ("image", {"pixels": np.zeros((1, 3, 8, 8), np.float32)}),
+        ("image", {}),
+        ("image", {"pixels": np.zeros((0, 3, 8, 8), np.uint8)}),
+        ("image", b"no tensors at all"),
+    ],
+)
+def test_tensors_that_no_tower_takes(client: TestClient, modality: str, tensors: Any) -> None:
+    reply = client.post(
+        f"/v1/towers/{modality}",
+        content=tensors if isinstance(tensors, bytes) else save(tensors),
+        headers={"Content-Type": "application/octet-stream"},
+    )
+    assert reply.status_code == 400, reply.text
+    assert reply.json()["error"]["message"]

@@ -9,6 +9,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,13 @@ import psutil
 import pytest
 from benchmarks._requests import BROKEN, EMBED, data_url
 from benchmarks._server import Caller, Running, serving
+from fastapi.testclient import TestClient
 from tests.serving.conftest import KEY
 from tests.serving.made import encoded, image_row, noisy, text_row
+
+from plait.serving.app import create_app
+from plait.serving.settings import Settings
+from plait.serving.worker import build_service
 
 OPTIONS = ("--engine", "onnxruntime", "--threads", "1", "--limit", "queue_seconds=60")
 
@@ -89,6 +95,29 @@ def test_every_kind_of_broken_request_fails_alone(server: Running) -> None:
     asyncio.run(scenario())
     assert server.worker == worker
     assert not [line for line in server.lines() if line["level"] == "error"]
+
+
+def test_a_tower_on_another_server(
+    server: Running, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLAIT_TOWER_KEY", KEY)
+    split = Settings({"tiny": str(bundle)}, engine="onnxruntime", hostnames=("testserver",))
+    split = replace(split, towers={"image": server.url})
+    array = noisy(3)
+    value = {"input": ["red", data_url(encoded(array), "image/png")]}
+    with TestClient(create_app(build_service(split))) as front:
+        reply = front.post(EMBED, json=value)
+        assert reply.status_code == 200, reply.text
+        for entry, row in zip(
+            reply.json()["data"], [text_row("red"), image_row(array)], strict=True
+        ):
+            np.testing.assert_allclose(entry["embedding"], row, atol=1e-5)
+        assert front.get("/readyz").status_code == 200
+    away = replace(split, towers={"image": "http://127.0.0.1:9"})
+    with TestClient(create_app(build_service(away))) as front:
+        assert front.post(EMBED, json=value).status_code == 502
+        assert front.post(EMBED, json={"input": "red"}).status_code == 200
+        assert front.get("/readyz").status_code == 503
 
 
 def test_no_secret_is_where_others_can_read_it(server: Running) -> None:

@@ -22,7 +22,7 @@ from plait.serving.settings import Limits
 class Doubling:
     """A lane of numbers: a number costs itself, negative ones do not fit, 13 breaks a pass."""
 
-    name, chunk, rows, budget, most = "numbers", 2, 8, 100, 1000.0
+    name, group, chunk, rows, budget, most = "numbers", "here", 2, 8, 100, 1000.0
 
     def __init__(self) -> None:
         self.passes: list[list[int]] = []

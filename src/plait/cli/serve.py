@@ -40,6 +40,10 @@ def serve(
     page: Annotated[
         bool, typer.Option("--page", help="With a page for people, under /page.")
     ] = False,
+    tower: Annotated[
+        list[str] | None,
+        typer.Option(help="A tower on another server, image=http://host:port (repeatable)."),
+    ] = None,
     engine: Annotated[str, typer.Option(help="Of bundles: auto, openvino, onnxruntime.")] = "auto",
     precision: Annotated[
         str, typer.Option(help="Of bundles: auto, float32, bfloat16, int8.")
@@ -80,6 +84,7 @@ def serve(
         hostnames=hostname or [],
         cors=cors or [],
         image_hosts=image_host or [],
+        towers=tower or [],
         page=page,
         engine=engine,
         precision=precision,

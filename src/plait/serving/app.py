@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from plait import __version__
 from plait.core.errors import UserError
-from plait.serving import routes, status
+from plait.serving import routes, status, towers
 from plait.serving.errors import RequestError
 from plait.serving.openapi import describe
 from plait.serving.security import LOOPBACK, Gate, Keys
@@ -63,6 +63,7 @@ def create_app(
     app.state.service = service
     app.include_router(status.router)
     app.include_router(routes.router)
+    app.include_router(towers.router)
     describe(app)
     app.add_exception_handler(RequestError, _refused)
     app.add_exception_handler(UserError, _unfit)

@@ -11,7 +11,8 @@ from plait.data.decode import decode_image
 from plait.runtime.bundle import Bundle, open_bundle
 from plait.runtime.manifest import ANSWER
 from plait.runtime.ranking import answers_of
-from plait.serving.lanes import Asked, Prepared, embedding_lanes, joined, padding_of
+from plait.serving.lanes import HERE, Asked, Prepared, embedding_lanes, joined, pads_of
+from plait.serving.remote import split
 from plait.serving.served import ASK, Served
 from plait.serving.settings import Limits, Settings
 
@@ -31,8 +32,9 @@ def open_served(name: str, folder: Path, settings: Settings, created: int) -> Se
     if bundle.manifest.kind == "fusion":
         lane = BundleAskLane(f"{name}/{ASK}", bundle, settings.limits)
         return Served(name, "fusion", {ASK: lane}, created=created)
-    lanes = embedding_lanes(name, bundle, settings.limits)
-    return Served(name, "alignment", lanes, bundle, bundle.manifest.model, created)
+    model = split(bundle, settings.towers)
+    lanes = embedding_lanes(name, model, settings.limits, settings.towers)
+    return Served(name, "alignment", lanes, model, bundle.manifest.model, created)
 
 
 class BundleAskLane:
@@ -44,14 +46,14 @@ class BundleAskLane:
         limits: budget of a pass, and pixels of a picture.
     """
 
-    chunk = 1
+    chunk, group = 1, HERE
 
     def __init__(self, name: str, bundle: Bundle, limits: Limits) -> None:
         self.name, self.bundle, self.max_pixels = name, bundle, limits.pixels
         self.rows, self.most = limits.batch_rows, float(limits.tokens)
         height, width = bundle.image_preprocess.size_2d
         self.budget, self._pixels = limits.batch_pixels, height * width
-        self._pads = padding_of(bundle.prepare_texts)
+        self._pads = pads_of(bundle.text_preprocess)
 
     def prepare(self, raws: Any) -> list[Prepared | Exception]:
         """See `plait.serving.lanes.Lane.prepare`: `Asked`."""

@@ -9,7 +9,7 @@ Shape legend: B inputs, E features of the shared space, N tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,8 +19,11 @@ from jaxtyping import Float
 from plait.core.errors import DataError, PlaitError
 from plait.core.modality import IMAGE, TEXT
 from plait.data.decode import decode_image
+from plait.data.preprocess import ImagePreprocess
+from plait.data.tokenize import TextPreprocess
 from plait.serving.settings import Limits
 
+HERE = "here"
 _LENGTHS = ("ids", "mask")  # tensors whose second axis is as long as the longest text
 
 
@@ -75,6 +78,14 @@ class Embedder(Protocol):
     def scale(self) -> float:
         """What multiplies a cosine to give a logit."""
 
+    @property
+    def image_preprocess(self) -> ImagePreprocess:
+        """Of a model that embeds pictures."""
+
+    @property
+    def text_preprocess(self) -> TextPreprocess:
+        """Of a model that embeds texts."""
+
     def prepare_images(self, images: Sequence[Any]) -> Mapping[str, np.ndarray]:
         """Tensors of pictures: uint8 arrays (H, W, 3)."""
 
@@ -92,6 +103,10 @@ class Lane(Protocol):
     @property
     def name(self) -> str:
         """For metrics and logs."""
+
+    @property
+    def group(self) -> str:
+        """Lanes of one group take turns; those of different groups run at the same time."""
 
     @property
     def budget(self) -> int:
@@ -126,18 +141,20 @@ class TextLane:
         name: for metrics and logs.
         model: that embeds them.
         limits: budget of a pass.
+        group: see `Lane.group`.
     """
 
     chunk = 64
 
-    def __init__(self, name: str, model: Embedder, limits: Limits) -> None:
-        self.name, self.model = name, model
+    def __init__(self, name: str, model: Embedder, limits: Limits, group: str = HERE) -> None:
+        self.name, self.model, self.group = name, model, group
         self.budget, self.rows = limits.batch_tokens, limits.batch_rows
-        self.most: float = limits.tokens
+        self.most = float(limits.tokens)
+        preprocess = model.text_preprocess
+        self._longest, self._vocabulary = preprocess.max_length, preprocess.vocabulary
         # Texts that are always padded to the full length are trained so: they must not be cut.
-        short = model.prepare_texts(["a"])["mask"]
-        self._cuts = int(short.shape[1]) == int(short.sum())
-        self._pads = padding_of(model.prepare_texts)
+        self._cuts = preprocess.padding == "longest"
+        self._pads = pads_of(preprocess)
 
     def prepare(self, raws: Sequence[Any]) -> list[Prepared | Exception]:
         """See `Lane.prepare`."""
@@ -146,11 +163,33 @@ class TextLane:
         rows = iter(_rows(tensors, len(texts)))
         found: list[Prepared | Exception] = []
         for raw in raws:
-            row = dict(raw.row if isinstance(raw, Tensors) else next(rows))
+            row = self._checked(raw.row) if isinstance(raw, Tensors) else next(rows)
             length = int(row["mask"].sum()) if self._cuts else len(row["mask"])
             cut = {name: part[:length] if name in _LENGTHS else part for name, part in row.items()}
             found.append(Prepared(cut, length))
         return found
+
+    def _checked(self, row: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Ids and mask from elsewhere. Raises DataError when the tower could not take them."""
+        ids, mask = row.get("ids"), row.get("mask")
+        if (
+            ids is None
+            or mask is None
+            or len(row) != 2
+            or (ids.dtype, mask.dtype) != (np.int64, np.bool_)
+            or ids.ndim != 1
+            or ids.shape != mask.shape
+            or not 1 <= len(ids) <= self._longest
+        ):
+            raise DataError(
+                "the text tower takes ids (int64) and mask (bool), both (inputs, positions), of 1 "
+                f"to {self._longest} positions"
+            )
+        if ids.min() < 0 or ids.max() >= self._vocabulary:
+            raise DataError(f"ids of the text tower are from 0 to {self._vocabulary - 1}")
+        if not mask[: max(1, int(mask.sum()))].all():
+            raise DataError("mask of the text tower is true at the beginning of each row")
+        return dict(row)
 
     def run(self, values: Sequence[Any]) -> list[Any]:
         """See `Lane.run`: (E,) rows."""
@@ -168,13 +207,15 @@ class ImageLane:
         name: for metrics and logs.
         model: that embeds them.
         limits: budget of a pass, and pixels of a picture.
+        group: see `Lane.group`.
     """
 
     chunk = 1
     most = math.inf  # their number is limited, and each has the same length
 
-    def __init__(self, name: str, model: Embedder, limits: Limits) -> None:
-        self.name, self.model, self.max_pixels = name, model, limits.pixels
+    def __init__(self, name: str, model: Embedder, limits: Limits, group: str = HERE) -> None:
+        self.name, self.model, self.group = name, model, group
+        self.max_pixels, self._shape = limits.pixels, (3, *model.image_preprocess.size_2d)
         self.budget, self.rows = limits.batch_pixels, limits.batch_rows
 
     def prepare(self, raws: Sequence[Any]) -> list[Prepared | Exception]:
@@ -189,7 +230,17 @@ class ImageLane:
 
     def _prepare(self, raw: Any) -> Prepared:
         if isinstance(raw, Tensors):
-            row = dict(raw.row)
+            row, (_, height, width) = dict(raw.row), self._shape
+            given = row.get("pixels")
+            if (
+                given is None
+                or len(row) != 1
+                or given.dtype != np.uint8
+                or given.shape != self._shape
+            ):
+                raise DataError(
+                    f"the image tower takes pixels (uint8), (inputs, 3, {height}, {width})"
+                )
         else:
             array = raw
             if not isinstance(raw, np.ndarray):
@@ -222,12 +273,9 @@ def _rows(tensors: Mapping[str, np.ndarray], count: int) -> list[dict[str, np.nd
     return [{name: array[i] for name, array in tensors.items()} for i in range(count)]
 
 
-def padding_of(prepare: Callable[[list[str]], Mapping[str, np.ndarray]]) -> dict[str, Any]:
-    """What stands at padded positions of ``ids`` and ``mask``: seen after a short text."""
-    tensors = prepare(["a", "several words of a longer text, so that the other is padded"])
-    shorter = int(tensors["mask"].sum(axis=1).argmin())
-    # Texts of equal length: the tokenizer makes one token of anything, and nothing is ever padded.
-    return {name: tensors[name][shorter, -1] for name in _LENGTHS}
+def pads_of(preprocess: TextPreprocess) -> dict[str, Any]:
+    """What stands at padded positions of ``ids`` and ``mask``."""
+    return {"ids": preprocess.pad_id, "mask": False}
 
 
 def joined(
@@ -248,11 +296,13 @@ def joined(
     return batch
 
 
-def embedding_lanes(name: str, model: Embedder, limits: Limits) -> dict[str, Lane]:
-    """The lanes of a model by modality."""
-    lanes: dict[str, Lane] = {}
-    if TEXT in model.modalities:
-        lanes[TEXT] = TextLane(f"{name}/{TEXT}", model, limits)
-    if IMAGE in model.modalities:
-        lanes[IMAGE] = ImageLane(f"{name}/{IMAGE}", model, limits)
+def embedding_lanes(
+    name: str, model: Embedder, limits: Limits, groups: Mapping[str, str] | None = None
+) -> dict[str, Lane]:
+    """The lanes of a model by modality; ``groups`` of those that are not run here."""
+    groups, lanes = groups or {}, {}
+    for modality, kind in ((TEXT, TextLane), (IMAGE, ImageLane)):
+        if modality in model.modalities:
+            group = groups.get(modality, HERE)
+            lanes[modality] = kind(f"{name}/{modality}", model, limits, group)
     return lanes

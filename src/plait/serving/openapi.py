@@ -30,6 +30,7 @@ PROBLEMS = {
     "415": "The Content-Type is not one that is taken.",
     "429": "Too busy: come back after the seconds in Retry-After.",
     "500": "A fault of the server.",
+    "502": "The server of a tower is away.",
     "504": "The deadline passed.",
 }
 FORM = {
@@ -103,6 +104,16 @@ def document(app: FastAPI) -> dict[str, Any]:
     for path in ("/healthz", "/readyz"):
         responses = made["paths"][path]["get"]["responses"]
         responses["403"] = {"description": PROBLEMS["403"], **error}
+    tower = made["paths"]["/v1/towers/{modality}"]["post"]
+    binary = {
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+    }
+    tower["requestBody"] = {"required": True, **binary}
+    tower["parameters"] = [*tower["parameters"], _DEADLINE]
+    tower["responses"] = {
+        "200": {"description": "Rows, as the tensor `embeddings` in safetensors.", **binary},
+        **{code: {"description": about, **error} for code, about in PROBLEMS.items()},
+    }
     made["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     made["security"] = [{}, {"key": []}]
     return made

@@ -84,6 +84,19 @@ class Queue:
     succeeded: float = float("-inf")  # when a pass last went well, monotonic
 
 
+@dataclass(slots=True, eq=False)
+class Group:
+    """Lanes that take turns in one inference thread.
+
+    Attributes:
+        queues: of the lanes.
+        busy_since: when the pass that is running began, by the monotonic clock.
+    """
+
+    queues: list[Queue]
+    busy_since: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Done:
     """What became of a request's inputs: a result and a length for each."""

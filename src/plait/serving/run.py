@@ -58,10 +58,12 @@ def run_server(
     for name in ("cors", "image_hosts", "hostnames"):
         settings[name] = tuple(settings.get(name, ()))
     index = settings.pop("index", None)
+    towers = read_towers(settings.pop("towers", ()))
     made = Settings(
         models=named(models),
         index=None if index is None else str(Path(index).resolve()),
         limits=read_limits(limits),
+        towers=towers,
         local_only=local and not keys,
         **settings,
     )
@@ -85,6 +87,21 @@ def named(folders: Sequence[Path]) -> Mapping[str, str]:
             name, number = f"{path.name}-{number}", number + 1
         found[name] = str(path)
     return found
+
+
+def read_towers(given: Sequence[str]) -> dict[str, str]:
+    """``image=http://host:port`` and the like, by modality.
+
+    Raises:
+        UserError: something else.
+    """
+    towers: dict[str, str] = {}
+    for one in given:
+        modality, _, url = one.partition("=")
+        if not modality or not url.startswith(("http://", "https://")):
+            raise UserError(f"--tower {one}: give MODALITY=http://host:port")
+        towers[modality] = url
+    return towers
 
 
 def read_limits(given: Sequence[str]) -> Limits:

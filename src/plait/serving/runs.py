@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from plait.core.errors import UserError
-from plait.serving.lanes import Asked, Embedder, Prepared, embedding_lanes
+from plait.serving.lanes import HERE, Asked, Prepared, embedding_lanes
+from plait.serving.remote import split
 from plait.serving.served import ASK, Served
 from plait.serving.settings import Limits, Settings
 
@@ -33,8 +34,8 @@ def open_served(name: str, folder: Path, settings: Settings, created: int) -> Se
         torch.set_num_threads(settings.threads)
     model = api.load(folder)
     if isinstance(model, AlignmentModel):
-        embedder: Embedder = RunEmbedder(model)
-        lanes = embedding_lanes(name, embedder, settings.limits)
+        embedder = split(RunEmbedder(model), settings.towers)
+        lanes = embedding_lanes(name, embedder, settings.limits, settings.towers)
         known = "" if settings.index is None else model_fingerprint(model)
         return Served(name, "alignment", lanes, embedder, known, created)
     if isinstance(model, FusionModel | BridgedModel):
@@ -59,6 +60,16 @@ class RunEmbedder:
         self.modalities = [name for name in (IMAGE, TEXT) if name in model.modalities]
         self.dim, self.scale = int(model.dim), float(model.scale.item())
         self._engines = {name: open_engine(model.tower(name).encoder) for name in self.modalities}
+
+    @property
+    def image_preprocess(self) -> Any:
+        """Of the image tower."""
+        return self._model.tower("image").encoder.preprocess
+
+    @property
+    def text_preprocess(self) -> Any:
+        """Of the text tower."""
+        return self._model.tower("text").encoder.preprocess
 
     def prepare_images(self, images: Sequence[Any]) -> dict[str, np.ndarray]:
         """``pixels`` of uint8 arrays (H, W, 3)."""
@@ -92,6 +103,7 @@ class RunAskLane:
     """
 
     chunk = rows = budget = 1
+    group = HERE
     most = float("inf")
 
     def __init__(self, name: str, model: Any, limits: Limits) -> None:

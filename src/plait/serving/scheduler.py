@@ -22,7 +22,7 @@ from plait.core.errors import DataError
 from plait.serving.batching import choose
 from plait.serving.errors import RequestError, overloaded
 from plait.serving.lanes import Lane
-from plait.serving.queueing import Done, Job, Misfit, Observer, Piece, Queue, Silent
+from plait.serving.queueing import Done, Group, Job, Misfit, Observer, Piece, Queue, Silent
 from plait.serving.settings import Limits
 
 log = logging.getLogger(__name__)
@@ -56,14 +56,21 @@ class Scheduler:
         self._changed = threading.Condition()
         self._stopping = False
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="prepare")
-        self._inference = threading.Thread(target=self._infer, name="inference", daemon=True)
+        self._groups = [
+            Group([queue for queue in self._queues.values() if queue.lane.group == name])
+            for name in sorted({lane.group for lane in lanes.values()})
+        ]
+        self._inference = [
+            threading.Thread(target=self._infer, args=(group,), name="inference", daemon=True)
+            for group in self._groups
+        ]
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.busy_since: float | None = None  # start of the pass that is running
 
     def start(self) -> None:
-        """Starts the inference thread; called in the event loop."""
+        """Starts the inference threads; called in the event loop."""
         self._loop = asyncio.get_running_loop()
-        self._inference.start()
+        for thread in self._inference:
+            thread.start()
 
     def stop(self) -> None:
         """Ends the threads; whatever still waits is dropped."""
@@ -71,8 +78,15 @@ class Scheduler:
             self._stopping = True
             self._changed.notify_all()
         self._pool.shutdown(wait=True, cancel_futures=True)
-        if self._inference.is_alive():
-            self._inference.join()
+        for thread in self._inference:
+            if thread.is_alive():
+                thread.join()
+
+    @property
+    def busy_since(self) -> float | None:
+        """When the longest of the passes that are running began, by the monotonic clock."""
+        begun = [group.busy_since for group in self._groups]
+        return min((start for start in begun if start is not None), default=None)
 
     @property
     def pending(self) -> int:
@@ -195,25 +209,25 @@ class Scheduler:
             return True
         return False
 
-    def _infer(self) -> None:
-        """The inference thread."""
+    def _infer(self, group: Group) -> None:
+        """An inference thread."""
         while True:
             with self._changed:
-                queue = self._next()
+                queue = self._next(group)
                 while queue is None and not self._stopping:
                     self._changed.wait()
-                    queue = self._next()
+                    queue = self._next(group)
                 if queue is None:
                     return
                 if self._could_be_fuller(queue):
                     self._changed.wait(self.limits.batch_wait)
                 batch = self._take(queue)
             if batch:
-                self._run(queue, batch)
+                self._run(group, queue, batch)
 
-    def _next(self) -> Queue | None:
+    def _next(self, group: Group) -> Queue | None:
         """The lane whose next input has waited longest."""
-        ready = [queue for queue in self._queues.values() if queue.waiting]
+        ready = [queue for queue in group.queues if queue.waiting]
         return min(ready, key=lambda queue: queue.waiting[0].since, default=None)
 
     def _could_be_fuller(self, queue: Queue) -> bool:
@@ -233,14 +247,14 @@ class Scheduler:
         queue.waiting = [piece for piece in alive if id(piece) not in taken]
         return batch
 
-    def _run(self, queue: Queue, batch: list[Piece]) -> None:
+    def _run(self, group: Group, queue: Queue, batch: list[Piece]) -> None:
         """One forward pass, and its rows back to the event loop."""
-        began = self.busy_since = time.monotonic()
+        began = group.busy_since = time.monotonic()
         waited = began - min(piece.since for piece in batch)
         try:
             results = _results(queue.lane, batch)
         finally:
-            self.busy_since = None
+            group.busy_since = None
         now = time.monotonic()
         queue.run_cost = _smooth(queue.run_cost, (now - began) / len(batch))
         if any(not isinstance(result, Exception) for result in results):
@@ -261,6 +275,8 @@ def _results(lane: Lane, batch: list[Piece]) -> list[Any]:
     values = [piece.prepared.value for piece in batch]
     try:
         return list(lane.run(values))
+    except RequestError as error:  # another server's refusal: no input is at fault
+        return [error] * len(batch)
     except Exception as error:  # engines raise many kinds; the worker outlives all of them
         log.exception("a forward pass of %s with %d inputs failed", lane.name, len(batch))
         if len(batch) == 1:

@@ -21,9 +21,10 @@ from plait.serving.body import Intake
 from plait.serving.errors import RequestError
 from plait.serving.fetch import Fetcher
 from plait.serving.inputs import Input
-from plait.serving.lanes import Asked
+from plait.serving.lanes import HERE, Asked, Tensors
 from plait.serving.metrics import Metrics
 from plait.serving.queueing import Misfit
+from plait.serving.remote import SplitEmbedder
 from plait.serving.scheduler import Scheduler
 from plait.serving.searching import Searcher
 from plait.serving.served import ASK, Served
@@ -72,7 +73,9 @@ class Service:
     async def start(self) -> None:
         """Starts the threads, and runs every lane once so that the first request finds it warm."""
         self.scheduler.start()
-        await asyncio.gather(*(self.probe(name) for name in self.lanes))
+        here = [name for name, lane in self.lanes.items() if lane.group == HERE]
+        await asyncio.gather(*(self.probe(name) for name in here))
+        await self._probe_those([name for name in self.lanes if name not in here])
         self._prober = asyncio.create_task(self._keep_probing())
 
     async def stop(self) -> None:
@@ -81,6 +84,11 @@ class Service:
             self._prober.cancel()
         await asyncio.to_thread(self.scheduler.stop)
         self.fetcher.close()
+        if self.searcher is not None:
+            self.searcher.close()
+        for model in self.models.values():
+            if isinstance(model.embedder, SplitEmbedder):
+                model.embedder.close()
 
     async def probe(self, lane: str) -> None:
         """One forward pass of a lane on an input of its own."""
@@ -91,13 +99,18 @@ class Service:
     async def _keep_probing(self) -> None:
         while True:
             await asyncio.sleep(_PROBE_SECONDS)
-            for name in self.lanes:
-                if self.scheduler.age(name) < _PROBE_AGE:
-                    continue
-                try:
-                    await self.probe(name)
-                except Exception:  # a probe that fails shows in /readyz
-                    log.exception("the readiness probe of %s failed", name)
+            await self._probe_those(
+                [name for name in self.lanes if self.scheduler.age(name) >= _PROBE_AGE]
+            )
+
+    async def _probe_those(self, names: Sequence[str]) -> None:
+        for name in names:
+            try:
+                await self.probe(name)
+            except RequestError as error:  # a probe that fails shows in /readyz
+                log.warning("the readiness probe of %s failed: %s", name, error)
+            except Exception:
+                log.exception("the readiness probe of %s failed", name)
 
     def ages(self) -> dict[str, float | None]:
         """Seconds since the last good forward pass, by lane; None where there was none."""
@@ -166,6 +179,18 @@ class Service:
         except* Exception as problems:
             raise problems.exceptions[0] from None
         return rows, tokens
+
+    async def run_tensors(
+        self, model: Served, modality: str, rows: Sequence[Tensors], deadline: float
+    ) -> Float[np.ndarray, "n E"]:
+        """Rows of tensors that another server prepared.
+
+        Raises:
+            RequestError: see `embed`.
+        """
+        places = [f"row {place}" for place in range(len(rows))]
+        done = await self._do(model.lanes[modality].name, rows, places, deadline)
+        return np.stack(done.results)
 
     async def ask(
         self, model: Served, picture: Input, question: str, answers: int, deadline: float
