@@ -5,8 +5,7 @@
 The teacher is a run of the recipe `demo`: three EfficientNet-Lites side by side on 288 pixels, and
 MiniLM. The student has the smallest of the three on fewer pixels, and MiniLM. Without a teacher it trains
 by the demo's own recipe. With one it is what `plait compress --student` makes: its text tower is the
-teacher's, and its pictures learn the teacher's rows (the objective `distil`) beside that recipe's
-objective, in several augmented versions that both see. Multiply-adds are counted by torch's FlopCounterMode, for
+teacher's and rests, and its pictures learn the teacher's rows (the objective `distil`). Multiply-adds are counted by torch's FlopCounterMode, for
 one picture and one name. Recall is of the 200 unseen emoji.
 """
 
@@ -83,7 +82,7 @@ def main() -> None:
     parser.add_argument("--teacher", type=Path, default=Path("runs/demo"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--size", type=int, default=256, help="pixels of the student's pictures")
-    parser.add_argument("--versions", type=int, default=6, help="of each picture, for the taught")
+    parser.add_argument("--versions", type=int, default=1, help="of each picture, for the taught")
     parser.add_argument("--set", dest="settings", action="append", default=[])
     chosen = parser.parse_args()
     demo_run(chosen.teacher)

@@ -119,7 +119,11 @@ def test_nothing_within_tolerance(run: Path, tmp_path: Path) -> None:
             out=tmp_path / "out",
             int8="none",
             students=["image=scratch/cnn"],
-            overrides=["stages.0.epochs=1", "stages.0.optimiser.lr=1e-9"],
+            overrides=[
+                "model.towers.image.options.widths=[4,6]",
+                "stages.0.epochs=1",
+                "stages.0.optimiser.lr=1e-9",
+            ],
             max_recall_drop=0.0,
             **FAST,
         )

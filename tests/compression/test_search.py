@@ -48,6 +48,9 @@ class MadeUp:
         file.write_text(f"{angle}" + "x" * len(floating))
         return Made(file)
 
+    def reference(self, threads: int | None = None) -> Turned:
+        return Turned(0.0)
+
     def open(self, made: Made, threads: int | None = None) -> Turned:
         return Turned(float(made.file.read_text().strip("x")))
 

@@ -38,10 +38,10 @@ from plait.compression.timing import measure, open_runner, torch_runner
 from plait.core.errors import ModelError
 from plait.core.modality import IMAGE, TEXT
 from plait.data.dataset import PairDataset
-from plait.models.alignment import AlignmentModel
+from plait.models.alignment import AlignmentModel, Tower
 from plait.runtime.choose import cores
 from plait.runtime.manifest import read_manifest, write_manifest
-from plait.runtime.sessions import Session, open_session
+from plait.runtime.sessions import Session
 from plait.training.schema import Recipe
 
 Export = Callable[[AlignmentModel, Path], None]
@@ -186,12 +186,15 @@ class _Job:
         }
         threads = settings.threads or cores()
         apart = {name: _probes(rows) for name, rows in samples.items()}
+        made_of = {
+            name: _quantiser(
+                settings.method(), made.model.tower(name), graph, samples[name], apart[name], work
+            )
+            for name, graph in graphs.items()
+        }
         search = Int8Search(
-            {
-                name: _quantiser(settings.method(), graph, samples[name][: -apart[name]], work)
-                for name, graph in graphs.items()
-            },
-            {name: _reference(settings.method(), graph, threads) for name, graph in graphs.items()},
+            made_of,
+            {name: one.reference(threads) for name, one in made_of.items()},
             {name: samples[name][-apart[name] :] for name in graphs},
             lambda sessions: _recall(sessions, split),
             self.before.recall,
@@ -270,20 +273,22 @@ def _check_model(model: AlignmentModel) -> None:
 
 
 def _quantiser(
-    method: str, graph: Path, samples: Sequence[Mapping[str, np.ndarray]], work: Path
+    method: str,
+    tower: Tower,
+    graph: Path,
+    rows: Sequence[Mapping[str, np.ndarray]],
+    probes: int,
+    work: Path,
 ) -> Quantiser:
+    """Of a tower and its exported graph; the last ``probes`` rows are not for calibration."""
     if method == "nncf":
         from plait.compression.nncf_int8 import NncfQuantiser
+        from plait.compression.openvino_model import float_model
 
-        return NncfQuantiser(graph, samples, work)
+        return NncfQuantiser(float_model(tower, rows, graph), rows[:-probes], work)
     from plait.compression.onnx_int8 import OnnxQuantiser
 
-    return OnnxQuantiser(graph, samples, work)
-
-
-def _reference(method: str, graph: Path, threads: int) -> Session:
-    engine = "openvino" if method == "nncf" else "onnxruntime"
-    return open_session(graph, engine, "float32", threads=threads)
+    return OnnxQuantiser(graph, rows[:-probes], work)
 
 
 @contextmanager

@@ -21,13 +21,13 @@ NO_WORK: Final = ("Constant", "Parameter", "Result")
 
 
 class NncfQuantiser:
-    """Quantises an ONNX graph for OpenVINO: weights per channel, activations per tensor.
+    """Quantises a float OpenVINO model: weights per channel, activations per tensor.
 
     Layers that stay float compute in float32, with weights that are stored in int8 per channel:
     that costs them little, and the artefact stays small. All else is stored as float16.
 
     Args:
-        graph: the float graph.
+        model: the float ``openvino.Model``, see `plait.compression.openvino_model`.
         samples: calibration inputs of one row each.
         folder: where int8 graphs are written.
 
@@ -37,24 +37,22 @@ class NncfQuantiser:
 
     format: Format = "openvino"
 
-    def __init__(self, graph: Path, samples: Sequence[Inputs], folder: Path) -> None:
+    def __init__(self, model: Any, samples: Sequence[Inputs], folder: Path) -> None:
         self._nncf, self._openvino = _nncf(), import_openvino()
-        self.graph, self.samples, self.folder = graph, list(samples), folder
+        self.model, self.samples, self.folder = model, list(samples), folder
         operations = [
             (op.get_friendly_name(), _has_weights(op))
-            for op in self._read().get_ordered_ops()
+            for op in model.get_ordered_ops()
             if op.get_type_name() not in NO_WORK
         ]
         self.groups, self.tail = parted(operations)
-        self.transformer = any(
-            op.get_type_name() in ("Softmax", "ScaledDotProductAttention")
-            for op in self._read().get_ops()
-        )
+        kinds = {op.get_type_name() for op in model.get_ops()}
+        self.transformer = bool(kinds & {"Softmax", "ScaledDotProductAttention"})
 
     def make(self, floating: Sequence[int], stem: str) -> Made:
         """See `Quantiser.make`."""
         nncf = self._nncf
-        model = self._read()
+        model = self.model.clone()
         if len(floating) < len(self.groups):
             names = [name for number in floating for name in self.groups[number]] + self.tail
             with _quiet():
@@ -72,12 +70,13 @@ class NncfQuantiser:
         self._openvino.save_model(model, file, compress_to_fp16=True)
         return Made(file, (file.with_suffix(".bin"),))
 
+    def reference(self, threads: int | None = None) -> Session:
+        """See `Quantiser.reference`."""
+        return OpenVinoSession(self.model.clone(), "float32", threads=threads)
+
     def open(self, made: Made, threads: int | None = None) -> Session:
         """See `Quantiser.open`."""
         return OpenVinoSession(made.file, "int8", threads=threads)
-
-    def _read(self) -> Any:
-        return self._openvino.Core().read_model(self.graph)
 
 
 def _has_weights(op: Any) -> bool:

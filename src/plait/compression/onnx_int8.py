@@ -77,6 +77,10 @@ class OnnxQuantiser:
             )
         return Made(file)
 
+    def reference(self, threads: int | None = None) -> Session:
+        """See `Quantiser.reference`."""
+        return OnnxSession(self.prepared, "float32", threads=threads)
+
     def open(self, made: Made, threads: int | None = None) -> Session:
         """See `Quantiser.open`."""
         return OnnxSession(made.file, "int8", threads=threads)

@@ -57,6 +57,9 @@ class Quantiser(Protocol):
     def make(self, floating: Sequence[int], stem: str) -> Made:
         """The graph with all groups int8 but those numbered in ``floating``."""
 
+    def reference(self, threads: int | None = None) -> Session:
+        """The float graph in its engine."""
+
     def open(self, made: Made, threads: int | None = None) -> Session:
         """The graph in its engine."""
 

@@ -58,10 +58,11 @@ def rows(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
             )
     peaks = before["peak_mib"], after["peak_mib"]
     if None not in peaks:
-        shown = (f"{peak:.0f}" for peak in peaks)
-        found.append(("peak memory of the process, MiB", *shown, f"{peaks[1] / peaks[0]:.2f}"))
-    loads = before["load_seconds"], after["load_seconds"]
-    found.append(("from start to first rows, s", *(f"{s:.2f}" for s in loads), ""))
+        first, second = (f"{peak:.0f}" for peak in peaks)
+        ratio = f"{peaks[1] / peaks[0]:.2f}"
+        found.append(("peak memory of the process, MiB", first, second, ratio))
+    first, second = (f"{one['load_seconds']:.2f}" for one in (before, after))
+    found.append(("from start to first rows, s", first, second, ""))
     return found
 
 

@@ -26,8 +26,8 @@ from plait.training.schema import Recipe
 
 HEAL_RATE: Final = 1e-4
 HEAL_BATCH: Final = 16
-MSE: Final = 10.0
-"""Weight of the squared distance to the teacher's rows, beside the run's own objectives."""
+WEIGHTS: Final = {True: {"mse": 1.0, "affinity": 1.0}, False: {"mse": 1.0, "affinity": 0.0}}
+"""Of the objective ``distil`` in a whole recipe, and in a student with one tower of its own."""
 BATCHES_TO_PRUNE_BY: Final = 16
 """Rows of calibration inputs that go through an encoder at a time."""
 Tell = Callable[[str], None]
@@ -153,7 +153,8 @@ def student_recipe(
     Raises:
         UserError: a source that is neither, or a teacher without a recipe.
     """
-    if source.endswith((".yaml", ".yml")) or "/" not in source:
+    whole = source.endswith((".yaml", ".yml")) or "/" not in source
+    if whole:
         content = load_recipe(source, data=data).model_dump(mode="json")
     else:
         if recipe is None:
@@ -167,9 +168,10 @@ def student_recipe(
         _keep_the_other(content, modality, teacher)
     content["name"] = f"{content['name']}-student"
     for stage in content["stages"]:
-        kept = [task for task in stage["tasks"] if task["objective"] != "distil"]
-        task = {"objective": "distil", "teacher": str(teacher), "mse": MSE, "affinity": 0.0}
-        stage["tasks"] = [*kept, task]
+        # Beside a tower that is the teacher's own, the teacher's rows are all there is to learn;
+        # labels of small data would rather be learned by heart.
+        kept = [t for t in stage["tasks"] if whole and t["objective"] != "distil"]
+        stage["tasks"] = [*kept, {"objective": "distil", "teacher": str(teacher)} | WEIGHTS[whole]]
     content["evaluation"]["test"] = None
     apply_overrides(content, overrides)
     return check(content, f"the recipe of --student {source}")

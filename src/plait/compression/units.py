@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -52,9 +53,9 @@ def groups_of(encoder: nn.Module) -> list[Group]:
     return found
 
 
-def _layers(module: nn.Module, *names: str) -> list[nn.Module] | None:
+def _layers(module: nn.Module, *names: str) -> list[Any] | None:
     """The named submodules, or None where one is missing or is no layer of weights."""
-    found = []
+    found: list[Any] = []
     for name in names:
         part: object = module
         for step in name.split("."):
@@ -129,7 +130,7 @@ def _hidden(name: str, block: nn.Module) -> Iterator[Group]:
         layers = _layers(block, first, second)
         if layers is None or not _plain(*layers) or (first == "fc1" and _sized(block)):
             continue
-        if int(layers[1].weight.shape[1]) == _width(layers[0]):  # type: ignore[union-attr, index]
+        if int(layers[1].weight.shape[1]) == _width(layers[0]):
             yield Group(((f"{name}{first}", 1),), f"{name}{second}", _width(layers[0]))
             return
 

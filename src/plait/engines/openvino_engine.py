@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from plait.core.errors import ModelError
 from plait.encoders.base import Encoder
@@ -33,11 +34,18 @@ def convert(encoder: Encoder, sample: Mapping[str, np.ndarray]) -> Any:
         MissingExtra: openvino is not installed.
         ModelError: the encoder has an operation that OpenVINO does not.
     """
-    openvino = import_openvino()
     # A copy, because OpenVINO shares the memory of weights, and these may be trained later.
     own = copy.deepcopy(encoder, {id(encoder.preprocess): encoder.preprocess})
+    return convert_module(PooledTower(own, list(sample)), sample)
+
+
+def convert_module(tower: nn.Module, sample: Mapping[str, np.ndarray]) -> Any:
+    """A module of positional tensors as an ``openvino.Model``, which shares its weights' memory.
+
+    Arguments and errors are those of `convert`.
+    """
+    openvino = import_openvino()
     inputs = tuple(torch.as_tensor(_example(array)) for array in sample.values())
-    tower = PooledTower(own, list(sample))
     with evaluating(tower), torch.inference_mode(), warnings.catch_warnings():
         # Tracing is what OpenVINO converts best, and deprecated in torch; tracer warnings speak of
         # shape checks in model code, whose outcome does not change between batches.
