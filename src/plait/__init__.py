@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from plait.api import (
         ask,
+        bench,
         compare,
         compress,
         draw,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "ask": "plait.api",
+    "bench": "plait.api",
     "caption": "plait.api",
     "compare": "plait.api",
     "compress": "plait.api",
@@ -45,6 +47,7 @@ _LAZY = {
 __all__ = [
     "__version__",
     "ask",
+    "bench",
     "caption",
     "compare",
     "compress",

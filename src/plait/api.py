@@ -335,6 +335,46 @@ def export(
     }
 
 
+def bench(
+    path: Source,
+    *,
+    engine: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    batches: Sequence[int] = (1, 8, 32),
+    tokens: int = 16,
+    seconds: float = 1.0,
+    tell: Callable[[str], None] = lambda line: None,
+) -> list[dict[str, Any]]:
+    """Latency, throughput, start and memory of a bundle, or of a run in torch.
+
+    Args:
+        path: a bundle, measured in every engine and precision that is here, or a run.
+        engine: only this one.
+        precision: only this one.
+        threads: inference threads; by default one a core.
+        batches: rows at once.
+        tokens: of each text.
+        seconds: for each point, and at least seven rounds.
+        tell: is told what is measured.
+
+    Returns:
+        For each engine and precision what `plait.runtime.measure.measure` gives.
+    """
+    from plait.deployment.bench import bench as measure
+
+    return measure(
+        path,
+        engine=engine,
+        precision=precision,
+        threads=threads,
+        batches=batches,
+        tokens=tokens,
+        seconds=seconds,
+        tell=tell,
+    )
+
+
 def classify(
     run: Source | Model,
     images: Sequence[Source],

@@ -12,6 +12,7 @@ import typer
 from plait.cli import (
     agent,
     ask,
+    bench,
     caption,
     classify,
     compare,
@@ -59,6 +60,7 @@ app.command("draw", rich_help_panel=USE)(draw.draw)
 app.command("embed", rich_help_panel=USE)(embed.embed)
 app.command("serve", rich_help_panel=USE)(serve.serve)
 app.command("export", rich_help_panel=USE)(export.export)
+app.command("bench", rich_help_panel=USE)(bench.bench)
 app.command("mcp", rich_help_panel=USE)(mcp.mcp)
 app.command("agent", rich_help_panel=USE)(agent.agent)
 app.command("recipes", rich_help_panel=ABOUT)(recipes.recipes)

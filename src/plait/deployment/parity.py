@@ -21,8 +21,8 @@ from plait.core.errors import PlaitError, UserError
 from plait.core.files import write_json, write_text
 from plait.deployment.probe import Probe
 from plait.engines.tower import least_cosine
-from plait.runtime.choose import READS, Chosen, choose, engines, openvino_has_bfloat16
-from plait.runtime.manifest import Graph, Manifest, TowerEntry, read_manifest, write_manifest
+from plait.runtime.choose import Chosen, runnable
+from plait.runtime.manifest import Manifest, TowerEntry, read_manifest, write_manifest
 from plait.runtime.sessions import Session, open_session
 
 TOLERANCE: Final = 1e-4
@@ -141,18 +141,6 @@ def parity_report(
         "versions": versions(),
         "rows": [asdict(row) for row in rows],
     }
-
-
-def runnable(graphs: Sequence[Graph]) -> list[Chosen]:
-    """Every engine and precision that this machine has for a tower's graphs."""
-    found: list[Chosen] = []
-    for engine in engines():
-        stored = {graph.precision for graph in graphs if graph.format in READS[engine]}
-        wanted = [name for name in ("float32", "int8") if name in stored]
-        if engine == "openvino" and "float32" in stored and openvino_has_bfloat16():
-            wanted.insert(1, "bfloat16")
-        found += [choose(graphs, engine, precision) for precision in wanted]
-    return found
 
 
 class _Tally:

@@ -78,6 +78,18 @@ def choose(graphs: Sequence[Graph], engine: str = "auto", precision: str = "auto
     )
 
 
+def runnable(graphs: Sequence[Graph]) -> list[Chosen]:
+    """Every engine and precision that this machine has for a tower's graphs."""
+    found: list[Chosen] = []
+    for engine in engines():
+        stored = {graph.precision for graph in graphs if graph.format in READS[engine]}
+        wanted = [name for name in ("float32", "int8") if name in stored]
+        if engine == "openvino" and "float32" in stored and openvino_has_bfloat16():
+            wanted.insert(1, "bfloat16")
+        found += [choose(graphs, engine, precision) for precision in wanted]
+    return found
+
+
 def _precisions(engine: str, precision: str) -> list[str]:
     if precision == "bfloat16":
         return ["bfloat16"] if engine == "openvino" else []

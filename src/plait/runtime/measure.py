@@ -1,0 +1,196 @@
+"""Cold start, latency, throughput and memory of a bundle, in a process of its own.
+
+    python -m plait.runtime.measure BUNDLE --engine openvino --precision float32
+
+prints one JSON document. It needs no torch, so that it runs where the bundle is to run.
+"""
+
+from __future__ import annotations
+
+import time
+
+_STARTED = time.perf_counter()
+
+import argparse  # noqa: E402  the clock starts before anything is imported
+import io  # noqa: E402
+import json  # noqa: E402
+import resource  # noqa: E402
+import statistics  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Callable, Mapping, Sequence  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any, Final  # noqa: E402
+
+BATCHES: Final = (1, 8, 32)
+LEAST_ROUNDS: Final = 7
+WORDS: Final = "a dog runs over the grass in front of two people with a red umbrella"
+
+
+def latencies(
+    run: Callable[[], Any], *, seconds: float = 1.0, rounds: int = LEAST_ROUNDS
+) -> list[float]:
+    """Seconds of each call, after two that warm up: ``rounds`` of them, more until ``seconds``."""
+    for _ in range(2):
+        run()
+    found: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(found) < rounds or time.perf_counter() < end:
+        before = time.perf_counter()
+        run()
+        found.append(time.perf_counter() - before)
+    return found
+
+
+def figures(found: Sequence[float], batch: int) -> dict[str, float]:
+    """``p50_ms``, ``p95_ms`` and ``per_second`` of calls with ``batch`` rows."""
+    ordered = sorted(found)
+    median = statistics.median(ordered)
+    last = ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
+    return {
+        "p50_ms": round(median * 1e3, 4),
+        "p95_ms": round(last * 1e3, 4),
+        "per_second": round(batch / median, 2),
+        "rounds": len(ordered),
+    }
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had resident."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # Not `ru_maxrss`, which a process has from the one that started it.
+        for line in status.read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def made_up_files(count: int) -> list[bytes]:
+    """JPEGs of 500 x 375 pixels, of smooth blotches."""
+    import numpy as np
+    from PIL import Image
+
+    files = []
+    for number in range(count):
+        blotches = np.random.default_rng(number).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(blotches).resize((500, 375), Image.Resampling.BICUBIC).save(buffer, "JPEG")
+        files.append(buffer.getvalue())
+    return files
+
+
+def text_of(tokens: int, lengths: Callable[[list[str]], Any]) -> str:
+    """Words of at most ``tokens`` tokens."""
+    words = (WORDS.split() * (1 + tokens // 4))[:tokens]
+    while len(words) > 1 and int(lengths([" ".join(words)])[0]) > tokens:
+        words.pop()
+    return " ".join(words)
+
+
+def measure(
+    folder: Path,
+    engine: str,
+    precision: str,
+    *,
+    threads: int | None = None,
+    batches: Sequence[int] = BATCHES,
+    tokens: int = 16,
+    seconds: float = 1.0,
+) -> dict[str, Any]:
+    """Opens a bundle and measures each of its towers.
+
+    Returns:
+        ``towers``: for each, ``first_seconds`` (opening the graph and one row), ``prepare_ms``
+        (decoding or tokenising one row) and ``batches``, see `figures`; ``opened_seconds``,
+        ``first_seconds`` and ``peak_bytes`` of the process, from its start on.
+    """
+    from plait.runtime.bundle import open_bundle
+
+    bundle = open_bundle(folder, engine=engine, precision=precision, threads=threads)
+    opened = time.perf_counter() - _STARTED
+    towers, first = [], None
+    for modality, entry in bundle.manifest.towers.items():
+        one = _rows(bundle, entry.inputs, tokens, 1)
+        before = time.perf_counter()
+        bundle.run(modality, one)
+        start = time.perf_counter() - before
+        first = time.perf_counter() - _STARTED if first is None else first
+        after_first = peak_bytes()
+        rows = _rows(bundle, entry.inputs, tokens, max(batches))
+        measured = []
+        for batch in batches:
+            part = {name: array[:batch] for name, array in rows.items()}
+
+            def run(part: Mapping[str, Any] = part, modality: str = modality) -> Any:
+                return bundle.run(modality, part)
+
+            measured.append({"batch": batch, **figures(latencies(run, seconds=seconds), batch)})
+        prepare = latencies(lambda entry=entry: _rows(bundle, entry.inputs, tokens, 1), seconds=0)
+        towers.append(
+            {
+                "tower": modality,
+                "first_seconds": round(start, 4),
+                "prepare_ms": round(statistics.median(prepare) * 1e3, 4),
+                "peak_bytes_after_first": after_first,
+                "batches": measured,
+            }
+        )
+    return {
+        "engine": engine,
+        "precision": precision,
+        "threads": threads,
+        "tokens": tokens,
+        "opened_seconds": round(opened, 4),
+        "first_seconds": round(first or 0.0, 4),
+        "towers": towers,
+        "peak_bytes": peak_bytes(),
+    }
+
+
+_files: list[bytes] = []
+
+
+def _rows(bundle: Any, inputs: Mapping[str, Any], tokens: int, count: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if "pixels" in inputs:
+        while len(_files) < count:
+            _files.extend(made_up_files(count))
+        found |= bundle.prepare_images(_files[:count])
+    if "ids" in inputs:
+        words = text_of(tokens, bundle.text_preprocess.lengths)
+        found |= bundle.prepare_texts([words] * count)
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The program; see the head of this file."""
+    parser = argparse.ArgumentParser(prog="python -m plait.runtime.measure")
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--batches", default="1,8,32")
+    parser.add_argument("--tokens", type=int, default=16)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    given = parser.parse_args(arguments)
+    found = measure(
+        given.bundle,
+        given.engine,
+        given.precision,
+        threads=given.threads,
+        batches=[int(batch) for batch in given.batches.split(",")],
+        tokens=given.tokens,
+        seconds=given.seconds,
+    )
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    from plait.core.errors import UserError
+
+    try:
+        main()
+    except UserError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
