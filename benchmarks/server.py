@@ -70,6 +70,8 @@ def write_checkpoint(folder: Path, *, small: bool) -> None:
     from open_clip.tokenizer import SimpleTokenizer
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
+    from plait.data.tokenizer_files import open_clip_tokenizer
+
     torch.manual_seed(0)
     if small:
         tower = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
@@ -87,6 +89,7 @@ def write_checkpoint(folder: Path, *, small: bool) -> None:
     model = CLIPModel(config)
     model.save_pretrained(folder)
     CLIPImageProcessor().save_pretrained(folder)
+    open_clip_tokenizer().save(str(folder / "tokenizer.json"))
     (folder / "vocab.json").write_text(json.dumps(tokenizer.encoder), encoding="utf-8")
     merges = sorted(tokenizer.bpe_ranks.items(), key=lambda pair: pair[1])
     lines = ["#version: 0.2", *(" ".join(pair) for pair, _ in merges)]

@@ -1,0 +1,68 @@
+"""The same application as a Ray Serve deployment: many replicas on a cluster.
+
+Needs ``ray[serve]``, which is heavy and no extra of plait. Ray's proxy takes the requests; every
+replica is one `Service` with its own models, batching and limits, and no supervisor: Ray replaces a
+replica whose `check_health` fails.
+
+    from plait.serving.ray_serve import deployment
+    from plait.serving.settings import Settings
+
+    app = deployment(Settings(models={"clip": "/srv/bundle"}, local_only=False), replicas=4)
+    ray.serve.run(app)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from plait.core.errors import MissingExtra
+from plait.serving.settings import Settings
+
+
+def deployment(
+    settings: Settings,
+    *,
+    keys: Mapping[str, str] | None = None,
+    replicas: int = 1,
+    cpus: float = 2.0,
+) -> Any:
+    """A bound Ray Serve application.
+
+    Args:
+        settings: of every replica; paths must be readable on every node, and ``threads`` should
+            be ``cpus``.
+        keys: API keys by name.
+        replicas: how many.
+        cpus: of one replica.
+
+    Raises:
+        MissingExtra: Ray is not installed.
+    """
+    try:
+        from ray import serve
+    except ImportError as error:
+        raise MissingExtra("ray[serve]", "ray", "plait.serving.ray_serve") from error
+    given = dict(keys or {})
+
+    @serve.deployment(
+        name="plait",
+        num_replicas=replicas,
+        ray_actor_options={"num_cpus": cpus},
+        max_ongoing_requests=settings.limits.requests,
+        graceful_shutdown_timeout_s=settings.limits.deadline + 5,
+        health_check_period_s=5,
+    )
+    @serve.ingress(lambda: application(settings, given))
+    class Plait:
+        """One replica."""
+
+    return Plait.bind()
+
+
+def application(settings: Settings, keys: Mapping[str, str]) -> Any:
+    """The ASGI application of one replica: models are loaded here, in the replica's process."""
+    from plait.serving.app import create_app
+    from plait.serving.worker import build_service
+
+    return create_app(build_service(settings), keys=keys)
