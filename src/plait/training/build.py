@@ -201,7 +201,7 @@ def build_task(model: Model, stage: schema_stage.Stage, group: Any = None) -> Ta
     if isinstance(model, DrawingModel):
         (one,) = stage.tasks
         if one.objective == "draw":
-            return DrawTask(model, one.drop_text, one.image_weight)
+            return DrawTask(model, one.drop_text, one.image_weight, one.disturb)
         return DvaeTask(model, one.temperature, one.kl_weight, one.balance_weight)
     contrastive, distil = contrastive_task(model, stage, group), distil_of(stage)
     if distil is None:

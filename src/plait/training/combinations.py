@@ -38,6 +38,7 @@ OWNERS = {
     "kl_weight": ("dvae",),
     "balance_weight": ("dvae",),
     "drop_text": ("draw",),
+    "disturb": ("draw",),
     "image_weight": ("draw",),
     "teacher": ("distil",),
     "mse": ("distil",),

@@ -155,14 +155,20 @@ class DrawTask:
         model: whose transformer trains.
         drop_text: share of texts that are left out.
         image_weight: of the codes' loss beside the text's 1.
+        disturb: share of the codes that are read wrong (`plait.models.drawing.drawing.disturbed`).
     """
 
-    def __init__(self, model: DrawingModel, drop_text: float, image_weight: float) -> None:
+    def __init__(
+        self, model: DrawingModel, drop_text: float, image_weight: float, disturb: float = 0.0
+    ) -> None:
         self.model, self.drop_text, self.image_weight = model, drop_text, image_weight
+        self.disturb = disturb
 
     def loss(self, batch: Batch) -> TaskLoss:
         """The loss of a batch, with its graph."""
-        found = self.model.loss(*codes_of(batch), self.drop_text, self.image_weight)
+        found = self.model.loss(
+            *codes_of(batch), self.drop_text, self.image_weight, disturb=self.disturb
+        )
         parts = {"text": found.text.detach(), "image": found.image.detach()}
         return TaskLoss(found.loss, parts)
 

@@ -70,6 +70,8 @@ class Task(Section):
             after the first quarter of the stage.
         balance_weight: of ``dvae``: of a batch's mean divergence, which keeps all codes in use.
         drop_text: of ``draw``: the share of texts that are left out, which guidance needs.
+        disturb: of ``draw``: the share of codes that are read wrong in training, so that the text
+            counts for more and a wrongly drawn code spoils less.
         image_weight: of ``draw``: of the codes' loss beside the text's 1.
         weight: its share in the sum of losses.
         soften: InfoNCE with softened targets; null for hard ones.
@@ -109,6 +111,7 @@ class Task(Section):
     kl_weight: NonNegative = 0.0
     balance_weight: NonNegative = 0.03
     drop_text: Fraction = 0.1
+    disturb: Fraction = 0.0
     image_weight: Positive = 7.0
     weight: Positive = 1.0
     teacher: str | None = None

@@ -13,7 +13,7 @@ from tests.models.drawing.made import TEXTS, drawing, transformer
 from plait.core.batch import Batch, ModalityInput
 from plait.core.errors import ModelError
 from plait.models.drawing import sampling
-from plait.models.drawing.drawing import DrawingModel, without_text
+from plait.models.drawing.drawing import DrawingModel, disturbed, without_text
 from plait.models.drawing.storage import load_drawing, load_dvae, save_drawing, save_dvae
 
 
@@ -62,6 +62,30 @@ def test_dropped_texts_are_empty_texts() -> None:
     kept = without_text(mask, 0.3, torch.Generator().manual_seed(0))
     assert (kept.all(dim=1) | ~kept.any(dim=1)).all()
     assert float(kept[:, 0].double().mean()) == pytest.approx(0.7, abs=0.03)
+
+
+def test_disturbed_codes_are_those_of_other_pictures_there() -> None:
+    """What is learned stays right; nothing changes without, and all but fixed points with 1."""
+    codes = torch.arange(400)[:, None] + 1000 * torch.arange(30)[None]
+    read = disturbed(codes, 0.3, torch.Generator().manual_seed(0))
+    assert (read // 1000 == codes // 1000).all()  # place by place
+    assert float((read != codes).double().mean()) == pytest.approx(0.3, abs=0.02)
+    model = drawing()
+    batch = batch_of(model)
+    text = batch.modalities["text"]
+    assert text.mask is not None
+    shape = model.dvae.codes(batch.modalities["image"].tensors["pixels"]).shape
+    grid = torch.randint(model.dvae.code_count, shape, generator=torch.Generator().manual_seed(2))
+    plain = model.loss(text.tensors["ids"], text.mask, grid)
+    generator = torch.Generator().manual_seed(1)
+    wrong = model.loss(text.tensors["ids"], text.mask, grid, generator=generator, disturb=0.99)
+    assert wrong.text.equal(plain.text) and not wrong.image.equal(plain.image)
+    generator.manual_seed(1)
+    given = disturbed(grid.flatten(1), 0.99, generator)
+    rows = model.transformer.padded(text.tensors["ids"], text.mask)
+    _, logits = model.transformer(rows, given)
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), grid.flatten())
+    torch.testing.assert_close(wrong.image, expected)
 
 
 def test_pictures_have_the_size_and_type_of_the_vae() -> None:

@@ -30,6 +30,20 @@ def without_text(
     return mask & ~gone.to(mask.device)[:, None]
 
 
+def disturbed(
+    codes: Int64[Tensor, "B N"], share: float, generator: torch.Generator | None = None
+) -> Int64[Tensor, "B N"]:
+    """The codes, each with probability ``share`` that of another picture of the batch there.
+
+    What a transformer reads in training is always right, and what it reads of its own drawing is
+    not. A few wrong codes teach it to go on all the same, and to heed the text, which a small
+    data set's pictures otherwise make superfluous after their first codes.
+    """
+    other = codes[torch.randperm(len(codes), generator=generator).to(codes.device)]
+    wrong = torch.rand(codes.shape, generator=generator) < share
+    return torch.where(wrong.to(codes.device), other, codes)
+
+
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
     """Without dropout inside, as before after it."""
@@ -122,12 +136,17 @@ class DrawingModel(nn.Module):
         drop_text: float = 0.0,
         image_weight: float = IMAGE_WEIGHT,
         generator: torch.Generator | None = None,
+        disturb: float = 0.0,
     ) -> DrawingLoss:
-        """Of texts and codes; the other arguments are those of `training_loss`."""
+        """Of texts and codes; ``disturb`` is the share of `disturbed` codes.
+
+        The other arguments are those of `training_loss`.
+        """
         if drop_text > 0:
             mask = without_text(mask, drop_text, generator)
-        text = self.transformer.padded(ids, mask)
-        return self.transformer.loss(text, codes.flatten(1), image_weight)
+        text, codes = self.transformer.padded(ids, mask), codes.flatten(1)
+        given = disturbed(codes, disturb, generator) if disturb > 0 else None
+        return self.transformer.loss(text, codes, image_weight, given)
 
     @torch.no_grad()
     def draw(

@@ -243,9 +243,13 @@ class DrawingTransformer(nn.Module):
         text: Int64[Tensor, "B T"],
         codes: Int64[Tensor, "B N"],
         weight: float = IMAGE_WEIGHT,
+        given: Int64[Tensor, "B N"] | None = None,
     ) -> DrawingLoss:
-        """``(L_text + weight L_image) / (1 + weight)``; the arguments are those of `forward`."""
-        text_logits, code_logits = self(text, codes)
+        """``(L_text + weight L_image) / (1 + weight)``; the arguments are those of `forward`.
+
+        ``given`` are the codes that it reads, where those differ from the ones it learns.
+        """
+        text_logits, code_logits = self(text, codes if given is None else given)
         text_loss = F.cross_entropy(text_logits.flatten(0, 1), text.flatten())
         image_loss = F.cross_entropy(code_logits.flatten(0, 1), codes.flatten())
         total = (text_loss + weight * image_loss) / (1 + weight)
