@@ -34,7 +34,8 @@ def open_served(name: str, folder: Path, settings: Settings, created: int) -> Se
         torch.set_num_threads(settings.threads)
     model = api.load(folder)
     if isinstance(model, AlignmentModel):
-        embedder = split(RunEmbedder(model), settings.towers)
+        own = RunEmbedder(model, settings.engine, settings.precision, threads=settings.threads)
+        embedder = split(own, settings.towers)
         lanes = embedding_lanes(name, embedder, settings.limits, settings.towers)
         known = "" if settings.index is None else model_fingerprint(model)
         return Served(name, "alignment", lanes, embedder, known, created)
@@ -50,16 +51,34 @@ class RunEmbedder:
 
     Args:
         model: read only.
+        engine: ``auto``, ``torch`` or ``openvino`` (see `plait.engines.base.open_engine`).
+        precision: ``auto``, ``float32`` or ``bfloat16``.
+        threads: of inference.
+
+    Raises:
+        UserError: an engine or a precision that only bundles have.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(
+        self,
+        model: Any,
+        engine: str = "auto",
+        precision: str = "auto",
+        *,
+        threads: int | None = None,
+    ) -> None:
         from plait.core.modality import IMAGE, TEXT
         from plait.engines.base import open_engine
 
         self._model = model.eval()
         self.modalities = [name for name in (IMAGE, TEXT) if name in model.modalities]
         self.dim, self.scale = int(model.dim), float(model.scale.item())
-        self._engines = {name: open_engine(model.tower(name).encoder) for name in self.modalities}
+        self._engines = {
+            name: open_engine(
+                model.tower(name).encoder, kind=engine, precision=precision, threads=threads
+            )
+            for name in self.modalities
+        }
 
     @property
     def image_preprocess(self) -> Any:
