@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from plait.core.errors import MissingExtra, ModelError, UserError
@@ -64,6 +65,10 @@ def test_a_missing_file_is_named(copy: Path) -> None:
     (copy / "text.onnx").unlink()
     with pytest.raises(ModelError, match=r"text\.onnx is missing: the bundle is incomplete"):
         open_bundle(copy)
+    bundle = open_bundle(copy, elsewhere=["text"])  # a machine with the image tower alone
+    assert bundle.embed(images=[np.zeros((9, 9, 3), np.uint8)])["image"].shape == (1, 12)
+    with pytest.raises(ModelError, match="text tower of this bundle runs elsewhere"):
+        bundle.embed(texts=["a"])
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def measure(
             }
             for batch in batches
         ]
-        prepare = latencies(lambda names=names: rows(names, 1), seconds=0)
+        prepare = latencies(lambda names=names: rows(names, 1), seconds=0.0)
         towers.append(
             {
                 "tower": modality,

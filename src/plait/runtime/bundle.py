@@ -6,7 +6,7 @@ Shape legend: B samples, E features of the shared space, A answers.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,6 +37,7 @@ def open_bundle(
     precision: str = "auto",
     threads: int | None = None,
     streams: int = 1,
+    elsewhere: Collection[str] = (),
 ) -> Bundle:
     """Opens a bundle. Each tower's graph is checked and compiled when it is first used.
 
@@ -47,6 +48,7 @@ def open_bundle(
             bundle has it, else bfloat16 where OpenVINO and the processor have it, else float32.
         threads: inference threads; by default one a core.
         streams: see `OpenVinoSession`.
+        elsewhere: towers that run on other machines: their graphs may be missing here.
 
     Raises:
         ModelError: no bundle, an incomplete one, or one without such a graph.
@@ -56,7 +58,9 @@ def open_bundle(
     folder = Path(path)
     manifest = read_manifest(folder)
     chosen = {
-        name: choose(entry.graphs, engine, precision) for name, entry in manifest.towers.items()
+        name: choose(entry.graphs, engine, precision)
+        for name, entry in manifest.towers.items()
+        if name not in elsewhere
     }
     return Bundle(folder, manifest, chosen, threads=threads, streams=streams)
 
@@ -67,7 +71,7 @@ class Bundle:
     Attributes:
         folder: where its files are.
         manifest: what it holds.
-        chosen: by tower the engine, precision and graph that run it.
+        chosen: by tower that runs here, the engine, precision and graph that run it.
     """
 
     def __init__(
@@ -146,6 +150,8 @@ class Bundle:
         """The open engine of a tower."""
         with self._opening:
             if modality not in self._sessions:
+                if modality not in self.chosen:
+                    raise ModelError(f"the {modality} tower of this bundle runs elsewhere")
                 chosen = self.chosen[modality]
                 graph = chosen.graph
                 check_files(self.folder, self.manifest, (graph.file, *graph.parts))

@@ -2,7 +2,7 @@
 
     python -m plait.runtime.measure BUNDLE --engine openvino --precision float32
 
-prints one JSON document. It needs no torch, so that it runs where the bundle is to run.
+prints one JSON document; with ``--batches ''`` of the start alone. It needs no torch, so that it runs where the bundle is to run.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def measure(
         start = time.perf_counter() - before
         first = time.perf_counter() - _STARTED if first is None else first
         after_first = peak_bytes()
-        rows = _rows(bundle, entry.inputs, tokens, max(batches))
+        rows = _rows(bundle, entry.inputs, tokens, max(batches, default=1))
         measured = []
         for batch in batches:
             part = {name: array[:batch] for name, array in rows.items()}
@@ -126,7 +126,7 @@ def measure(
                 return bundle.run(modality, part)
 
             measured.append({"batch": batch, **figures(latencies(run, seconds=seconds), batch)})
-        prepare = latencies(lambda entry=entry: _rows(bundle, entry.inputs, tokens, 1), seconds=0)
+        prepare = latencies(lambda entry=entry: _rows(bundle, entry.inputs, tokens, 1), seconds=0.0)
         towers.append(
             {
                 "tower": modality,
@@ -170,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--batches", default="1,8,32")
+    parser.add_argument("--batches", default="1,8,32", help="empty: the start alone")
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=1.0)
     given = parser.parse_args(arguments)
@@ -179,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         given.engine,
         given.precision,
         threads=given.threads,
-        batches=[int(batch) for batch in given.batches.split(",")],
+        batches=[int(batch) for batch in given.batches.split(",") if batch],
         tokens=given.tokens,
         seconds=given.seconds,
     )
