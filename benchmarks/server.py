@@ -8,7 +8,7 @@ bundle that `plait export` makes of the checkpoint. infinity lives in an environ
     VENV/bin/pip install infinity_emb==0.0.78 --no-deps
     VENV/bin/pip install "torch>=2.8" "transformers==4.57.*" "numpy==1.26.*" fastapi uvicorn orjson \
         typer rich prometheus-fastapi-instrumentator posthog hf_transfer pillow aiohttp diskcache \
-        sentence-transformers
+        sentence-transformers timm httpx
     python benchmarks/server.py --infinity VENV/bin/infinity_emb
 """
 
@@ -110,11 +110,12 @@ def infinity(program: Path, checkpoint: Path, threads: int, log: Path) -> Iterat
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "INFINITY_ANONYMOUS_USAGE_STATS": "0",
+        "INFINITY_BETTERTRANSFORMER": "false",  # the optimum that it needs is gone
         "DO_NOT_TRACK": "1",
         "OMP_NUM_THREADS": str(threads),
     }
     command = [program, "v2", "--model-id", checkpoint, "--served-model-name", "clip"]
-    command += ["--engine", "torch", "--device", "cpu", "--no-bettertransformer"]
+    command += ["--engine", "torch", "--device", "cpu"]
     command += ["--port", port, "--host", "127.0.0.1", "--batch-size", 32]
     with log.open("wb") as file:
         process = subprocess.Popen(

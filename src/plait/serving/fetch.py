@@ -163,7 +163,8 @@ class Fetcher:
             connection.close()
 
     def _read(self, connection: _Pinned, response: http.client.HTTPResponse) -> bytes:
-        parts, total = [], 0
+        parts: list[bytes] = []
+        total = 0
         while True:
             connection.hurry()
             block = response.read1(_BLOCK)

@@ -300,7 +300,8 @@ def embedding_lanes(
     name: str, model: Embedder, limits: Limits, groups: Mapping[str, str] | None = None
 ) -> dict[str, Lane]:
     """The lanes of a model by modality; ``groups`` of those that are not run here."""
-    groups, lanes = groups or {}, {}
+    groups = groups or {}
+    lanes: dict[str, Lane] = {}
     for modality, kind in ((TEXT, TextLane), (IMAGE, ImageLane)):
         if modality in model.modalities:
             group = groups.get(modality, HERE)

@@ -69,10 +69,10 @@ def document(app: FastAPI) -> dict[str, Any]:
         description="Embeddings, search, classification and answers of plait's models.",
         routes=app.routes,
     )
-    wanted = [(model, "validation") for model, _ in BODIES.values()]
-    given = [(model, "serialization") for _, model in BODIES.values()]
-    errors: list[Any] = [(schemas.ErrorResponse, "serialization")]
-    names, shared = models_json_schema([*wanted, *given, *errors], ref_template=_REF)
+    shown: list[Any] = [(schemas.ErrorResponse, "serialization")]
+    for asked, answer in BODIES.values():
+        shown += [(asked, "validation"), (answer, "serialization")]
+    names, shared = models_json_schema(shown, ref_template=_REF)
     made.setdefault("components", {}).setdefault("schemas", {}).update(shared["$defs"])
     error = _content(names[schemas.ErrorResponse, "serialization"])
     for path, (request, response) in BODIES.items():

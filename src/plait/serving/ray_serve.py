@@ -57,7 +57,8 @@ def deployment(
     class Plait:
         """One replica."""
 
-    return Plait.bind()
+    made: Any = Plait
+    return made.bind()
 
 
 def application(settings: Settings, keys: Mapping[str, str]) -> Any:

@@ -122,7 +122,7 @@ class Watch:
         level = logging.DEBUG if path in _QUIET else logging.INFO
         if access.isEnabledFor(level):
             client = scope.get("client") or ("", 0)
-            fields = {
+            fields: dict[str, Any] = {
                 "id": name,
                 "method": scope["method"],
                 "path": path[:200],
