@@ -92,9 +92,10 @@ def main() -> int:
     given = parser.parse_args()
     rows, failed = [], False
     for kind in given.kinds.split(","):
-        with tempfile.TemporaryDirectory() as scratch, serving(
-            given.model, "--log-level", "warning", log=Path(scratch) / "log"
-        ) as server:
+        with (
+            tempfile.TemporaryDirectory() as scratch,
+            serving(given.model, "--log-level", "warning", log=Path(scratch) / "log") as server,
+        ):
             found = asyncio.run(overload(server, seconds=given.seconds, kind=kind))
         rows.append(found)
         print(json.dumps(found))

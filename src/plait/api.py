@@ -41,13 +41,9 @@ def load(path: Source | Model) -> Model:
     Raises:
         ModelError: the folder holds neither, or a weight is missing, left over or of another shape.
     """
-    from plait.models.published import is_published, load_published
-    from plait.models.storage import load_model
+    from plait.models.loading import open_model
 
-    if not isinstance(path, str | Path):
-        return path
-    path = Path(path)
-    return load_published(path) if is_published(path) else load_model(path)
+    return open_model(Path(path)) if isinstance(path, str | Path) else path
 
 
 def _aligned(path: Source | Model, duty: str) -> AlignmentModel:

@@ -14,6 +14,7 @@ import json  # noqa: E402
 import statistics  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Mapping, Sequence  # noqa: E402
+from functools import partial  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -41,15 +42,15 @@ def measure(
     """See `plait.runtime.measure.measure`; eager torch, bfloat16 by autocast."""
     import torch
 
-    from plait import api
     from plait.data.fast_decode import decode_fast, preprocess_fast
     from plait.data.preprocess import ImagePreprocess
     from plait.deployment.export import preprocessing
     from plait.deployment.graphs import exportables
+    from plait.models.loading import open_model
 
     if threads is not None:
         torch.set_num_threads(threads)
-    model = api.load(run)
+    model = open_model(Path(run))
     image, text = preprocessing(model)
     opened, first = time.perf_counter() - _STARTED, None
     files = made_up_files(max(batches)) if image is not None else []
@@ -84,11 +85,11 @@ def measure(
         measured = [
             {
                 "batch": batch,
-                **figures(latencies(lambda b=batch: compute(b), seconds=seconds), batch),
+                **figures(latencies(partial(compute, batch), seconds=seconds), batch),
             }
             for batch in batches
         ]
-        prepare = latencies(lambda names=names: rows(names, 1), seconds=0.0)
+        prepare = latencies(partial(rows, names, 1), seconds=0.0)
         towers.append(
             {
                 "tower": modality,

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from plait.core.errors import MissingExtra, ModelError, UserError, did_you_mean
 from plait.runtime.manifest import Format, Graph
@@ -83,7 +83,7 @@ def runnable(graphs: Sequence[Graph]) -> list[Chosen]:
     found: list[Chosen] = []
     for engine in engines():
         stored = {graph.precision for graph in graphs if graph.format in READS[engine]}
-        wanted = [name for name in ("float32", "int8") if name in stored]
+        wanted: list[Any] = [name for name in ("float32", "int8") if name in stored]
         if engine == "openvino" and "float32" in stored and openvino_has_bfloat16():
             wanted.insert(1, "bfloat16")
         found += [choose(graphs, engine, precision) for precision in wanted]

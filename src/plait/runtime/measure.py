@@ -18,6 +18,7 @@ import resource  # noqa: E402
 import statistics  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Callable, Mapping, Sequence  # noqa: E402
+from functools import partial  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any, Final  # noqa: E402
 
@@ -126,7 +127,7 @@ def measure(
                 return bundle.run(modality, part)
 
             measured.append({"batch": batch, **figures(latencies(run, seconds=seconds), batch)})
-        prepare = latencies(lambda entry=entry: _rows(bundle, entry.inputs, tokens, 1), seconds=0.0)
+        prepare = latencies(partial(_rows, bundle, entry.inputs, tokens, 1), seconds=0.0)
         towers.append(
             {
                 "tower": modality,

@@ -44,8 +44,8 @@ def resize(
     height, width = array.shape[:2]
     columns = np.ascontiguousarray(array.transpose(1, 0, 2)).reshape(width, -1)
     columns = _along_first(columns, size[1], interpolation)
-    rows = columns.reshape(size[1], height, 3).transpose(1, 0, 2)
-    rows = np.ascontiguousarray(rows).reshape(height, -1)
+    upright = columns.reshape(size[1], height, 3).transpose(1, 0, 2)
+    rows = np.ascontiguousarray(upright).reshape(height, -1)
     return _along_first(rows, size[0], interpolation).reshape(*size, 3)
 
 

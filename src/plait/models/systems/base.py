@@ -155,7 +155,9 @@ def fused_of(
 
     def part(tokens: Tensor, mask: Tensor, boxes: Tensor | None) -> Encoded:
         tokens = tokens.masked_fill(~mask[..., None], 0.0)
-        first = tokens[:, 0] if tokens.shape[1] else tokens.new_zeros(tokens.shape[0], tokens.shape[2])
+        first = (
+            tokens[:, 0] if tokens.shape[1] else tokens.new_zeros(tokens.shape[0], tokens.shape[2])
+        )
         return Encoded(tokens, mask, first, boxes)
 
     parts: Mapping[str, Encoded] = {
