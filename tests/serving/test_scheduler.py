@@ -6,12 +6,13 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
 
 from plait.core.errors import DataError
+from plait.serving.body import Intake
 from plait.serving.errors import RequestError
 from plait.serving.lanes import Prepared
 from plait.serving.queueing import Misfit
@@ -259,3 +260,24 @@ def test_the_age_of_the_last_good_pass() -> None:
         assert scheduler.age("numbers") < 5
 
     run(scenario, Doubling())
+
+
+def test_a_late_event_loop_refuses_new_requests() -> None:
+    async def scenario() -> None:
+        intake = Intake(Limits(queue_seconds=0.5))
+        watch = asyncio.create_task(intake.keep_time())
+        await asyncio.sleep(0.06)
+        with ExitStack() as held:
+            for _ in range(20):
+                held.enter_context(intake.admitted())
+            time.sleep(0.6)  # what keeps the loop from turning
+            await asyncio.sleep(0.06)
+            with pytest.raises(RequestError) as caught, intake.admitted():
+                pass
+            assert caught.value.status == 429
+            intake.lag = 0.0
+            held.enter_context(intake.admitted())
+        assert intake.requests == 0
+        watch.cancel()
+
+    asyncio.run(scenario())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -19,6 +20,10 @@ from plait.serving.settings import Limits
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
+_TICK = 0.05  # seconds between two looks at the clock
+_SMOOTHING = 0.3  # weight of the latest look
+_MANY = 16  # requests in hand below which lateness has other reasons than requests
+_TURNS = 5  # of the event loop that a request takes from its first byte to its answer
 _FORM_FIELD_BYTES = 1 << 20
 _FORM_FIELDS = 64
 _MARKS = 500_000  # commas and brackets of a body: what bounds the memory of the parsed value
@@ -35,6 +40,15 @@ class Intake:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.requests, self.bytes = 0, 0
+        self.lag = 0.0  # seconds by which the event loop is late, see `keep_time`
+
+    async def keep_time(self) -> None:
+        """Measures, until cancelled, how late the event loop is."""
+        while True:
+            due = time.monotonic() + _TICK
+            await asyncio.sleep(_TICK)
+            late = time.monotonic() - due
+            self.lag += _SMOOTHING * (late - self.lag)  # one long turn is no overload
 
     @contextmanager
     def admitted(self) -> Iterator[Hold]:
@@ -45,6 +59,8 @@ class Intake:
         """
         if self.requests >= self.limits.requests:
             raise overloaded(1.0, f"{self.requests} requests are being answered")
+        if self.requests >= _MANY and self.lag * _TURNS > self.limits.queue_seconds:
+            raise overloaded(1.0, "more requests come than can be read")
         self.requests += 1
         hold = Hold(self)
         try:

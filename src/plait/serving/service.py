@@ -68,7 +68,7 @@ class Service:
         self.fetcher = Fetcher(settings.image_hosts, max_bytes=self.limits.picture_bytes)
         self.lanes = lanes
         self.draining = False
-        self._prober: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Starts the threads, and runs every lane once so that the first request finds it warm."""
@@ -76,12 +76,13 @@ class Service:
         here = [name for name, lane in self.lanes.items() if lane.group == HERE]
         await asyncio.gather(*(self.probe(name) for name in here))
         await self._probe_those([name for name in self.lanes if name not in here])
-        self._prober = asyncio.create_task(self._keep_probing())
+        jobs = (self._keep_probing(), self.intake.keep_time())
+        self._tasks = [asyncio.create_task(job) for job in jobs]
 
     async def stop(self) -> None:
         """Ends the threads."""
-        if self._prober is not None:
-            self._prober.cancel()
+        for task in self._tasks:
+            task.cancel()
         await asyncio.to_thread(self.scheduler.stop)
         self.fetcher.close()
         if self.searcher is not None:

@@ -209,6 +209,8 @@ class Child:
             stdout=subprocess.PIPE,
             pass_fds=(listening, writing),
             start_new_session=True,  # Ctrl-C reaches the parent alone, which asks the worker
+            # Pictures are resized in several threads already: none of them starts more.
+            env={"OPENBLAS_NUM_THREADS": "1", **os.environ},
         )
         os.close(writing)
         child = cls(process, beats)
