@@ -9,7 +9,7 @@ Shape legend: B samples, N tokens, E features of the shared space or answers.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, cast, get_args
@@ -124,12 +124,12 @@ def parity_report(
     rows: list[Row] = []
     for modality, entry in manifest.towers.items():
         points = grid(entry, probe.longest, extent)
-        sessions = [
-            (one, open_session(folder / one.graph.file, one.engine, one.precision, threads=threads))
-            for one in runnable(entry.graphs)
-        ]
-        compared = _compare(modality, entry, points, references[modality], probe, sessions)
-        rows += compared
+        inputs = _Inputs(entry, probe, points)
+        expected = inputs.through(references[modality], f"{modality} in torch")
+        for one in runnable(entry.graphs):  # one after the other: each holds the weights again
+            file = folder / one.graph.file
+            session = open_session(file, one.engine, one.precision, threads=threads)
+            rows.append(_compare(modality, inputs, expected, one, session))
     return {
         "format": "plait-parity",
         "name": manifest.name,
@@ -143,11 +143,31 @@ def parity_report(
     }
 
 
-class _Tally:
-    """Differences of one session, gathered over the points."""
+class _Inputs:
+    """What is compared: at each length the most rows that any of its batches has."""
 
-    def __init__(self, chosen: Chosen, session: Session, relative: bool) -> None:
-        self.chosen, self.session, self.relative = chosen, session, relative
+    def __init__(self, entry: TowerEntry, probe: Probe, points: Sequence[Point]) -> None:
+        self.entry, self.probe, self.points = entry, probe, points
+        self.batches: dict[int | None, list[int]] = {}
+        for batch, length in points:
+            self.batches.setdefault(length, []).append(batch)
+
+    def at(self, length: int | None) -> dict[str, np.ndarray]:
+        return self.probe.tensors(self.entry.inputs, max(self.batches[length]), length)
+
+    def through(self, run: Reference, title: str) -> dict[int | None, np.ndarray]:
+        """The rows of every length."""
+        return {
+            length: run(self.at(length))
+            for length in progress.track(list(self.batches), f"Parity, {title}")
+        }
+
+
+class _Tally:
+    """Differences, gathered over the points."""
+
+    def __init__(self, relative: bool) -> None:
+        self.relative = relative
         self.difference, self.place = -1.0, (0, None)  # type: tuple[float, Point]
         self.least, self.cosines, self.rows = 1.0, 0.0, 0
 
@@ -161,58 +181,41 @@ class _Tally:
         self.least = min(self.least, least)
         self.cosines, self.rows = self.cosines + mean * len(found), self.rows + len(found)
 
-    def row(self, tower: str, points: int, together: np.ndarray, alone: np.ndarray) -> Row:
-        precision = self.chosen.precision
-        return Row(
-            tower=tower,
-            engine=self.chosen.engine,
-            precision=precision,
-            file=self.chosen.graph.file,
-            points=points,
-            difference=self.difference,
-            batch=self.place[0],
-            length=self.place[1],
-            least_cosine=self.least,
-            mean_cosine=self.cosines / max(1, self.rows),
-            cobatch_difference=float(np.abs(together - alone).max()),
-            cobatch_cosine=max(0.0, 1 - least_cosine(together, alone)[0]),
-            passed=self.difference <= TOLERANCE if precision == "float32" else None,
-        )
-
 
 def _compare(
     modality: str,
-    entry: TowerEntry,
-    points: Sequence[Point],
-    reference: Reference,
-    probe: Probe,
-    sessions: Iterable[tuple[Chosen, Session]],
-) -> list[Row]:
-    tallies = [_Tally(chosen, one, entry.output == "logits") for chosen, one in sessions]
-    lengths: dict[int | None, list[int]] = {}
-    for batch, length in points:
-        lengths.setdefault(length, []).append(batch)
-    with progress.bar(f"Parity, {modality} tower", len(points)) as bar:
-        for length, batches in lengths.items():
-            tensors = probe.tensors(entry.inputs, max(batches), length)
-            expected = reference(tensors)
-            for batch in batches:
-                part = {name: array[:batch] for name, array in tensors.items()}
-                for tally in tallies:
-                    found = tally.session.run(part)
-                    tally.compare((batch, length), found, expected[:batch])
-                bar.advance()
-    together = probe.tensors(entry.inputs, max(BATCHES), probe.longest)
-    singles = [probe.alone(together, row) for row in range(max(BATCHES))]
-    return [
-        tally.row(
-            modality,
-            len(points),
-            tally.session.run(together),
-            np.concatenate([tally.session.run(single) for single in singles]),
-        )
-        for tally in tallies
-    ]
+    inputs: _Inputs,
+    expected: Mapping[int | None, np.ndarray],
+    chosen: Chosen,
+    session: Session,
+) -> Row:
+    tally = _Tally(inputs.entry.output == "logits")
+    title = f"Parity, {modality} in {chosen.engine} {chosen.precision}"
+    for length in progress.track(list(inputs.batches), title):
+        tensors = inputs.at(length)
+        for batch in inputs.batches[length]:
+            found = session.run({name: array[:batch] for name, array in tensors.items()})
+            tally.compare((batch, length), found, expected[length][:batch])
+    together = inputs.probe.tensors(inputs.entry.inputs, max(BATCHES), inputs.probe.longest)
+    among = session.run(together)
+    singles = [inputs.probe.alone(together, row) for row in range(max(BATCHES))]
+    alone = np.concatenate([session.run(single) for single in singles])
+    exact = chosen.precision == "float32"
+    return Row(
+        tower=modality,
+        engine=chosen.engine,
+        precision=chosen.precision,
+        file=chosen.graph.file,
+        points=len(inputs.points),
+        difference=tally.difference,
+        batch=tally.place[0],
+        length=tally.place[1],
+        least_cosine=tally.least,
+        mean_cosine=tally.cosines / max(1, tally.rows),
+        cobatch_difference=float(np.abs(among - alone).max()),
+        cobatch_cosine=max(0.0, 1 - least_cosine(among, alone)[0]),
+        passed=tally.difference <= TOLERANCE if exact else None,
+    )
 
 
 def check_parity(report: Mapping[str, Any]) -> None:

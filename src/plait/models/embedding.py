@@ -14,6 +14,7 @@ from plait.core.errors import ModelError
 from plait.core.modality import IMAGE, TEXT
 from plait.data.fast_decode import decode_fast, preprocess_fast
 from plait.data.preprocess import ImagePreprocess, TextPreprocess
+from plait.models.dispatch import device_of
 from plait.runtime.pictures import to_array
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def answering(model: torch.nn.Module) -> Iterator[torch.device]:
     model.eval()
     try:
         with torch.inference_mode():
-            yield next(model.parameters()).device
+            yield device_of(model)
     finally:
         model.train(training)
 
@@ -51,7 +52,8 @@ def embed_images(model: AlignmentModel, images: Sequence[Any], batch_size: int) 
     if not isinstance(preprocess, ImagePreprocess):
         raise ModelError("the image tower has no image preprocessing")
     rows = [np.zeros((0, model.dim), np.float32)]
-    with answering(model) as device:
+    with answering(model):
+        device = device_of(model.tower(IMAGE))
         for start in range(0, len(images), batch_size):
             part = image_input(images[start : start + batch_size], preprocess, start)
             part = part.map(lambda tensor: tensor.to(device))
@@ -66,7 +68,8 @@ def embed_texts(model: AlignmentModel, texts: Sequence[str], batch_size: int) ->
         raise ModelError("the text tower has no text preprocessing")
     rows = np.zeros((len(texts), model.dim), np.float32)
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    with answering(model) as device:
+    with answering(model):
+        device = device_of(model.tower(TEXT))
         for start in range(0, len(texts), batch_size):
             chosen = order[start : start + batch_size]
             part = text_input([texts[i] for i in chosen], preprocess)
