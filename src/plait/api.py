@@ -33,17 +33,36 @@ def tune_process() -> None:
     ensure_tuned()
 
 
-def load(path: Source | Model) -> Model:
+def load(
+    path: Source | Model,
+    *,
+    device_map: str | Mapping[str, int | str] | None = None,
+    max_memory: Mapping[int | str, int | str] | None = None,
+    offload: Source | None = None,
+) -> Model:
     """A trained model (`AlignmentModel` or `FusionModel`) from a run folder, or from a published CLIP or SigLIP checkpoint's folder.
 
     A model that is loaded already comes back as it is: `classify` and `ask` take one too.
 
+    Args:
+        path: the folder.
+        device_map: for a model larger than one device (see `plait.models.dispatch.dispatched`):
+            ``auto``, or a device by part (``{"towers.image": 0, "towers.text": "cpu"}``).
+        max_memory: by device, at most so much.
+        offload: a folder for weights that fit nowhere else.
+
     Raises:
+        UserError: a device map that leaves parts out, or weights that fit nowhere.
         ModelError: the folder holds neither, or a weight is missing, left over or of another shape.
     """
     from plait.models.loading import open_model
 
-    return open_model(Path(path)) if isinstance(path, str | Path) else path
+    model = open_model(Path(path)) if isinstance(path, str | Path) else path
+    if device_map is None:
+        return model
+    from plait.models.dispatch import dispatched
+
+    return dispatched(model, device_map, max_memory=max_memory, offload=offload)
 
 
 def _aligned(path: Source | Model, duty: str) -> AlignmentModel:
