@@ -210,6 +210,7 @@ def main() -> int:
     parser.add_argument("--bundle", type=Path, help="of the same weights, made before")
     parser.add_argument("--checkpoint", type=Path, help="where the weights are, or are put")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--streams", type=int, default=1, help="of plait's bundle")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
     parser.add_argument("--small", action="store_true", help="a tiny model: does the script work?")
@@ -225,7 +226,8 @@ def main() -> int:
         subprocess.run([plait, "export", checkpoint, "--out", bundle], check=True)
     rng = random.Random(0)
     inputs = {"images": pictures(rng, 48, SIZES), "texts": texts(rng, 256)}
-    options = ("--precision", given.precision, "--threads", given.threads, "--log-level", "warning")
+    options = ["--precision", given.precision, "--threads", given.threads]
+    options += ["--streams", given.streams, "--log-level", "warning"]
     with (
         serving(bundle, *options, log=scratch / "plait.log") as server,
         infinity(given.infinity, checkpoint, given.threads, scratch / "infinity.log") as peer,
@@ -270,7 +272,8 @@ def report(
         [*capacities, *rows],
         about=(
             f"CLIP ViT-B/32, the same random weights, {given.threads} threads, one input a request, "
-            f"client on the same machine. plait: the bundle, precision {given.precision}; infinity "
+            f"client on the same machine. plait: the bundle, precision {given.precision}, "
+            f"{given.streams} streams; infinity "
             "0.0.78: torch engine, float32."
         ),
         machine=machine("openvino", threads=given.threads),

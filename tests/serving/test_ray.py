@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.serving.made import text_row
 
 from plait.serving.settings import Settings
-from tests.serving.made import text_row
 
 ray = pytest.importorskip("ray")
 

@@ -147,6 +147,31 @@ def test_an_input_that_does_not_fit_fails_its_request_alone() -> None:
     assert done.results == [8]
 
 
+def busy(scheduler: Scheduler) -> int:
+    return sum(group.busy_since is not None for group in scheduler._groups)
+
+
+def test_streams_run_passes_at_the_same_time() -> None:
+    async def go() -> None:
+        lane = Doubling()
+        scheduler = Scheduler({"numbers": lane}, Limits(), threads=2, streams=2)
+        scheduler.start()
+        try:
+            lane.may_run.clear()
+            tasks = []
+            for count in (1, 2):
+                work = scheduler.do("numbers", [count], deadline=soon())
+                tasks.append(asyncio.create_task(work))
+                await until(lambda wanted=count: busy(scheduler) == wanted)
+            lane.may_run.set()
+            assert [done.results for done in await asyncio.gather(*tasks)] == [[2], [4]]
+        finally:
+            lane.may_run.set()
+            scheduler.stop()
+
+    asyncio.run(go())
+
+
 def test_what_breaks_a_pass_is_found_out_and_the_others_are_answered() -> None:
     lane = Doubling()
 

@@ -51,6 +51,10 @@ def serve(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Of inference; by default one a core.")
     ] = None,
+    streams: Annotated[
+        int,
+        typer.Option(min=1, help="Passes at the same time: more throughput, longer each."),
+    ] = 1,
     limit: Annotated[
         list[str] | None,
         typer.Option(help="A limit, e.g. deadline=10 (repeatable; see docs/serving.md)."),
@@ -89,6 +93,7 @@ def serve(
         engine=engine,
         precision=precision,
         threads=threads,
+        streams=streams,
         limits=limit or [],
         spare=spare,
         log_level=log_level,

@@ -28,6 +28,7 @@ def open_served(name: str, folder: Path, settings: Settings, created: int) -> Se
         engine=settings.engine,
         precision=settings.precision,
         threads=settings.threads,
+        streams=settings.streams,
         elsewhere=settings.towers,
     )
     if bundle.manifest.kind == "fusion":

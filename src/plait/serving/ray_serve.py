@@ -45,7 +45,12 @@ def deployment(
         raise MissingExtra("ray[serve]", "ray", "plait.serving.ray_serve") from error
     given = dict(keys or {})
 
-    @serve.deployment(
+    def build() -> Any:
+        """Called in the replica."""
+        return application(settings, given)
+
+    made: Any = serve.deployment(
+        serve.ingress(build)(),
         name="plait",
         num_replicas=replicas,
         ray_actor_options={"num_cpus": cpus},
@@ -53,11 +58,6 @@ def deployment(
         graceful_shutdown_timeout_s=settings.limits.deadline + 5,
         health_check_period_s=5,
     )
-    @serve.ingress(lambda: application(settings, given))
-    class Plait:
-        """One replica."""
-
-    made: Any = Plait
     return made.bind()
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from plait.core.errors import DataError
 from plait.serving.batching import choose
 from plait.serving.errors import RequestError, overloaded
-from plait.serving.lanes import Lane
+from plait.serving.lanes import HERE, Lane
 from plait.serving.queueing import Done, Group, Job, Misfit, Observer, Piece, Queue, Silent
 from plait.serving.settings import Limits
 
@@ -39,6 +39,7 @@ class Scheduler:
         lanes: by name.
         limits: of the queue and of the wait for a fuller batch.
         threads: that prepare.
+        streams: how many passes of the lanes that run here may run at the same time.
         observer: for metrics.
     """
 
@@ -48,9 +49,10 @@ class Scheduler:
         limits: Limits,
         *,
         threads: int,
+        streams: int = 1,
         observer: Observer | None = None,
     ) -> None:
-        self.limits, self.threads = limits, threads
+        self.limits, self.threads, self.streams = limits, threads, streams
         self.observer: Observer = observer or Silent()
         self._queues = {name: Queue(lane) for name, lane in lanes.items()}
         self._changed = threading.Condition()
@@ -59,6 +61,7 @@ class Scheduler:
         self._groups = [
             Group([queue for queue in self._queues.values() if queue.lane.group == name])
             for name in sorted({lane.group for lane in lanes.values()})
+            for _ in range(streams if name == HERE else 1)
         ]
         self._inference = [
             threading.Thread(target=self._infer, args=(group,), name="inference", daemon=True)
@@ -100,7 +103,7 @@ class Scheduler:
     def expected_wait(self) -> float:
         """Seconds until everything that is pending now is done, by the latest costs."""
         costs = (
-            queue.pending * (queue.run_cost + queue.prepare_cost / self.threads)
+            queue.pending * (queue.run_cost / self.streams + queue.prepare_cost / self.threads)
             for queue in self._queues.values()
         )
         return sum(costs, start=0.0)

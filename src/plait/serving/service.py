@@ -64,7 +64,13 @@ class Service:
             restarts=restarts,
         )
         threads = settings.prepare_threads or len(os.sched_getaffinity(0))
-        self.scheduler = Scheduler(lanes, self.limits, threads=threads, observer=self.metrics)
+        self.scheduler = Scheduler(
+            lanes,
+            self.limits,
+            threads=threads,
+            streams=settings.streams,
+            observer=self.metrics,
+        )
         self.fetcher = Fetcher(settings.image_hosts, max_bytes=self.limits.picture_bytes)
         self.lanes = lanes
         self.draining = False

@@ -66,6 +66,7 @@ class Settings:
         index: folder of an index to search.
         engine, precision: of bundles (see `plait.runtime.open_bundle`).
         threads: of inference; None for one a core.
+        streams: passes that run at the same time, each with its share of the threads.
         prepare_threads: that decode and tokenise; None for one a core.
         limits: see there.
         image_hosts: hosts from which pictures may be fetched; none by default.
@@ -82,6 +83,7 @@ class Settings:
     engine: str = "auto"
     precision: str = "auto"
     threads: int | None = None
+    streams: int = 1
     prepare_threads: int | None = None
     limits: Limits = field(default_factory=Limits)
     image_hosts: tuple[str, ...] = ()
