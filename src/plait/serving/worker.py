@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 1.0
 DRAIN_SECONDS = 0.5  # in which what stands in the socket's backlog is still taken
+_FILES = 1 << 16
 _GRACE = 5.0  # beyond the deadline of the last request
 
 
@@ -172,6 +173,17 @@ def load_libraries(settings: Settings) -> None:
         import plait.retrieval.index  # noqa: F401
 
 
+def allow_many_connections() -> None:
+    """As many open files as the system lets this user have: a connection is one."""
+    if find_spec("resource") is None:  # not on Windows
+        return
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = most if most != resource.RLIM_INFINITY else _FILES
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, _FILES), most))
+
+
 def lines_of_input() -> Iterator[Any]:
     """The lines of JSON on standard input, read without a buffer: `_follow_parent` reads on."""
     given = b""
@@ -193,6 +205,7 @@ def main() -> int:
         go = next(lines)
     except StopIteration:  # the parent is gone
         return 0
+    allow_many_connections()
     listening = socket.socket(fileno=start["listening"])
     os.set_blocking(start["beats"], False)
     try:
