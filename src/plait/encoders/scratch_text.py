@@ -170,7 +170,7 @@ class NgramEncoder(Encoder):
         ends = wordly & ~F.pad(wordly, (0, 1))[:, 1:]
         # Where the last word so far began. Not cummax, which no exporter knows: words are numbered,
         # and each leaves its place under its number; place 0 is of no word.
-        number = starts.cumsum(dim=1)
+        number = starts.long().cumsum(dim=1)  # of numbers: OpenVINO adds booleans as such
         begun = number.new_zeros(byte.shape[0], n + 1).scatter(
             1, torch.where(starts, number, 0), torch.where(starts, index, 0)
         )
