@@ -23,6 +23,9 @@ from plait.serving.app import create_app
 from plait.serving.service import Service
 from plait.serving.settings import Settings
 
+# schemathesis draws from `random` in its own strategies.
+pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisDeprecationWarning")
+
 DOCUMENT: dict[str, Any] = create_app(Service(Settings(models={}), {})).openapi()
 SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
 CHECKS = [
