@@ -79,7 +79,7 @@ class Running:
 def serving(
     *arguments: object,
     log: Path,
-    seconds: float = 120,
+    seconds: float = 300,
     environ: Mapping[str, str] | None = None,
 ) -> Iterator[Running]:
     """Runs ``plait serve ARGUMENTS`` on a free port until the block ends."""
@@ -146,6 +146,8 @@ class Caller:
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """The open connection, made anew where there is none."""
+        if self._reader is not None and self._reader.at_eof():  # the server closed it, idle
+            self.close()
         if self._writer is None or self._writer.is_closing():
             parts = urlsplit(self.url)
             self._reader, self._writer = await asyncio.open_connection(parts.hostname, parts.port)

@@ -33,6 +33,7 @@ from plait.serving.settings import Settings
 log = logging.getLogger(__name__)
 
 _PROBE_SECONDS = 5.0  # how often readiness is looked at
+_OPENING_SECONDS = 1800.0  # for the first pass, before which engines read and compile a graph
 _PROBE_AGE = 10.0  # a lane that had no pass for so long gets one of its own
 
 
@@ -80,7 +81,7 @@ class Service:
         """Starts the threads, and runs every lane once so that the first request finds it warm."""
         self.scheduler.start()
         here = [name for name, lane in self.lanes.items() if lane.group == HERE]
-        await asyncio.gather(*(self.probe(name) for name in here))
+        await asyncio.gather(*(self.probe(name, _OPENING_SECONDS) for name in here))
         await self._probe_those([name for name in self.lanes if name not in here])
         jobs = (self._keep_probing(), self.intake.keep_time())
         self._tasks = [asyncio.create_task(job) for job in jobs]
@@ -97,9 +98,9 @@ class Service:
             if isinstance(model.embedder, SplitEmbedder):
                 model.embedder.close()
 
-    async def probe(self, lane: str) -> None:
-        """One forward pass of a lane on an input of its own."""
-        deadline = time.monotonic() + self.settings.ready_seconds
+    async def probe(self, lane: str, seconds: float | None = None) -> None:
+        """One forward pass of a lane on an input of its own, within ``ready_seconds`` by default."""
+        deadline = time.monotonic() + (seconds or self.settings.ready_seconds)
         raw = self.lanes[lane].probe()
         await self.scheduler.do(lane, [raw], deadline=deadline, admit=False)
 
