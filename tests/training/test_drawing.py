@@ -185,7 +185,8 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(
         ) -> None:
             updated(self, position, record, factor)
             if position.run_step == at:
-                # What Ctrl-C would call: a real signal ends the process wherever no handler waits.
+                # What Ctrl-C would call. No real signal: pytest has it delivered on faulthandler's
+                # own stack, and where OpenVINO ran before in the process that is fatal (SIGSEGV).
                 handler = signal.getsignal(signal.SIGINT)
                 assert callable(handler) and handler is not signal.default_int_handler
                 handler(signal.SIGINT, None)
