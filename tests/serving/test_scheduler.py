@@ -306,3 +306,23 @@ def test_a_late_event_loop_refuses_new_requests() -> None:
         watch.cancel()
 
     asyncio.run(scenario())
+
+
+def test_the_first_pass_tells_nothing_of_the_next() -> None:
+    lane = Doubling()
+
+    async def scenario(scheduler: Scheduler) -> None:
+        lane.may_run.clear()
+        slow = asyncio.create_task(
+            scheduler.do("numbers", [1], deadline=soon(), admit=False)  # it opens the engine
+        )
+        await until(lambda: scheduler.busy_since is not None)
+        await asyncio.sleep(0.2)
+        assert scheduler.pending == 0  # a probe keeps nobody out
+        lane.may_run.set()
+        await slow
+        assert scheduler._queues["numbers"].run_cost == 0
+        await scheduler.do("numbers", [1], deadline=soon())
+        assert 0 < scheduler._queues["numbers"].run_cost < 0.2
+
+    run(scenario, lane)

@@ -79,6 +79,7 @@ class Queue:
     waiting: list[Piece] = field(default_factory=list)
     pending: int = 0  # inputs of jobs that are not over
     preparing: int = 0
+    has_run: bool = False
     run_cost: float = 0.0  # seconds an input, smoothed; 0 until known
     prepare_cost: float = 0.0
     succeeded: float = float("-inf")  # when a pass last went well, monotonic

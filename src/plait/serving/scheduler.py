@@ -141,7 +141,8 @@ class Scheduler:
             arrived=time.monotonic(),
             step=_SHARE * queue.run_cost,
         )
-        queue.pending += len(raws)
+        counted = len(raws) if admit else 0
+        queue.pending += counted
         try:
             for start in range(0, len(raws), queue.lane.chunk):
                 with self._changed:
@@ -155,7 +156,7 @@ class Scheduler:
             ) from None
         finally:
             job.gone = True  # whatever is left of it is skipped
-            queue.pending -= len(raws)
+            queue.pending -= counted
         return Done(job.results, job.lengths)
 
     def _admit(self, count: int, deadline: float) -> None:
@@ -259,7 +260,9 @@ class Scheduler:
         finally:
             group.busy_since = None
         now = time.monotonic()
-        queue.run_cost = _smooth(queue.run_cost, (now - began) / len(batch))
+        if queue.has_run:  # the first pass opens the engine, and tells nothing of the next
+            queue.run_cost = _smooth(queue.run_cost, (now - began) / len(batch))
+        queue.has_run = True
         if any(not isinstance(result, Exception) for result in results):
             queue.succeeded = now
         lengths = [piece.prepared.length for piece in batch]
