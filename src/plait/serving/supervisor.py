@@ -245,7 +245,7 @@ class Child:
     def discard(self) -> None:
         """Ends it at once."""
         self.process.kill()
-        self.ended(10)
+        self.ended(10.0)
 
 
 def failure(code: int, output: bytes) -> PlaitError:
