@@ -19,9 +19,9 @@ from plait.deployment.graphs import Exportable, assert_dynamic, export_graph, ex
 from plait.models.drawing.drawing import DrawingModel
 from plait.models.joints import JOINTS
 from plait.runtime import open_bundle
-from plait.runtime.manifest import Manifest, Port
+from plait.runtime.manifest import Manifest, Port, graph_of
 from plait.runtime.ranking import answers_of
-from plait.runtime.sessions import OnnxSession
+from plait.runtime.sessions import OnnxSession, OpenVinoSession
 
 PORTS = {"pixels": Port("uint8", ("batch", 3, 4, 4))}
 
@@ -29,9 +29,9 @@ PORTS = {"pixels": Port("uint8", ("batch", 3, 4, 4))}
 class Flat(nn.Module):
     """Pixels as rows; ``rows`` fixes how many."""
 
-    def __init__(self, rows: int | None = None) -> None:
+    def __init__(self, rows: int | None = None, outputs: int = 2) -> None:
         super().__init__()
-        self.linear, self.rows = nn.Linear(48, 2), rows
+        self.linear, self.rows = nn.Linear(48, outputs), rows
 
     def forward(self, pixels: Tensor) -> Tensor:
         rows = pixels.shape[0] if self.rows is None else self.rows
@@ -65,6 +65,18 @@ def test_sizes_of_a_graph_stay_names(tmp_path: Path) -> None:
         onnx.save(model, str(tmp_path / "b.onnx"))
         with pytest.raises(ModelError, match=r"batch.* became the constant 3"):
             assert_dynamic(tmp_path / "b.onnx", exportable)
+
+
+def test_large_weights_lie_beside_their_graph(tmp_path: Path) -> None:
+    exportable = Exportable(Positional(Flat(outputs=9000)).eval(), PORTS, "embeddings")
+    beside = export_graph(exportable, tmp_path / "a.onnx")
+    assert beside == ["a.onnx.data"]
+    graph = graph_of(tmp_path, "a.onnx", format="onnx", precision="float32", parts=beside)
+    assert graph.bytes > 9000 * 48 * 4 > 10 * (tmp_path / "a.onnx").stat().st_size
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 4), dtype=np.uint8)
+    for session in (OnnxSession(tmp_path / "a.onnx"), OpenVinoSession(tmp_path / "a.onnx")):
+        found = session.run({"pixels": pixels})
+        np.testing.assert_allclose(found, exportable({"pixels": pixels}), rtol=1e-4, atol=1e-3)
 
 
 def test_a_size_that_became_a_constant_is_refused(tmp_path: Path) -> None:

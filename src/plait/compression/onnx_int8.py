@@ -38,11 +38,16 @@ class OnnxQuantiser:
         self._quantization = quantization
         self.samples, self.folder = list(samples), folder
         self.prepared = folder / f"{graph.stem}.prepared.onnx"
+        whole = (
+            folder / f"{graph.stem}.whole.onnx"
+        )  # the tool loses weights that lie beside a graph
+        onnx.save(onnx.load(str(graph)), str(whole))
         with _quiet():
             # Symbolic inference of shapes fails on graphs of torch's exporter, and is not needed.
             quantization.shape_inference.quant_pre_process(
-                str(graph), str(self.prepared), skip_symbolic_shape=True
+                str(whole), str(self.prepared), skip_symbolic_shape=True
             )
+        whole.unlink()
         loaded = onnx.load(str(self.prepared))
         attends = any(node.op_type == "Softmax" for node in loaded.graph.node)
         self.types = list(LAYERS) if attends else None

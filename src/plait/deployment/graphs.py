@@ -31,7 +31,9 @@ from plait.models.systems.base import System
 from plait.runtime.manifest import ANSWER, Port
 
 MOST_ROWS: Final = 4096
-_INLINE_BYTES: Final = 1_900_000_000  # a protobuf holds less than 2 GiB
+_INLINE_BYTES: Final = 1_000_000
+"""Larger weights lie beside their graph, where engines map them into memory: a third less of it
+at the start than copies out of the graph take. More than 2 GiB would not fit into it at all."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ def export_graph(exportable: Exportable, path: Path, *, longest: int = 0) -> lis
         longest: the most tokens of a text.
 
     Returns:
-        The names of files written beside it: its weights, where they exceed 2 GB.
+        The names of files written beside it: its weights, unless they are small.
 
     Raises:
         MissingExtra: onnx or onnxscript is not installed.
