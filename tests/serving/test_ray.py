@@ -17,7 +17,10 @@ ray = pytest.importorskip("ray")
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # of ray itself
-def test_a_deployment_of_two_replicas_answers(bundle: Path) -> None:
+def test_a_deployment_of_two_replicas_answers(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "300")  # busy machines
     from ray import serve
 
     from plait.serving.ray_serve import deployment
