@@ -15,6 +15,7 @@ import numpy as np
 from plait.core.errors import DataError, ModelError
 from plait.core.files import read_json
 from plait.core.modality import IMAGE, TEXT
+from plait.data.glosses import GLOSSES_FILE
 from plait.data.preprocess import ImagePreprocess
 from plait.data.tokenize import TextPreprocess
 from plait.runtime.choose import Chosen, choose
@@ -86,10 +87,10 @@ class Bundle:
         self.folder, self.manifest, self.chosen = folder, manifest, dict(chosen)
         self._threads, self._streams = threads, streams
         self._sessions: dict[str, Session] = {}
-        self._opening = threading.Lock()
-        self._image: ImagePreprocess | None = None
+        self._opening, self._reading = threading.Lock(), threading.Lock()
         self._text: TextPreprocess | None = None
-        self._load_preprocessing()
+        self._inputs = {name for entry in manifest.towers.values() for name in entry.inputs}
+        self._image = self._checked_files()
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -116,9 +117,12 @@ class Bundle:
     @property
     def text_preprocess(self) -> TextPreprocess:
         """How texts become ids. Raises ModelError when the bundle reads none."""
-        if self._text is None:
+        if "ids" not in self._inputs:
             raise ModelError(f"the bundle {self.manifest.name} has no text tower")
-        return self._text
+        with self._reading:
+            if self._text is None:  # vocabularies take a quarter of a second: only when needed
+                self._text = TextPreprocess.load(self.folder)
+            return self._text
 
     def prepare_images(self, images: Sequence[Any], first: int = 0) -> dict[str, np.ndarray]:
         """``pixels`` uint8 (B, 3, h, w) of paths, bytes of files, PIL images or uint8 arrays.
@@ -148,6 +152,9 @@ class Bundle:
 
     def session(self, modality: str) -> Session:
         """The open engine of a tower."""
+        known = self._sessions.get(modality)
+        if known is not None:  # no waiting for another tower that is being compiled
+            return known
         with self._opening:
             if modality not in self._sessions:
                 if modality not in self.chosen:
@@ -252,8 +259,8 @@ class Bundle:
             )
         return self.manifest.dim
 
-    def _load_preprocessing(self) -> None:
-        names = {name for entry in self.manifest.towers.values() for name in entry.inputs}
+    def _checked_files(self) -> ImagePreprocess | None:
+        """Checks everything but the content of graphs; how pictures become pixels, if it sees."""
         for graph in (chosen.graph for chosen in self.chosen.values()):
             for file in (graph.file, *graph.parts):
                 if not (self.folder / file).is_file():
@@ -261,9 +268,10 @@ class Bundle:
                         f"{self.folder / file} is missing: the bundle is incomplete, copy all of "
                         "it again"
                     )
-        if "pixels" in names:
-            check_files(self.folder, self.manifest, [IMAGE_PREPROCESS])
-            self._image = ImagePreprocess.from_json(read_json(self.folder / IMAGE_PREPROCESS))
-        if "ids" in names:
-            check_files(self.folder, self.manifest, TOKENIZER_FILES)
-            self._text = TextPreprocess.load(self.folder)
+        if "ids" in self._inputs:
+            glosses = [GLOSSES_FILE] if (self.folder / GLOSSES_FILE).is_file() else []
+            check_files(self.folder, self.manifest, (*TOKENIZER_FILES, *glosses))
+        if "pixels" not in self._inputs:
+            return None
+        check_files(self.folder, self.manifest, [IMAGE_PREPROCESS])
+        return ImagePreprocess.from_json(read_json(self.folder / IMAGE_PREPROCESS))
