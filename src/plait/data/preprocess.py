@@ -126,13 +126,20 @@ class ImagePreprocess:
             array = np.asarray(image.resize((width, height), _RESAMPLING[self.interpolation]))
         return np.ascontiguousarray(self.crop(array).transpose(2, 0, 1))
 
+    def window(self, height: int, width: int) -> tuple[slice, slice]:
+        """The rows and columns of a resized picture of this size that the crop keeps."""
+        top, left = self._offsets(height, width)
+        wanted = self.size_2d
+        return (
+            slice(max(top, 0), min(top + wanted[0], height)),
+            slice(max(left, 0), min(left + wanted[1], width)),
+        )
+
     def crop(self, array: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
         """The centre of a resized picture; a border where the picture is smaller."""
         height, width = self.size_2d
-        top, left = (
-            self.offset(edge - wanted) for edge, wanted in zip(array.shape, (height, width))
-        )
-        cropped = array[max(top, 0) : top + height, max(left, 0) : left + width]
+        top, left = self._offsets(*array.shape[:2])
+        cropped = array[self.window(*array.shape[:2])]
         if cropped.shape[:2] == (height, width):
             return cropped
         # Outside "pad", a crop larger than the picture is surrounded by black in every library.
@@ -141,6 +148,10 @@ class ImagePreprocess:
         top, left = max(-top, 0), max(-left, 0)
         result[top : top + cropped.shape[0], left : left + cropped.shape[1]] = cropped
         return result
+
+    def _offsets(self, height: int, width: int) -> tuple[int, int]:
+        """Where the crop starts in a resized picture, see `offset`."""
+        return self.offset(height - self.size_2d[0]), self.offset(width - self.size_2d[1])
 
     def to_json(self) -> dict[str, Any]:
         """Plain data from which `from_json` makes the same object."""

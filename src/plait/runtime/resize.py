@@ -2,16 +2,17 @@
 
 torch resizes uint8 pictures in two passes, along the width and then along the height. Each weighs
 its inputs by 16-bit integers and rounds to uint8 (aten/src/ATen/native/cpu/UpSampleKernel.cpp,
-after Pillow-SIMD). Here each pass is a banded matrix product in float32, exact because every sum
-is an integer below 2^24. Pillow's own resize has finer weights, and differs by up to two levels.
+after Pillow-SIMD). Here each pass is a banded matrix product of whole numbers in floating point,
+exact because every sum is one that the type holds: below 2^24 in float32, below 2^53 in float64.
+Pillow's own resize has finer weights, and differs by up to two levels.
 
-Shape legend: H, W a picture, h, w the encoder's input, n inputs and o outputs along one axis, m
-other values.
+Shape legend: H, W a picture, h, w the encoder's input, n inputs and o outputs along one axis.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -20,9 +21,10 @@ import numpy as np
 from plait.core.shapes import UInt8
 from plait.data.preprocess import ImagePreprocess
 
-_EXACT: Final = 1 << 24
+_EXACT: Final = 1 << 24  # of float32
 _MOST_BITS: Final = 22
 _BLOCK: Final = 16  # outputs of one product: larger blocks multiply more zeros
+_STRIP: Final = 128  # lines in floating point at a time: they take four to eight times the room
 _TAPS: Final = {"bilinear": 2, "bicubic": 4}
 
 
@@ -33,47 +35,100 @@ def preprocess_exactly(
     size = preprocess.resized(*array.shape[:2])
     if size == array.shape[:2] or preprocess.interpolation not in _TAPS:
         return preprocess(array)
-    cropped = preprocess.crop(resize(array, size, preprocess.interpolation))
-    return np.ascontiguousarray(cropped.transpose(2, 0, 1))
+    resized = resize(array, size, preprocess.interpolation, preprocess.window(*size))
+    if resized.shape[1:] == preprocess.size_2d:
+        return resized
+    return np.ascontiguousarray(preprocess.crop(resized.transpose(1, 2, 0)).transpose(2, 0, 1))
 
 
 def resize(
-    array: UInt8[np.ndarray, "H W 3"], size: tuple[int, int], interpolation: str
-) -> UInt8[np.ndarray, "h w 3"]:
-    """With antialiasing, to ``size`` (h, w); ``interpolation`` is ``bilinear`` or ``bicubic``."""
-    height, width = array.shape[:2]
-    columns = np.ascontiguousarray(array.transpose(1, 0, 2)).reshape(width, -1)
-    columns = _along_first(columns, size[1], interpolation)
-    upright = columns.reshape(size[1], height, 3).transpose(1, 0, 2)
-    rows = np.ascontiguousarray(upright).reshape(height, -1)
-    return _along_first(rows, size[0], interpolation).reshape(*size, 3)
+    array: UInt8[np.ndarray, "H W 3"],
+    size: tuple[int, int],
+    interpolation: str,
+    window: tuple[slice, slice],
+) -> UInt8[np.ndarray, "3 h w"]:
+    """A picture resized with antialiasing, colour by colour.
+
+    Args:
+        array: the picture.
+        size: the whole of it is resized to (height, width).
+        interpolation: ``bilinear`` or ``bicubic``.
+        window: the rows and columns of the result that are wanted.
+    """
+    height, width, _ = array.shape
+    rows, columns = window
+    down = _Pass.of(height, size[0], interpolation, rows.start, rows.stop)
+    along = _Pass.of(width, size[1], interpolation, columns.start, columns.stop)
+    part = array[down.low : down.high, along.low : along.high].transpose(2, 0, 1)
+    values = np.empty((3, part.shape[1], columns.stop - columns.start), down.dtype)
+    for first in range(0, part.shape[1], _STRIP):
+        strip = part[:, first : first + _STRIP].astype(along.dtype, order="C")
+        values[:, first : first + _STRIP] = along.last_axis(strip)
+    return down.middle_axis(values).astype(np.uint8)
 
 
-def _along_first(
-    values: UInt8[np.ndarray, "n m"], outputs: int, interpolation: str
-) -> UInt8[np.ndarray, "o m"]:
-    inputs = len(values)
-    if inputs == outputs:
-        return values
-    starts, weights, bits = _weights(inputs, outputs, interpolation)
-    half, taps = 1 << (bits - 1), weights.shape[1]
-    exact = 255 * int(np.abs(weights).sum(axis=1).max()) + half < _EXACT
-    result = np.empty((outputs, values.shape[1]), np.uint8)
-    for first in range(0, outputs, _BLOCK):
-        last = min(first + _BLOCK, outputs)
-        low, high = int(starts[first]), min(int(starts[last - 1]) + taps, inputs)
-        band = _band(starts[first:last] - low, weights[first:last], high - low)
-        part = values[low:high].astype(np.float32)
-        if exact:
-            found = band.astype(np.float32) @ part
-            found += half
-        else:  # in two halves, each of which is exact
-            found = (band >> 8).astype(np.float32) @ part.astype(np.float32)
-            fine = (band & 255).astype(np.float32) @ part
-            found = found.astype(np.float64) * 256 + fine + half
-        found *= 2.0**-bits
-        result[first:last] = np.clip(found, 0, 255, out=found)  # the cast rounds down
-    return result
+@dataclass(frozen=True)
+class _Pass:
+    """Some outputs of the resize along one axis, as banded matrices.
+
+    Attributes:
+        low, high: the inputs that take part.
+        blocks: of each: its first and last output, its first and last input (counted from ``low``),
+            and its weights, whole numbers (outputs, inputs).
+        bits: what the weights are scaled by.
+        dtype: in which all sums are exact.
+    """
+
+    low: int
+    high: int
+    blocks: tuple[tuple[int, int, int, int, np.ndarray], ...]
+    bits: int
+    dtype: type[np.floating]
+
+    @staticmethod
+    @lru_cache(maxsize=64)
+    def of(inputs: int, outputs: int, interpolation: str, start: int, stop: int) -> _Pass:
+        """The outputs from ``start`` to ``stop``; where the size stays there are no blocks."""
+        if inputs == outputs:
+            return _Pass(start, stop, (), 0, np.float32)
+        starts, weights, bits = _weights(inputs, outputs, interpolation)
+        starts, weights = starts[start:stop], weights[start:stop]
+        taps = weights.shape[1]
+        low, high = int(starts[0]), min(int(starts[-1]) + taps, inputs)
+        largest = 255 * int(np.abs(weights).sum(axis=1).max()) + (1 << (bits - 1))
+        dtype = np.float32 if largest < _EXACT else np.float64
+        blocks = []
+        for first in range(0, len(starts), _BLOCK):
+            last = min(first + _BLOCK, len(starts))
+            begin, end = int(starts[first]), min(int(starts[last - 1]) + taps, inputs)
+            band = _band(starts[first:last] - begin, weights[first:last], end - begin)
+            blocks.append((first, last, begin - low, end - low, band.astype(dtype)))
+        return _Pass(low, high, tuple(blocks), bits, dtype)
+
+    def middle_axis(self, values: np.ndarray) -> np.ndarray:
+        """(3, n, m) whole numbers from 0 to 255 in `dtype` to (3, o, m) of the same kind."""
+        if not self.blocks:
+            return values
+        found = np.empty((len(values), self.blocks[-1][1], values.shape[2]), self.dtype)
+        for first, last, low, high, band in self.blocks:
+            np.matmul(band, values[:, low:high], out=found[:, first:last])
+        return self._rounded(found)
+
+    def last_axis(self, values: np.ndarray) -> np.ndarray:
+        """(3, m, n) to (3, m, o), as `middle_axis`."""
+        if not self.blocks:
+            return values
+        lines = values.reshape(-1, values.shape[2])
+        found = np.empty((len(lines), self.blocks[-1][1]), self.dtype)
+        for first, last, low, high, band in self.blocks:
+            np.matmul(lines[:, low:high], band.T, out=found[:, first:last])
+        return self._rounded(found).reshape(*values.shape[:2], -1)
+
+    def _rounded(self, sums: np.ndarray) -> np.ndarray:
+        sums += 1 << (self.bits - 1)
+        sums *= 2.0**-self.bits
+        np.floor(sums, out=sums)
+        return np.clip(sums, 0, 255, out=sums)
 
 
 def _band(starts: np.ndarray, weights: np.ndarray, width: int) -> np.ndarray:
@@ -84,7 +139,6 @@ def _band(starts: np.ndarray, weights: np.ndarray, width: int) -> np.ndarray:
     return band[:, :width]
 
 
-@lru_cache(maxsize=64)
 def _weights(inputs: int, outputs: int, interpolation: str) -> tuple[np.ndarray, np.ndarray, int]:
     """(first input of each output, its integer weights (o, taps), the bits they are scaled by)."""
     scale = inputs / outputs
