@@ -10,8 +10,9 @@ import pytest
 from tests.deployment.made import alignment_model
 
 from plait.core.errors import PlaitError, UserError
+from plait.core.files import new_folder
 from plait.deployment.card import Origin
-from plait.deployment.export import export_bundle, new_folder, preprocessing
+from plait.deployment.export import export_bundle, preprocessing
 from plait.deployment.graphs import exportables
 from plait.deployment.parity import (
     BATCHES,

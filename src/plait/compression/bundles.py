@@ -17,10 +17,10 @@ def with_int8_graphs(bundle: Path, target: Path, graphs: Mapping[str, Made]) -> 
 
     Args:
         bundle: read only.
-        target: the folder to make.
+        target: a new folder.
         graphs: by tower.
     """
-    shutil.copytree(bundle, target)
+    shutil.copytree(bundle, target, dirs_exist_ok=True)
     manifest = read_manifest(target)
     towers = {}
     for name, tower in manifest.towers.items():

@@ -59,7 +59,7 @@ def float_candidates(
     found = []
     for number, source in enumerate(settings.students):
         made = student_recipe(source, recipe, run, data, settings.overrides)
-        cost = sum(model_cost(_untrained(made, model), None).values())
+        cost = sum(model_cost(_untrained(made), None).values())
         folder = work / f"student{number}"
         found.append(FloatCandidate(f"student {source}", cost, _taught(made, folder, tell)))
     for fraction in settings.prune:
@@ -74,9 +74,8 @@ def float_candidates(
     return [*found, FloatCandidate("as trained", whole, lambda: (model, run))]
 
 
-def _untrained(recipe: Recipe, like: AlignmentModel) -> AlignmentModel:
+def _untrained(recipe: Recipe) -> AlignmentModel:
     """The architecture of a student. A tokenizer to be trained has some words alone here."""
-    del like
     return aligned(build_model(recipe, ["a picture of it", "one", "two"]), "a student")
 
 

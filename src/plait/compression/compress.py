@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from plait.compression.candidates import FloatCandidate, float_candidates, told
 from plait.compression.quantiser import Quantiser
 from plait.compression.report import write_report
 from plait.compression.search import Candidate, Int8Search
-from plait.compression.settings import Settings, check_free
+from plait.compression.settings import Settings
 from plait.compression.sides import (
     bundle_drift,
     dataset_of,
@@ -36,6 +35,7 @@ from plait.compression.sides import (
 )
 from plait.compression.timing import measure, open_runner, torch_runner
 from plait.core.errors import ModelError
+from plait.core.files import check_free, new_folder
 from plait.core.modality import IMAGE, TEXT
 from plait.data.dataset import PairDataset
 from plait.models.alignment import AlignmentModel, Tower
@@ -81,14 +81,13 @@ def compress(
         ModelError: no candidate is within tolerance, or a model that cannot be compressed.
     """
     settings.check()
-    check_free(out)
+    check_free(out)  # before the work
     _check_model(model)
     job = _Job(run, model, settings, recipe, data, export, tell)
-    with _work_folder(out) as work:
-        floating, quantised = job.choose(work)
-        target = work / "out"
+    with new_folder(out) as target, tempfile.TemporaryDirectory(dir=out.parent, prefix=".") as name:
+        floating, quantised = job.choose(Path(name))
         if quantised is None:
-            shutil.copytree(floating.folder, target)
+            shutil.copytree(floating.folder, target, dirs_exist_ok=True)
         else:
             with_int8_graphs(floating.bundle, target, quantised.made)
         report = job.report(target, floating, quantised)
@@ -96,9 +95,6 @@ def compress(
         write_report(target, report)
         if quantised is not None:
             write_manifest(target, read_manifest(target))
-        if out.exists():
-            out.rmdir()
-        target.rename(out)
     return report
 
 
@@ -289,14 +285,3 @@ def _quantiser(
     from plait.compression.onnx_int8 import OnnxQuantiser
 
     return OnnxQuantiser(graph, rows[:-probes], work)
-
-
-@contextmanager
-def _work_folder(out: Path) -> Iterator[Path]:
-    """Beside ``out``, so that the result is moved into place at once; removed in the end."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)

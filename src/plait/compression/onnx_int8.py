@@ -38,9 +38,8 @@ class OnnxQuantiser:
         self._quantization = quantization
         self.samples, self.folder = list(samples), folder
         self.prepared = folder / f"{graph.stem}.prepared.onnx"
-        whole = (
-            folder / f"{graph.stem}.whole.onnx"
-        )  # the tool loses weights that lie beside a graph
+        # In one file: the tool loses weights that lie beside a graph.
+        whole = folder / f"{graph.stem}.whole.onnx"
         onnx.save(onnx.load(str(graph)), str(whole))
         with _quiet():
             # Symbolic inference of shapes fails on graphs of torch's exporter, and is not needed.

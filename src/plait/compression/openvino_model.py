@@ -16,41 +16,17 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from plait.compression.quantiser import Inputs, mean_cosine
-from plait.core.batch import ModalityInput
 from plait.core.errors import ModelError
 from plait.engines.base import EngineWarning
 from plait.engines.openvino_engine import convert_module
-from plait.engines.tower import MASK, evaluating
+from plait.engines.tower import UnitRows, evaluating
 from plait.models.alignment import Tower
 from plait.runtime.sessions import OpenVinoSession, import_openvino
 
 FAITHFUL: Final = 0.9999
 ROWS: Final = 4  # traced with three of them, compared with all
-
-
-class UnitRows(nn.Module):
-    """A tower as a module from positional tensors to unit rows.
-
-    Args:
-        tower: encoder and projection.
-        names: of the tensors, in order; the one named ``mask`` is the padding mask.
-    """
-
-    def __init__(self, tower: Tower, names: Sequence[str]) -> None:
-        super().__init__()
-        self.tower, self.names = tower, tuple(names)
-
-    def forward(self, *tensors: Tensor) -> Tensor:
-        """(B, E)."""
-        named = dict(zip(self.names, tensors, strict=True))
-        mask = named.pop(MASK, None)
-        first = next(iter(named.values()))
-        present = first.new_ones(first.shape[:1], dtype=torch.bool)
-        rows: Tensor = self.tower(ModalityInput(named, present, mask))
-        return rows
 
 
 def float_model(tower: Tower, rows: Sequence[Inputs], graph: Path) -> Any:

@@ -57,10 +57,9 @@ def rows(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
                 )
             )
     peaks = before["peak_mib"], after["peak_mib"]
-    if None not in peaks:
-        first, second = (f"{peak:.0f}" for peak in peaks)
-        ratio = f"{peaks[1] / peaks[0]:.2f}"
-        found.append(("peak memory of the process, MiB", first, second, ratio))
+    first, second = (f"{peak:.0f}" for peak in peaks)
+    ratio = f"{peaks[1] / peaks[0]:.2f}"
+    found.append(("peak memory of the process, MiB", first, second, ratio))
     first, second = (f"{one['load_seconds']:.2f}" for one in (before, after))
     found.append(("from start to first rows, s", first, second, ""))
     return found
@@ -127,9 +126,9 @@ def draw(path: Path, report: Mapping[str, Any]) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(modalities) + 2)
     colours = {"before": "#9aa5b1", "after": "#2563a8"}
-    names = ["MiB of weights"] + (["MiB of memory"] if before["peak_mib"] else [])
+    names = ["MiB of weights", "MiB of memory"]
     for place, (name, side) in enumerate((("before", before), ("after", after))):
-        values = [side["bytes"] / 2**20] + ([side["peak_mib"]] if before["peak_mib"] else [])
+        values = [side["bytes"] / 2**20, side["peak_mib"]]
         at = [number + 0.4 * place for number in range(len(values))]
         bars = axes[0].bar(at, values, 0.38, color=colours[name], label=name)
         axes[0].bar_label(bars, fmt="%.0f", fontsize=8)

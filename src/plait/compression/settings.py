@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Final
 
 from plait.core.errors import MissingExtra, UserError, did_you_mean
@@ -75,9 +74,3 @@ class Settings:
             missing = "nncf" if find_spec("nncf") is None else "openvino"
             raise MissingExtra(missing, "compress", "int8 for OpenVINO (--int8 nncf)")
         return "nncf"
-
-
-def check_free(out: Path) -> None:
-    """Raises UserError when ``out`` holds something."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} exists already: name another folder, or delete it")

@@ -112,9 +112,8 @@ def heal(
         return cut
     content = recipe.model_dump(mode="json")
     content["name"] = f"{recipe.name}-pruned"
-    for name, tower in content["model"]["towers"].items():
+    for tower in content["model"]["towers"].values():
         tower |= {"encoder": f"run/{cut}", "options": {}, "vocabulary": None, "pretrained": True}
-        assert name in model.modalities
     content["model"]["init_from"] = {"run": str(cut)}
     parts = {
         f"{name}.{part}": "full" for name in model.modalities for part in ("encoder", "projection")

@@ -16,14 +16,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
-BATCHES: Final = (1, 8, 32)
+from plait.runtime.measure import BATCHES, latencies, peak_bytes
+
 LEAST_SECONDS = 0.5  # of each measurement
-LEAST_CALLS: Final = 5
 
 
 def measure(
@@ -45,7 +46,7 @@ def measure(
 
     Returns:
         ``latency_ms`` (by modality and batch, the median), ``rows_per_second`` (the same),
-        ``load_seconds``, ``peak_mib`` (of the whole process; None where the system does not tell).
+        ``load_seconds``, ``peak_mib`` (of the whole process).
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -103,30 +104,6 @@ def torch_runner(model: Any) -> Callable[[str, Mapping[str, np.ndarray]], np.nda
     return run
 
 
-def time_calls(call: Callable[[], Any], seconds: float) -> float:
-    """The median seconds of a call, after a warm-up."""
-    call()
-    call()
-    found: list[float] = []
-    begin = time.perf_counter()
-    while len(found) < LEAST_CALLS or time.perf_counter() - begin < seconds:
-        start = time.perf_counter()
-        call()
-        found.append(time.perf_counter() - start)
-    return statistics.median(found)
-
-
-def peak_mib() -> float | None:
-    """The most memory this process had at a time (Linux)."""
-    path = Path("/proc/self/status")
-    if not path.is_file():
-        return None
-    for line in path.read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    return None
-
-
 def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
     start = time.perf_counter()
     run = open_runner(Path(request["path"]), request["threads"])
@@ -141,8 +118,8 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
             part = {
                 name: np.resize(value, (size, *value.shape[1:])) for name, value in tensors.items()
             }
-            taken = time_calls(lambda p=part, m=modality: run(m, p), request["seconds"])  # type: ignore[misc]
-            latency[modality][str(size)] = round(1000 * taken, 3)
+            found = latencies(partial(run, modality, part), seconds=request["seconds"])
+            latency[modality][str(size)] = round(1000 * statistics.median(found), 3)
     rates = {
         modality: {size: round(1000 * int(size) / ms, 2) for size, ms in found.items()}
         for modality, found in latency.items()
@@ -151,7 +128,7 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
         "latency_ms": latency,
         "rows_per_second": rates,
         "load_seconds": round(loaded, 3),
-        "peak_mib": None if (peak := peak_mib()) is None else round(peak, 1),
+        "peak_mib": round(peak_bytes() / 2**20, 1),
     }
 
 

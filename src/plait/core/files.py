@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from plait.core.errors import UserError
 
 
 @contextmanager
@@ -34,6 +37,34 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_free(out: str | Path) -> None:
+    """Raises UserError when ``out`` is a file, or a folder that holds something."""
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} exists already: name another folder, or delete it")
+
+
+@contextmanager
+def new_folder(out: str | Path) -> Iterator[Path]:
+    """Yields a folder beside ``out`` that takes its place when all went well, and else vanishes.
+
+    Raises:
+        UserError: see `check_free`.
+    """
+    out = Path(out)
+    check_free(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    try:
+        yield temporary
+        temporary.chmod(0o755)  # mkdtemp makes it private
+        if out.exists():
+            out.rmdir()
+        temporary.rename(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from plait import __version__
-from plait.core.errors import UserError
-from plait.core.files import write_json, write_text
+from plait.core.files import new_folder, write_json, write_text
 from plait.data.preprocess import ImagePreprocess, TextPreprocess
 from plait.deployment.card import Origin, model_card
 from plait.deployment.graphs import Exportable, export_graph, exportables
@@ -90,28 +86,6 @@ def export_bundle(
         report = parity_report(folder, towers, probe, extent=parity)
         check_parity(report)
         return write_parity(folder, report)
-
-
-@contextmanager
-def new_folder(out: str | Path) -> Iterator[Path]:
-    """A folder beside ``out`` that takes its place when all went well.
-
-    Raises:
-        UserError: ``out`` is a file, or a folder that holds something.
-    """
-    out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} exists already: name another folder, or delete it")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
-        yield temporary
-        temporary.chmod(0o755)  # mkdtemp makes it private
-        if out.exists():
-            out.rmdir()
-        temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def manifest_of(model: Model, name: str, towers: dict[str, TowerEntry]) -> Manifest:

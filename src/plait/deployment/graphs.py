@@ -9,7 +9,7 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from plait.core.batch import ModalityInput
 from plait.core.errors import MissingExtra, ModelError
 from plait.core.modality import IMAGE, TEXT
 from plait.data.preprocess import ImagePreprocess, TextPreprocess
 from plait.encoders.base import Encoder
-from plait.models.alignment import AlignmentModel, Tower
+from plait.engines.tower import MASK, UnitRows, traced_input
+from plait.models.alignment import AlignmentModel
 from plait.models.fusion_model import FusionModel
 from plait.models.kinds import Model
 from plait.models.systems.base import System
@@ -59,20 +59,6 @@ class Exportable:
         return out
 
 
-class EmbeddingGraph(nn.Module):
-    """A tower of an alignment model: tensors to rows of unit length."""
-
-    def __init__(self, tower: Tower, names: Sequence[str]) -> None:
-        super().__init__()
-        self.tower, self.names = tower, tuple(names)
-
-    def forward(self, *tensors: Tensor) -> Tensor:
-        """(B, E)."""
-        named = dict(zip(self.names, tensors, strict=True))
-        out: Tensor = self.tower(_input(named))
-        return out
-
-
 class AnswerGraph(nn.Module):
     """A fusion model that gets every modality: pixels, ids and mask to logits of its answers.
 
@@ -86,7 +72,8 @@ class AnswerGraph(nn.Module):
     def forward(self, pixels: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         """(B, A)."""
         model = self.model
-        image, text = _input({"pixels": pixels}), _input({"ids": ids, "mask": mask})
+        image = traced_input(["pixels"], [pixels])
+        text = traced_input(["ids", MASK], [ids, mask])
         seen = model.tower(IMAGE).encoder(image)
         if isinstance(model.joint, System):
             fused = model.joint(ids, mask, seen, masked_regions=None)
@@ -96,12 +83,6 @@ class AnswerGraph(nn.Module):
             fused = model.joint(parts, {IMAGE: image.present, TEXT: text.present})
         out: Tensor = model.head("answer")(model.vector(fused))
         return out
-
-
-def _input(named: dict[str, Tensor]) -> ModalityInput:
-    mask = named.pop("mask", None)
-    first = next(iter(named.values()))
-    return ModalityInput(named, first.new_ones(first.shape[:1], dtype=torch.bool), mask)
 
 
 def exportables(model: Model) -> dict[str, Exportable]:
@@ -123,7 +104,7 @@ def exportables(model: Model) -> dict[str, Exportable]:
         found = {}
         for name in model.modalities:
             ports = _ports(model.tower(name).encoder)
-            graph = EmbeddingGraph(model.tower(name), list(ports))
+            graph = UnitRows(model.tower(name), list(ports))
             found[name] = Exportable(graph.eval(), ports, "embeddings")
         return found
     if "answer" not in model.heads or set(model.modalities) != {IMAGE, TEXT}:

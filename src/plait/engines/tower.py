@@ -1,6 +1,6 @@
-"""A tower's pooled output as a function of plain tensors: what engines trace and compare.
+"""Towers as functions of plain tensors: what engines trace and compare.
 
-Shape legend: B samples, D features.
+Shape legend: B samples, D features of an encoder, E features of the shared space.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from plait.core.batch import ModalityInput
 from plait.core.files import digest
 from plait.encoders.base import Encoder
+from plait.models.alignment import Tower
 
 MASK = "mask"
 
@@ -36,11 +37,36 @@ class PooledTower(nn.Module):
 
     def forward(self, *tensors: Tensor) -> Tensor:
         """(B, D) pooled output."""
-        named = dict(zip(self.names, tensors, strict=True))
-        mask = named.pop(MASK, None)
-        first = next(iter(named.values()))
-        present = first.new_ones(first.shape[:1], dtype=torch.bool)
-        return self.encoder(ModalityInput(named, present, mask)).pooled
+        return self.encoder(traced_input(self.names, tensors)).pooled
+
+
+class UnitRows(nn.Module):
+    """A tower as a module from positional tensors to its rows of unit length.
+
+    Args:
+        tower: encoder and projection.
+        names: of the tensors, as for `PooledTower`.
+    """
+
+    def __init__(self, tower: Tower, names: Sequence[str]) -> None:
+        super().__init__()
+        self.tower, self.names = tower, tuple(names)
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        """(B, E)."""
+        rows: Tensor = self.tower(traced_input(self.names, tensors))
+        return rows
+
+
+def traced_input(names: Sequence[str], tensors: Sequence[Tensor]) -> ModalityInput:
+    """The input of an encoder of named tensors, all samples present.
+
+    `ModalityInput.of` without its checks, which no graph can hold.
+    """
+    named = dict(zip(names, tensors, strict=True))
+    mask = named.pop(MASK, None)
+    first = next(iter(named.values()))
+    return ModalityInput(named, first.new_ones(first.shape[:1], dtype=torch.bool), mask)
 
 
 @contextmanager

@@ -1,0 +1,118 @@
+"""Embeddings, indexes, search and classification."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plait.api.sources import Source, aligned_model, checked_policy, load, open_split
+from plait.core.errors import UserError
+
+if TYPE_CHECKING:
+    from plait.models.kinds import Model
+
+
+def embed(
+    run: Source, data: Source, out: Source, *, split: str = "all", on_bad_row: str = "fail"
+) -> dict[str, Any]:
+    """Writes unit vectors of ``data`` to ``out`` (.npz or .parquet); refuses to overwrite."""
+    from plait.engines.features import embed_dataset
+    from plait.retrieval.vectors import check_target, write_vectors
+
+    dataset = open_split(data, split, on_bad_row)
+    check_target(Path(out))
+    embeddings = embed_dataset(
+        aligned_model(run, "embedding"), dataset, on_bad_row=checked_policy(on_bad_row)
+    )
+    return write_vectors(embeddings, Path(out))
+
+
+def index(
+    run: Source,
+    data: Source | None,
+    out: Source,
+    *,
+    add: bool = False,
+    delete: Sequence[str] = (),
+    split: str = "all",
+    on_bad_row: str = "fail",
+) -> dict[str, Any]:
+    """Makes an index of the pictures in ``data``, adds to one, or deletes rows by id."""
+    from plait.retrieval import build_index, open_index
+
+    out = Path(out)
+    if data is None and not delete:
+        raise UserError("nothing to do: give data to index, or --delete ID")
+    deleted = open_index(out).delete(list(delete)) if delete else 0
+    added, skipped = 0, 0
+    if data is not None:
+        dataset = open_split(data, split, on_bad_row)
+        model = aligned_model(run, "an index")
+        done = build_index(model, dataset, out, run=Path(run), add=add, on_bad_row=on_bad_row)
+        added, skipped = done.rows, len(done.skipped) + len(dataset.skipped)
+    return {
+        "out": str(out),
+        "rows": len(open_index(out)),
+        "added": added,
+        "deleted": deleted,
+        "skipped": skipped,
+    }
+
+
+def search(
+    index: Source,
+    query: str | None = None,
+    *,
+    image: Source | None = None,
+    k: int = 10,
+    where: str | None = None,
+    run: Source | None = None,
+    sheet: Source | None = None,
+    rerank: Source | None = None,
+) -> list[dict[str, Any]]:
+    """The ``k`` nearest rows of an index to words or to a picture: ``{id, score, path, text}``.
+
+    With ``rerank``, the run of a fusion model trained to match, the nearest rows (at least 50) are
+    ordered by its log odds (``match``) plus the logit scale times the cosine.
+    """
+    from plait.models.kinds import fused
+    from plait.retrieval import contact_sheet, open_index
+    from plait.retrieval.rerank import CANDIDATES
+    from plait.retrieval.rerank import rerank as in_better_order
+
+    if (query is None) == (image is None):
+        raise UserError("give words to look for, or --image FILE, one of the two")
+    opened = open_index(index, model=None if run is None else aligned_model(run, "search"))
+    wanted = query if query is not None else Path(str(image))
+    hits = opened.search(wanted, k=k if rerank is None else max(k, CANDIDATES), where=where)
+    if rerank is not None:
+        judge = fused(load(rerank), "reranking")
+        scale = float(opened.model.scale.detach())
+        hits = in_better_order(judge, wanted, hits, scale=scale)[:k]
+    if sheet is not None:
+        contact_sheet([(wanted, hits)], Path(sheet))
+    return hits
+
+
+def classify(
+    run: Source | Model,
+    images: Sequence[Source],
+    labels: Sequence[str],
+    templates: Sequence[str] = ("{}",),
+) -> list[dict[str, Any]]:
+    """For each image the labels with probabilities, best first."""
+    if len(labels) < 2:
+        raise UserError("give at least two labels with a comma between them")
+    for template in templates:
+        if "{}" not in template:
+            raise UserError(f"the template {template!r} has no {{}} for the label")
+    probabilities = aligned_model(run, "classifying by labels").classify(
+        [Path(p) for p in images], labels, templates
+    )
+    found = []
+    for path, row in zip(images, probabilities, strict=True):
+        order = row.argsort()[::-1]
+        ranked = [{"label": labels[i], "probability": float(row[i])} for i in order]
+        found.append({"path": str(path), "labels": ranked})
+    return found

@@ -1,0 +1,95 @@
+"""What every duty takes: models by folder or as they are, and splits of data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from plait.core.errors import DataError, UserError
+
+if TYPE_CHECKING:
+    from plait.data import PairDataset
+    from plait.models.alignment import AlignmentModel
+    from plait.models.kinds import Model
+
+Source = str | Path
+
+
+def load(
+    path: Source | Model,
+    *,
+    device_map: str | Mapping[str, int | str] | None = None,
+    max_memory: Mapping[int | str, int | str] | None = None,
+    offload: Source | None = None,
+) -> Model:
+    """A trained model (`AlignmentModel` or `FusionModel`) from a run folder, or from a published CLIP or SigLIP checkpoint's folder.
+
+    A model that is loaded already comes back as it is: `classify` and `ask` take one too.
+
+    Args:
+        path: the folder.
+        device_map: for a model larger than one device (see `plait.models.dispatch.dispatched`):
+            ``auto``, or a device by part (``{"towers.image": 0, "towers.text": "cpu"}``).
+        max_memory: by device, at most so much.
+        offload: a folder for weights that fit nowhere else.
+
+    Raises:
+        UserError: a device map that leaves parts out, or weights that fit nowhere.
+        ModelError: the folder holds neither, or a weight is missing, left over or of another shape.
+    """
+    from plait.models.loading import open_model
+
+    model = open_model(Path(path)) if isinstance(path, str | Path) else path
+    if device_map is None:
+        return model
+    from plait.models.dispatch import dispatched
+
+    return dispatched(model, device_map, max_memory=max_memory, offload=offload)
+
+
+def aligned_model(path: Source | Model, duty: str) -> AlignmentModel:
+    """A model that embeds.
+
+    Raises:
+        ModelError: the run holds another kind.
+    """
+    from plait.models.kinds import aligned
+
+    return aligned(load(path), duty)
+
+
+def data_of(run: Source) -> tuple[str, Mapping[str, str] | None]:
+    """The source that a run was trained on, with the user's names of columns."""
+    from plait.training.recipe import read_run_recipe
+
+    data = read_run_recipe(Path(run)).data
+    if data.source is None:
+        raise UserError(f"the recipe of {run} names no data: give --data PATH")
+    return data.source, data.columns
+
+
+def open_split(
+    source: Source, split: str, on_bad_row: str, columns: Mapping[str, str] | None = None
+) -> PairDataset:
+    """A split of a data set.
+
+    Raises:
+        DataError: it has no samples.
+    """
+    from plait.data import open_dataset
+
+    dataset = open_dataset(source, columns=columns, on_bad_row=checked_policy(on_bad_row))
+    part = dataset.split(split)
+    if not len(part):
+        raise DataError(f"no samples in the split {split!r}", path=str(source))
+    return part
+
+
+def checked_policy(on_bad_row: str) -> Literal["fail", "skip"]:
+    """The policy of that name. Raises UserError for another."""
+    if on_bad_row == "fail":
+        return "fail"
+    if on_bad_row == "skip":
+        return "skip"
+    raise UserError(f"--on-bad-row is 'fail' or 'skip', not {on_bad_row!r}")

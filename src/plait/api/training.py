@@ -1,0 +1,141 @@
+"""Training, and judging what was trained."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plait.api.sources import Source, checked_policy, data_of, load, open_split
+from plait.core.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+
+
+def tune_process() -> None:
+    """Applies the allocator settings that only a command may choose (see `plait doctor`)."""
+    from plait.core.allocator import ensure_tuned
+
+    ensure_tuned()
+
+
+def train(
+    recipe: Source,
+    *,
+    data: Source | None = None,
+    out: Source | None = None,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+) -> dict[str, Any] | None:
+    """Trains a recipe (a file, or a built-in name) and evaluates the result on the test split.
+
+    Args:
+        recipe: a YAML file or a name of `plait recipes`.
+        data: replaces the data of the recipe: a path of pairs or a catalogue name.
+        out: the run folder; ``runs/NAME-TIME`` when None.
+        overrides: ``"stages.0.epochs=20"`` and the like.
+        resume: go on with the run in ``out``.
+
+    Returns:
+        ``run``, ``split``, ``retrieval``, ``seconds`` by step, ``skipped`` rows, ``health`` lines;
+        None in a helper process of a distributed run.
+    """
+    from plait.training.recipe import load_recipe
+    from plait.training.run import train as run_training
+
+    if resume and out is None:
+        raise UserError("--resume needs --out RUN: which run shall go on?")
+    loaded = load_recipe(str(recipe), overrides, data=None if data is None else str(data))
+    folder = Path(out) if out is not None else _new_run_folder(loaded.name)
+    result = run_training(loaded, out=folder, resume=resume)
+    return result.to_json() if result.is_main else None
+
+
+def compare(
+    recipe: Source,
+    over: str,
+    *,
+    data: Source | None = None,
+    out: Source | None = None,
+    overrides: Sequence[str] = (),
+    tell: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any] | None:
+    """Trains a recipe once for each value of a key and compares the runs.
+
+    Args:
+        recipe: a YAML file or a name of `plait recipes`.
+        over: ``"model.fusion=concat,late,gated"``.
+        data: replaces the data of the recipe.
+        out: folder of the runs and of the table; finished runs in it are reused.
+        overrides: for all runs.
+        tell: is told which run begins.
+
+    Returns:
+        ``out``, and ``rows``: ``value``, ``measure``, ``quality`` with ``low`` and ``high``,
+        ``parameters``, ``seconds``, ``step_ms``, ``latency_ms``, ``run``; None in a helper
+        process of a distributed run.
+    """
+    from dataclasses import asdict
+
+    from plait.training.compare import compare as run_comparison
+
+    name = Path(recipe).stem
+    folder = Path(out) if out is not None else _new_run_folder(f"compare-{name}")
+    rows = run_comparison(
+        recipe,
+        over,
+        out=folder,
+        data=None if data is None else str(data),
+        overrides=overrides,
+        tell=tell,
+    )
+    if not rows:
+        return None
+    return {"out": str(folder), "rows": [asdict(row) for row in rows]}
+
+
+def _new_run_folder(name: str) -> Path:
+    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def evaluate(
+    run: Source,
+    *,
+    data: Source | None = None,
+    split: str = "test",
+    on_bad_row: str = "fail",
+    shots: int = 0,
+) -> dict[str, Any]:
+    """Metrics of a run on a split of ``data`` (default: the data it was trained on), in percent.
+
+    ``shots`` examples of the training split stand before each prompt of a language model.
+    """
+    from plait.evaluation import evaluate_alignment
+    from plait.evaluation.evaluate_bridged import evaluate_bridged
+    from plait.evaluation.evaluate_drawing import evaluate_drawing
+    from plait.evaluation.evaluate_fusion import evaluate_fusion
+    from plait.models.bridged.model import BridgedModel
+    from plait.models.drawing.drawing import DrawingModel
+    from plait.models.fusion_model import FusionModel
+    from plait.training.checked import usable
+
+    columns = None
+    if data is None:
+        data, columns = data_of(run)
+    dataset = open_split(data, split, on_bad_row, columns)
+    model = load(run)
+    if isinstance(model, BridgedModel):
+        support = open_split(data, "train", on_bad_row, columns) if shots else None
+        judged = usable(dataset) if on_bad_row == "skip" else dataset
+        metrics = evaluate_bridged(model, judged, shots=shots, support=support)
+    elif shots:
+        raise UserError("examples before a prompt (--shots) are for language models that see")
+    elif isinstance(model, FusionModel):
+        metrics = evaluate_fusion(model, usable(dataset) if on_bad_row == "skip" else dataset)
+    elif isinstance(model, DrawingModel):
+        metrics = evaluate_drawing(model, usable(dataset) if on_bad_row == "skip" else dataset)
+    else:
+        metrics = evaluate_alignment(model, dataset, on_bad_row=checked_policy(on_bad_row))
+    return {"run": str(run), "split": split, **metrics}
