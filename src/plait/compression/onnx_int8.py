@@ -38,15 +38,7 @@ class OnnxQuantiser:
         self._quantization = quantization
         self.samples, self.folder = list(samples), folder
         self.prepared = folder / f"{graph.stem}.prepared.onnx"
-        # In one file: the tool loses weights that lie beside a graph.
-        whole = folder / f"{graph.stem}.whole.onnx"
-        onnx.save(onnx.load(str(graph)), str(whole))
-        with _quiet():
-            # Symbolic inference of shapes fails on graphs of torch's exporter, and is not needed.
-            quantization.shape_inference.quant_pre_process(
-                str(whole), str(self.prepared), skip_symbolic_shape=True
-            )
-        whole.unlink()
+        _prepare(graph, self.prepared)
         loaded = onnx.load(str(self.prepared))
         attends = any(node.op_type == "Softmax" for node in loaded.graph.node)
         self.types = list(LAYERS) if attends else None
@@ -95,11 +87,31 @@ def quantise_dynamically(graph: Path, file: Path) -> None:
 
     Its answers depend on what else is in a batch, so no bundle gets it.
     """
-    _, quantization = _libraries()
+    onnx, quantization = _libraries()
+    prepared = file.with_name(f"{file.stem}.prepared.onnx")
+    _prepare(graph, prepared)
+    model = onnx.load(str(prepared))
+    prepared.unlink()
+    # The quantiser turns weights of Gemm round, and trips over the shapes that they had.
+    del model.graph.value_info[:]
     with _quiet():
         quantization.quantize_dynamic(
-            str(graph), str(file), weight_type=quantization.QuantType.QInt8, per_channel=True
+            model, str(file), weight_type=quantization.QuantType.QInt8, per_channel=True
         )
+
+
+def _prepare(graph: Path, file: Path) -> None:
+    """Writes the float graph as the library's quantisers want it: folded, with inferred shapes."""
+    onnx, quantization = _libraries()
+    # In one file: the tool loses weights that lie beside a graph.
+    whole = file.with_name(f"{graph.stem}.whole.onnx")
+    onnx.save(onnx.load(str(graph)), str(whole))
+    with _quiet():
+        # Symbolic inference of shapes fails on graphs of torch's exporter, and is not needed.
+        quantization.shape_inference.quant_pre_process(
+            str(whole), str(file), skip_symbolic_shape=True
+        )
+    whole.unlink()
 
 
 class _Reader:
