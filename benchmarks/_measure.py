@@ -206,8 +206,9 @@ def write_results(
 
 def _one_line(machine: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    threads = "" if machine["threads"] is None else f"{machine['threads']} threads, "
     return (
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, "
-        f"{machine['threads']} threads, {machine['system']}, Python {machine['python']}, {versions}; "
+        f"{threads}{machine['system']}, Python {machine['python']}, {versions}; "
         f"load average {machine['load_average']}"
     )

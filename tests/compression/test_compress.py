@@ -9,10 +9,13 @@ from PIL import Image
 
 from plait import api
 from plait.compression.calibration import Judged, loss_between
+from plait.compression.onnx_int8 import quantise_dynamically
+from plait.compression.quantiser import drift
 from plait.compression.report import markdown
 from plait.core.errors import ModelError, UserError
 from plait.models.storage import load_model
 from plait.runtime import open_bundle
+from plait.runtime.sessions import OnnxSession
 from plait.training.recipe import read_run_recipe
 
 FAST = {"samples": 16, "threads": 1}
@@ -74,6 +77,18 @@ def test_answers_do_not_depend_on_company(bundles: dict, method: str) -> None:
     _, report = bundles[method]
     assert set(report["drift"]) == {"image", "text"}
     assert max(report["drift"].values()) <= 1e-4
+
+
+def test_dynamic_scales_do(run: Path, colours: Path, tmp_path: Path) -> None:
+    model = load_model(run)
+    api.export(run, tmp_path / "float")
+    file = tmp_path / "dynamic.onnx"
+    quantise_dynamically(tmp_path / "float" / "image.onnx", file)
+    assert [path.name for path in tmp_path.glob("*.onnx")] == ["dynamic.onnx"]
+    arrays = [np.asarray(Image.open(colours / f"{k}.png").convert("RGB")) for k in range(16)]
+    pixels = np.stack([model.tower("image").encoder.preprocess(array) for array in arrays])
+    pixels[0] //= 8  # a dark one, whose scale would be finer alone
+    assert drift(OnnxSession(file, "int8", threads=1), [{"pixels": pixels}]) > 1e-3
 
 
 def test_every_file_of_the_bundle_is_in_its_manifest(bundles: dict) -> None:
