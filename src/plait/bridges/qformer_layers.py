@@ -49,7 +49,7 @@ class Attention(nn.Module):
         self,
         x: Float[Tensor, "B L D"],
         context: Float[Tensor, "B M C"],
-        seen: Bool[Tensor, "B #L M"],
+        seen: Bool[Tensor, "B #L M"],  # noqa: F821  a shape
     ) -> Float[Tensor, "B L D"]:
         """Same shape; who sees nothing finds zeros."""
         blind = ~seen.any(dim=-1)
@@ -125,7 +125,7 @@ class QFormerLayer(nn.Module):
         self,
         x: Float[Tensor, "B L D"],
         queries: int,
-        seen: Bool[Tensor, "B #L L"],
+        seen: Bool[Tensor, "B #L L"],  # noqa: F821  a shape
         media: Float[Tensor, "B M C"] | None,
         media_mask: Bool[Tensor, "B M"] | None,
     ) -> Float[Tensor, "B L D"]:

@@ -31,7 +31,12 @@ from plait.training import schema, schema_model, schema_stage
 from plait.training.balance import Balance
 from plait.training.build_bridged import build_bridged
 from plait.training.build_drawing import build_drawing
-from plait.training.combinations import (
+from plait.training.distilling import DISTIL, DistilTask, distil_of, distillation_of
+from plait.training.drawing import DrawTask, DvaeTask
+from plait.training.fusion_tasks import FusionTask, Objective, special_ids
+from plait.training.init_from import tokenizer_of
+from plait.training.optimise import part_of
+from plait.training.parts import (
     BRIDGE,
     DVAE,
     FUSION,
@@ -43,11 +48,6 @@ from plait.training.combinations import (
     TRANSFORMER,
     part_names,
 )
-from plait.training.distilling import DISTIL, DistilTask, distil_of, distillation_of
-from plait.training.drawing import DrawTask, DvaeTask
-from plait.training.fusion_tasks import FusionTask, Objective, special_ids
-from plait.training.init_from import tokenizer_of
-from plait.training.optimise import part_of
 from plait.training.qformer_task import QFORMER, QFormerTask, rest_text_branch
 from plait.training.tasks import Contrast, ContrastiveTask, Softening, Task
 from plait.training.writing import WriteTask

@@ -7,16 +7,15 @@ from collections.abc import Iterator
 from plait.core.errors import did_you_mean
 from plait.core.modality import IMAGE, MODALITIES, TEXT
 from plait.training import sharing
+from plait.training.bridge_faults import bridge_faults
 from plait.training.drawing_faults import drawing_faults, drawing_stage_faults
+from plait.training.parts import LANGUAGE, TEMPERATURE, part_names
 from plait.training.schema import Recipe
 from plait.training.schema_stage import CONTRASTIVE, Stage, Task
 
 Place = tuple[str | int, ...]
 Fault = tuple[Place, str]
 
-TEMPERATURE, FUSION, HEADS = "temperature", "fusion", "heads"
-BRIDGE, GATES, LANGUAGE = "bridge", "gates", "language"
-DVAE, TRANSFORMER = "dvae", "transformer"
 METRICS = {
     "alignment": (
         "mean_recall",
@@ -54,19 +53,6 @@ OBJECTIVES = {
 }
 
 
-def part_names(recipe: Recipe) -> list[str]:
-    """Names of the parts that a stage may train: ``image.encoder``, ..., ``temperature``."""
-    towers = recipe.model.towers
-    if recipe.model.kind == "fusion":
-        return [*(f"{tower}.encoder" for tower in towers), FUSION, HEADS]
-    if recipe.model.kind == "bridge":
-        gated = recipe.model.bridge is not None and recipe.model.bridge.injection == "gated"
-        return [f"{IMAGE}.encoder", BRIDGE, *([GATES] if gated else []), LANGUAGE]
-    if recipe.model.kind == "drawing":
-        return [DVAE, TRANSFORMER]
-    return [*(f"{tower}.{part}" for tower in towers for part in PARTS), TEMPERATURE]
-
-
 def watched_metric(recipe: Recipe, stage: Stage) -> str:
     """What the evaluations of a stage are compared by.
 
@@ -87,9 +73,6 @@ def _measures(stage: Stage, metric: str) -> bool:
 
 def _writes_answers(task: Task) -> bool:
     return task.objective == "write" and task.target == "{answer}"
-
-
-PARTS = ("encoder", "projection")
 
 
 def faults(recipe: Recipe) -> Iterator[Fault]:
@@ -114,7 +97,7 @@ def _model_faults(recipe: Recipe) -> Iterator[Fault]:
             f"{heat.init:g} is not between 1 / max_scale = {1 / heat.max_scale:g} and 1",
         )
     if model.kind == "bridge":
-        yield from _bridge_faults(recipe)
+        yield from bridge_faults(recipe)
     elif model.kind == "drawing":
         yield from drawing_faults(recipe)
     elif len(model.towers) < 2:
@@ -159,75 +142,6 @@ def _shown(recipe: Recipe) -> bool:
     """Whether any task shows pictures; those of a language model may be of texts alone."""
     tasks = [task for stage in recipe.stages for task in stage.tasks]
     return recipe.model.kind != "bridge" or any("<image>" in task.prompt for task in tasks)
-
-
-def _bridge_faults(recipe: Recipe) -> Iterator[Fault]:
-    from plait.bridges.registry import BRIDGES  # loads torch, which other recipes need only later
-
-    model = recipe.model
-    if set(model.towers) != {IMAGE}:
-        named = " and ".join(model.towers)
-        yield (
-            ("model", "towers"),
-            f"a bridge leads from {IMAGE} to the language model; the towers are {named}",
-        )
-    for name in ("bridge", "language"):
-        if getattr(model, name) is None:
-            yield ("model", name), "a model of kind bridge needs it: see `plait recipes llava`"
-    if model.bridge is not None and model.bridge.kind not in BRIDGES:
-        hint = did_you_mean(model.bridge.kind, BRIDGES)
-        yield (
-            ("model", "bridge", "kind"),
-            f"no bridge {model.bridge.kind!r}{hint} (known: {', '.join(BRIDGES)})",
-        )
-    language = model.language
-    if language is not None and (language.vocabulary is None) == language.source.startswith(
-        "scratch/"
-    ):
-        need = "needs" if language.vocabulary is None else "has its own tokenizer, not"
-        yield ("model", "language", "vocabulary"), f"{language.source} {need} a vocabulary"
-    for kind in model.sizes:
-        if kind not in BRIDGES:
-            yield ("model", "sizes", kind), f"no bridge {kind!r}{did_you_mean(kind, BRIDGES)}"
-    for number, stage in enumerate(recipe.stages):
-        if len(stage.tasks) > 1:
-            yield ("stages", number, "tasks"), "a stage of a language model has one task"
-    yield from _qformer_faults(recipe)
-
-
-def _qformer_faults(recipe: Recipe) -> Iterator[Fault]:
-    """Of BLIP-2's first stage, whose sizes follow from the language model's tokenizer."""
-    bridge = recipe.model.bridge
-    stages = [
-        number
-        for number, stage in enumerate(recipe.stages)
-        if any(task.objective == "qformer" for task in stage.tasks)
-    ]
-    if bridge is None or not stages:
-        return
-    if bridge.kind != "qformer":
-        yield (
-            ("stages", stages[0], "tasks", 0, "objective"),
-            f"'qformer' trains a Q-Former, and model.bridge.kind is {bridge.kind!r}",
-        )
-    for number in stages:
-        train = ("stages", number, "train")
-        if recipe.stages[number].part(BRIDGE).mode == "frozen":
-            yield (*train, BRIDGE), "the objective qformer trains the bridge: it cannot be frozen"
-        if recipe.stages[number].part(LANGUAGE).mode != "frozen":
-            yield (
-                (*train, LANGUAGE),
-                "the language model takes no part in the objective qformer: leave it frozen",
-            )
-    for place, options in (
-        (("model", "bridge", "options"), bridge.options),
-        (("model", "sizes", "qformer"), recipe.model.sizes.get("qformer", {})),
-    ):
-        if "vocabulary" in options:
-            yield (
-                (*place, "vocabulary"),
-                "follows from the language model's tokenizer: leave it out",
-            )
 
 
 def _hub_faults(recipe: Recipe) -> Iterator[Fault]:
