@@ -144,7 +144,7 @@ def write(
         f"Recall@1 over all names, both ways: the taught student has {100 * taught / teacher:.1f}% of "
         f"the teacher's (bar 90%: {_met(taught >= 0.9 * teacher)}); {taught:.2f} against {alone:.2f} "
         f"without a teacher (bar at least as good: {_met(taught >= alone)}).",
-        f"A student trains in {min(seconds):.0f} to {max(seconds):.0f} s.",
+        f"A student trains in {min(seconds):.0f} to {max(seconds):.0f} s; features that the cache has are not computed again.",
     ]
     write_results(
         "distillation",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,17 @@ def test_the_graph_of_a_fusion_model_is_the_model(kind: str) -> None:
     pixels = np.stack([model.tower("image").encoder.preprocess(picture(n)) for n in range(5)])
     tensors = {"pixels": pixels, "ids": ids, "mask": mask}
     np.testing.assert_allclose(found["answer"](tensors), fused(model, tensors), atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", JOINTS)
+def test_the_file_of_a_fusion_model_is_the_model(kind: str, tmp_path: Path) -> None:
+    # The export compares every batch and length, in every engine, and fails beyond 1e-4.
+    export_bundle(fusion_model(kind), tmp_path / "bundle", name=kind, parity="full")
+    report = json.loads((tmp_path / "bundle" / "parity.json").read_text())
+    exact = [row for row in report["rows"] if row["precision"] == "float32"]
+    assert {row["engine"] for row in exact} == {"openvino", "onnxruntime"}
+    assert all(row["points"] == 6 * 11 and row["passed"] for row in exact)
 
 
 def test_a_bundle_answers_as_its_model(tmp_path: Path) -> None:
