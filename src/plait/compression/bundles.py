@@ -9,7 +9,9 @@ from pathlib import Path
 
 from plait.compression.quantiser import Made
 from plait.core.files import write_text
+from plait.runtime.choose import READS
 from plait.runtime.manifest import Format, graph_of, read_manifest, write_manifest
+from plait.runtime.requirements import write_requirements
 
 
 def with_int8_graphs(bundle: Path, target: Path, graphs: Mapping[str, Made]) -> None:
@@ -31,6 +33,8 @@ def with_int8_graphs(bundle: Path, target: Path, graphs: Mapping[str, Made]) -> 
         kind: Format = "openvino" if file.endswith(".xml") else "onnx"
         entry = graph_of(target, file, format=kind, precision="int8", parts=parts)
         towers[name] = replace(tower, graphs=(entry,))
+    kinds = {graph.format for tower in towers.values() for graph in tower.graphs}
+    write_requirements(target, [name for name, formats in READS.items() if kinds <= set(formats)])
     _forget_float(target)
     write_manifest(target, replace(manifest, towers=towers))
 

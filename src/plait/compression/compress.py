@@ -91,11 +91,10 @@ def compress(
         else:
             with_int8_graphs(floating.bundle, target, quantised.made)
         report = job.report(target, floating, quantised)
-        report["out"] = str(out)
         write_report(target, report)
         if quantised is not None:
             write_manifest(target, read_manifest(target))
-    return report
+    return {**report, "out": str(out)}
 
 
 @dataclass(frozen=True)
@@ -224,7 +223,7 @@ class _Job:
             inputs = timing_inputs(self.test, self._split(model, self.test))
             sides[name] |= measure(path, inputs, threads=threads)
         found: dict[str, Any] = {
-            "run": str(self.run),
+            "run": self.run.resolve().name,  # where it lay is nobody's business
             "candidate": chosen.candidate.name,
             "int8": self.settings.method() if int8 else "none",
             "threads": threads,

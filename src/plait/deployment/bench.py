@@ -83,7 +83,7 @@ def _choices_of_bundle(path: Path) -> list[tuple[str, str]]:
 def _child(command: list[str]) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == UserError.exit_code:
-        raise UserError(done.stderr.strip().splitlines()[-1])
+        raise UserError(done.stderr.strip().splitlines()[-1].partition(": ")[2])
     if done.returncode:
         raise PlaitError(f"measuring failed: {done.stderr.strip()[-2000:]}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

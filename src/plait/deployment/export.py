@@ -19,20 +19,11 @@ from plait.models.kinds import Model
 from plait.models.storage import weights_fingerprint
 from plait.retrieval.manifest import model_fingerprint
 from plait.runtime.bundle import IMAGE_PREPROCESS
-from plait.runtime.choose import engines
+from plait.runtime.choose import READS, engines
 from plait.runtime.manifest import Manifest, TowerEntry, graph_of, write_manifest
+from plait.runtime.requirements import write_requirements
 
 Tell = Callable[[str], None]
-
-REQUIREMENTS = """\
-# What a bundle needs to run, with one engine of the two. No torch: install plait itself by
-#   pip install --no-deps plait
-numpy>=1.26
-pillow>=11
-tokenizers>=0.21
-openvino>=2026.0     # x86 processors
-# onnxruntime>=1.20  # any processor, in place of openvino
-"""
 
 
 def export_bundle(
@@ -77,7 +68,7 @@ def export_bundle(
         if text is not None:
             text.save(folder)
         manifest = manifest_of(model, name, entries)
-        write_text(folder / "requirements.txt", REQUIREMENTS)
+        write_requirements(folder, list(READS))
         card = model_card(manifest, origin or Origin(), encoders_of(model))
         write_text(folder / "README.md", card)
         write_tensorrt(folder, manifest, probe.longest)
