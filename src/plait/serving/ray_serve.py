@@ -1,8 +1,7 @@
 """The same application as a Ray Serve deployment: many replicas on a cluster.
 
-Needs ``ray[serve]``, which is heavy and no extra of plait. Ray's proxy takes the requests; every
-replica is one `Service` with its own models, batching and limits, and no supervisor: Ray replaces a
-replica whose `check_health` fails.
+Needs the extra ``ray``. Ray's proxy takes the requests; every replica is one `Service` with its own
+models, batching and limits, and no supervisor: Ray replaces a replica whose `check_health` fails.
 
     from plait.serving.ray_serve import deployment
     from plait.serving.settings import Settings
