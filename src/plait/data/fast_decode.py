@@ -1,8 +1,8 @@
 """Decoding and resizing at several times Pillow's speed, and over several threads.
 
 JPEGs go through torchvision's decoder, whose pixels equal Pillow's (both use libjpeg-turbo), and
-every picture through torch's integer resize, which rounds like Pillow's within one level of 255
-(bicubic: within two, and beyond one in fewer than one pixel of 100,000). Whatever does not fit
+every picture through torch's integer resize, whose weights are coarser than Pillow's: pixels differ by
+at most one level of 255, but for fewer than one in 10,000, which differ by two. Whatever does not fit
 takes the slow twin: `decode_image` and `ImagePreprocess`.
 
 Shape legend: H, W a picture, h, w the encoder's input, n pictures.
@@ -34,7 +34,6 @@ from plait.data.sample import MediaRef
 OnError = Callable[[int, DataError], None]
 
 
-@runtime_checkable
 @runtime_checkable
 class PixelStore(Protocol):
     """Where finished pixels are kept (see `plait.data.pixel_cache`)."""
