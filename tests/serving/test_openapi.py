@@ -61,11 +61,28 @@ def exercise(client: TestClient, path: str, method: str, mode: GenerationMode, c
         request.pop("cookies")  # there are none; the client warns of the argument
         if isinstance(request.get("data"), bytes | str):  # and of this name for bytes
             request["content"] = request.pop("data")
+        if request.get("files") is not None:
+            request["files"] = [(name, sendable(value)) for name, value in pairs(request["files"])]
         reply = client.request(**request)
         reply.request.read()
-        case.validate_response(reply, checks=CHECKS)
+        checks = CHECKS
+        if reply.status_code == 504 and "x-deadline" in reply.request.headers:
+            assert reply.json()["error"]["code"] == "deadline"  # as short as the client wished
+            checks = CHECKS[1:]
+        case.validate_response(reply, checks=checks)
 
     check()
+
+
+def pairs(files: Any) -> list[tuple[str, Any]]:
+    return list(files.items()) if isinstance(files, dict) else list(files)
+
+
+def sendable(value: Any) -> Any:
+    """A part of a form as the client takes it: it cannot send numbers."""
+    if isinstance(value, tuple):
+        return (value[0], sendable(value[1]), *value[2:])
+    return value if value is None or isinstance(value, bytes | str) else str(value)
 
 
 # Nothing about a GET here can be unfitting.
