@@ -2,7 +2,8 @@
 
     python -m plait.runtime.measure BUNDLE --engine openvino --precision float32
 
-prints one JSON document; with ``--batches ''`` of the start alone. It needs no torch, so that it runs where the bundle is to run.
+prints one JSON document; with ``--batches ''`` of the start alone. It needs no torch, so that it runs
+where the bundle is to run.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from typing import Any, Final  # noqa: E402
 
 BATCHES: Final = (1, 8, 32)
 LEAST_ROUNDS: Final = 7
+Rows = Callable[[int], Mapping[str, Any]]
+Run = Callable[[Mapping[str, Any]], Any]
 WORDS: Final = "a dog runs over the grass in front of two people with a red umbrella"
 
 
@@ -111,27 +114,49 @@ def measure(
 
     bundle = open_bundle(folder, engine=engine, precision=precision, threads=threads)
     opened = time.perf_counter() - _STARTED
-    towers, first = [], None
-    for modality, entry in bundle.manifest.towers.items():
-        one = _rows(bundle, entry.inputs, tokens, 1)
+    towers = {
+        modality: (partial(_rows, bundle, entry.inputs, tokens), partial(bundle.run, modality))
+        for modality, entry in bundle.manifest.towers.items()
+    }
+    return {
+        "engine": engine,
+        "precision": precision,
+        "threads": threads,
+        "tokens": tokens,
+        "opened_seconds": round(opened, 4),
+        **of_towers(towers, batches, seconds, _STARTED),
+    }
+
+
+def of_towers(
+    towers: Mapping[str, tuple[Rows, Run]], batches: Sequence[int], seconds: float, started: float
+) -> dict[str, Any]:
+    """``first_seconds``, ``towers`` and ``peak_bytes`` of `measure`.
+
+    Args:
+        towers: by name, what makes so many rows, and what computes them.
+        batches: rows at once.
+        seconds: for each.
+        started: when the process began, by the clock of this module.
+    """
+    found, first = [], None
+    for name, (rows, run) in towers.items():
+        one = rows(1)
         before = time.perf_counter()
-        bundle.run(modality, one)
+        run(one)
         start = time.perf_counter() - before
-        first = time.perf_counter() - _STARTED if first is None else first
+        first = time.perf_counter() - started if first is None else first
         after_first = peak_bytes()
-        rows = _rows(bundle, entry.inputs, tokens, max(batches, default=1))
+        whole = rows(max(batches, default=1))
         measured = []
         for batch in batches:
-            part = {name: array[:batch] for name, array in rows.items()}
-
-            def run(part: Mapping[str, Any] = part, modality: str = modality) -> Any:
-                return bundle.run(modality, part)
-
-            measured.append({"batch": batch, **figures(latencies(run, seconds=seconds), batch)})
-        prepare = latencies(partial(_rows, bundle, entry.inputs, tokens, 1), seconds=0.0)
-        towers.append(
+            part = {key: array[:batch] for key, array in whole.items()}
+            calls = latencies(partial(run, part), seconds=seconds)
+            measured.append({"batch": batch, **figures(calls, batch)})
+        prepare = latencies(partial(rows, 1), seconds=0.0)
+        found.append(
             {
-                "tower": modality,
+                "tower": name,
                 "first_seconds": round(start, 4),
                 "prepare_ms": round(statistics.median(prepare) * 1e3, 4),
                 "peak_bytes_after_first": after_first,
@@ -139,13 +164,8 @@ def measure(
             }
         )
     return {
-        "engine": engine,
-        "precision": precision,
-        "threads": threads,
-        "tokens": tokens,
-        "opened_seconds": round(opened, 4),
         "first_seconds": round(first or 0.0, 4),
-        "towers": towers,
+        "towers": found,
         "peak_bytes": peak_bytes(),
     }
 
@@ -165,34 +185,46 @@ def _rows(bundle: Any, inputs: Mapping[str, Any], tokens: int, count: int) -> di
     return found
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The program; see the head of this file."""
-    parser = argparse.ArgumentParser(prog="python -m plait.runtime.measure")
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("--engine", default="auto")
-    parser.add_argument("--precision", default="auto")
+def command_line(program: str, precision: str) -> argparse.ArgumentParser:
+    """What such a program takes; ``precision`` is the default."""
+    parser = argparse.ArgumentParser(prog=f"python -m {program}")
+    parser.add_argument("path", type=Path, help="a bundle or a run")
+    parser.add_argument("--precision", default=precision)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--batches", default="1,8,32", help="empty: the start alone")
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=1.0)
-    given = parser.parse_args(arguments)
-    found = measure(
-        given.bundle,
-        given.engine,
-        given.precision,
-        threads=given.threads,
-        batches=[int(batch) for batch in given.batches.split(",") if batch],
-        tokens=given.tokens,
-        seconds=given.seconds,
-    )
-    print(json.dumps(found))
+    return parser
 
 
-if __name__ == "__main__":
+def given_settings(given: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of `measure` that every such program takes."""
+    return {
+        "threads": given.threads,
+        "batches": [int(batch) for batch in given.batches.split(",") if batch],
+        "tokens": given.tokens,
+        "seconds": given.seconds,
+    }
+
+
+def answer(program: Callable[[], dict[str, Any]]) -> None:
+    """Prints the figures; of a mistake one line, and the exit code says so."""
     from plait.core.errors import UserError
 
     try:
-        main()
+        print(json.dumps(program()))
     except UserError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+
+
+def main() -> dict[str, Any]:
+    """The program; see the head of this file."""
+    parser = command_line("plait.runtime.measure", "auto")
+    parser.add_argument("--engine", default="auto")
+    given = parser.parse_args()
+    return measure(given.path, given.engine, given.precision, **given_settings(given))
+
+
+if __name__ == "__main__":
+    answer(main)
