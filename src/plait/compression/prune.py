@@ -41,7 +41,6 @@ class Moments:
     squares: Tensor | None = None
     first: Tensor | None = None
     count: int = 0
-    positions: int = 0
 
 
 @dataclass(frozen=True)
