@@ -63,6 +63,8 @@ def test_the_report_says_what_was_measured(bundles: dict, method: str) -> None:
         assert set(report[side]["latency_ms"]["image"]) == {"1", "8", "32"}
         assert report[side]["peak_mib"] > 20
         assert report[side]["retrieval"]["text_to_image"]["R@1_low"] <= 100
+    for name in ("image", "text"):
+        assert 0.8 < report["cosine"][name]["least"] <= report["cosine"][name]["mean"] < 1
     graphs = sum(path.stat().st_size for path in out.glob("*.int8.*"))
     assert report["after"]["bytes"] == graphs
     page = (out / "compression.md").read_text()
@@ -95,6 +97,8 @@ def test_every_file_of_the_bundle_is_in_its_manifest(bundles: dict) -> None:
     out, _ = bundles["nncf"]
     named = set(json.loads((out / "manifest.json").read_text())["files"])
     assert named == {p.relative_to(out).as_posix() for p in out.rglob("*")} - {"manifest.json"}
+    with pytest.raises(ModelError, match="is a bundle, for `plait serve`"):
+        api.load(out)
     assert "parity" not in (out / "README.md").read_text()  # of float graphs, which are not there
 
 

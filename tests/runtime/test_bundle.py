@@ -125,3 +125,12 @@ def test_streams_answer_alike(folder: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         for found in pool.map(lambda _: two.run("text", tensors), range(8)):
             np.testing.assert_allclose(found, one.run("text", tensors), atol=1e-6)
+
+
+def test_one_string_is_no_list(bundle: Bundle) -> None:
+    with pytest.raises(DataError, match="texts is one str: give a list"):
+        bundle.embed(texts="a red circle")  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="images is one str"):
+        bundle.embed(images="a.jpg")  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="lists of strings"):
+        bundle.classify([picture(0)], "cat")  # type: ignore[arg-type]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import io
 from typing import Any
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 from safetensors.numpy import load, save
 from tests.serving.made import (
     ANSWERS,
@@ -313,3 +315,26 @@ def test_tensors_that_no_tower_takes(client: TestClient, modality: str, tensors:
     )
     assert reply.status_code == 400, reply.text
     assert reply.json()["error"]["message"]
+
+
+def test_pictures_that_are_a_line(client: TestClient) -> None:
+    line = io.BytesIO()
+    Image.new("RGB", (400_000, 1)).save(line, "PNG")
+    assert len(line.getvalue()) < 20_000
+    url = "data:image/png;base64," + base64.b64encode(line.getvalue()).decode()
+    error = refused(client, "/v1/embeddings", {"input": url})
+    assert "too long and thin" in error["message"]
+
+
+def test_templates_that_hold_a_label_many_times(client: TestClient) -> None:
+    value = {"images": [data_url(noisy(1))], "labels": ["a" * 1900, "b"], "templates": ["{}" * 900]}
+    error = refused(client, "/v1/classify", value)
+    assert "templates[0] with a label has up to 1,711,800 characters" in error["message"]
+
+
+def test_a_tower_of_another_model(client: TestClient) -> None:
+    body = save({"pixels": np.zeros((1, 3, 4, 4), np.uint8)})
+    headers = {"Content-Type": "application/octet-stream", "X-Plait-Model": "f" * 16}
+    reply = client.post("/v1/towers/image", content=body, headers=headers)
+    assert reply.status_code == 400
+    assert reply.json()["error"]["code"] == "other_model"

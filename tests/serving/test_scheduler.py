@@ -70,6 +70,11 @@ def soon(seconds: float = 10.0) -> float:
     return time.monotonic() + seconds
 
 
+async def requested(scheduler: Scheduler, lane: str, raws: Any, *, deadline: float) -> Any:
+    with scheduler.admitted({lane: len(raws)}, deadline):
+        return await scheduler.do(lane, raws, deadline=deadline)
+
+
 async def until(condition: Callable[[], bool]) -> None:
     for _ in range(1000):
         if condition():
@@ -82,7 +87,7 @@ def test_each_request_gets_its_own_rows_in_order() -> None:
     async def scenario(scheduler: Scheduler) -> Any:
         asked = [[1, 2, 3], [4], [5, 6]] * 5
         done = await asyncio.gather(
-            *(scheduler.do("numbers", numbers, deadline=soon()) for numbers in asked)
+            *(requested(scheduler, "numbers", numbers, deadline=soon()) for numbers in asked)
         )
         return asked, [one.results for one in done], [one.lengths for one in done]
 
@@ -96,11 +101,11 @@ def test_requests_that_wait_together_share_passes_within_the_budget() -> None:
 
     async def scenario(scheduler: Scheduler) -> None:
         lane.may_run.clear()
-        first = asyncio.create_task(scheduler.do("numbers", [1], deadline=soon()))
+        first = asyncio.create_task(requested(scheduler, "numbers", [1], deadline=soon()))
         await until(lambda: scheduler.busy_since is not None)
         asked = [10, 50, 11, 49, 12, 9]
         tasks = [
-            asyncio.create_task(scheduler.do("numbers", [number], deadline=soon()))
+            asyncio.create_task(requested(scheduler, "numbers", [number], deadline=soon()))
             for number in asked
         ]
         await until(lambda: len(scheduler._queues["numbers"].waiting) == len(asked))
@@ -116,12 +121,14 @@ def test_a_small_request_is_served_between_the_parts_of_a_large_one() -> None:
     lane = Doubling()
 
     async def scenario(scheduler: Scheduler) -> None:
-        await scheduler.do("numbers", [1], deadline=soon())  # now the cost of an input is known
+        await requested(
+            scheduler, "numbers", [1], deadline=soon()
+        )  # now the cost of an input is known
         scheduler._queues["numbers"].run_cost = 0.05
         lane.may_run.clear()
-        large = asyncio.create_task(scheduler.do("numbers", [20] * 40, deadline=soon()))
+        large = asyncio.create_task(requested(scheduler, "numbers", [20] * 40, deadline=soon()))
         await until(lambda: len(scheduler._queues["numbers"].waiting) >= 30)
-        small = asyncio.create_task(scheduler.do("numbers", [21], deadline=soon()))
+        small = asyncio.create_task(requested(scheduler, "numbers", [21], deadline=soon()))
         waiting = scheduler._queues["numbers"].waiting
         await until(lambda: any(piece.prepared.value == 21 for piece in waiting))
         lane.may_run.set()
@@ -135,8 +142,8 @@ def test_a_small_request_is_served_between_the_parts_of_a_large_one() -> None:
 def test_an_input_that_does_not_fit_fails_its_request_alone() -> None:
     async def scenario(scheduler: Scheduler) -> Any:
         return await asyncio.gather(
-            scheduler.do("numbers", [1, 2, -3], deadline=soon()),
-            scheduler.do("numbers", [4], deadline=soon()),
+            requested(scheduler, "numbers", [1, 2, -3], deadline=soon()),
+            requested(scheduler, "numbers", [4], deadline=soon()),
             return_exceptions=True,
         )
 
@@ -160,7 +167,7 @@ def test_streams_run_passes_at_the_same_time() -> None:
             lane.may_run.clear()
             tasks = []
             for count in (1, 2):
-                work = scheduler.do("numbers", [count], deadline=soon())
+                work = requested(scheduler, "numbers", [count], deadline=soon())
                 tasks.append(asyncio.create_task(work))
                 await until(lambda wanted=count: busy(scheduler) == wanted)
             lane.may_run.set()
@@ -178,7 +185,7 @@ def test_what_breaks_a_pass_is_found_out_and_the_others_are_answered() -> None:
     async def scenario(scheduler: Scheduler) -> Any:
         lane.may_run.clear()
         tasks = [
-            asyncio.create_task(scheduler.do("numbers", [number], deadline=soon()))
+            asyncio.create_task(requested(scheduler, "numbers", [number], deadline=soon()))
             for number in (12, 13, 14)
         ]
         await until(lambda: scheduler.pending == 3)
@@ -196,11 +203,11 @@ def test_deadlines_pass_and_nothing_is_left_behind() -> None:
     async def scenario(scheduler: Scheduler) -> None:
         lane.may_run.clear()
         with pytest.raises(RequestError) as caught:
-            await scheduler.do("numbers", [1, 2], deadline=soon(0.1))
+            await requested(scheduler, "numbers", [1, 2], deadline=soon(0.1))
         assert caught.value.status == 504
         assert scheduler.pending == 0
         lane.may_run.set()
-        done = await scheduler.do("numbers", [3], deadline=soon())
+        done = await requested(scheduler, "numbers", [3], deadline=soon())
         assert done.results == [6]
 
     run(scenario, lane)
@@ -211,16 +218,16 @@ def test_a_cancelled_request_is_dropped_before_its_pass() -> None:
 
     async def scenario(scheduler: Scheduler) -> None:
         lane.may_run.clear()
-        first = asyncio.create_task(scheduler.do("numbers", [1], deadline=soon()))
+        first = asyncio.create_task(requested(scheduler, "numbers", [1], deadline=soon()))
         await until(lambda: scheduler.busy_since is not None)
-        gone = asyncio.create_task(scheduler.do("numbers", [7, 8], deadline=soon()))
+        gone = asyncio.create_task(requested(scheduler, "numbers", [7, 8], deadline=soon()))
         await until(lambda: len(scheduler._queues["numbers"].waiting) == 2)
         gone.cancel()
         await asyncio.gather(gone, return_exceptions=True)
         assert scheduler.pending == 1
         lane.may_run.set()
         await first
-        await scheduler.do("numbers", [9], deadline=soon())
+        await requested(scheduler, "numbers", [9], deadline=soon())
 
     run(scenario, lane)
     assert not {7, 8} & {value for values in lane.passes for value in values}
@@ -231,19 +238,19 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
 
     async def scenario(scheduler: Scheduler) -> None:
         lane.may_run.clear()
-        large = asyncio.create_task(scheduler.do("numbers", [1] * 9, deadline=soon()))
+        large = asyncio.create_task(requested(scheduler, "numbers", [1] * 9, deadline=soon()))
         await until(lambda: scheduler.pending == 9)
         with pytest.raises(RequestError) as caught:
-            await scheduler.do("numbers", [1, 2], deadline=soon())
+            await requested(scheduler, "numbers", [1, 2], deadline=soon())
         assert caught.value.status == 429
         assert int(caught.value.headers["Retry-After"]) >= 1
         assert caught.value.body()["error"]["type"] == "rate_limit_error"
-        one = asyncio.create_task(scheduler.do("numbers", [1], deadline=soon()))  # it fits
+        one = asyncio.create_task(requested(scheduler, "numbers", [1], deadline=soon()))  # it fits
         await until(lambda: scheduler.pending == 10)
         lane.may_run.set()
         await asyncio.gather(large, one)
         # However many inputs a request has, an idle server takes it.
-        assert len((await scheduler.do("numbers", [1] * 30, deadline=soon())).results) == 30
+        assert len((await requested(scheduler, "numbers", [1] * 30, deadline=soon())).results) == 30
 
     run(scenario, lane, queue=10)
 
@@ -255,11 +262,12 @@ def test_a_wait_that_would_be_too_long_is_refused() -> None:
         scheduler._queues["numbers"].run_cost = 0.5
         lane.may_run.clear()
         waiting = [
-            asyncio.create_task(scheduler.do("numbers", [1], deadline=soon())) for _ in range(5)
+            asyncio.create_task(requested(scheduler, "numbers", [1], deadline=soon()))
+            for _ in range(5)
         ]
         await until(lambda: scheduler.pending == 5)
         with pytest.raises(RequestError) as caught:  # 5 inputs of half a second each
-            await scheduler.do("numbers", [1], deadline=soon())
+            await requested(scheduler, "numbers", [1], deadline=soon())
         assert caught.value.headers["Retry-After"] == "3"
         lane.may_run.set()
         await asyncio.gather(*waiting)
@@ -270,7 +278,7 @@ def test_a_wait_that_would_be_too_long_is_refused() -> None:
 def test_too_many_tokens_in_one_request() -> None:
     async def scenario(scheduler: Scheduler) -> None:
         with pytest.raises(Misfit, match="1,000 tokens"):
-            await scheduler.do("numbers", [90] * 12, deadline=soon())
+            await requested(scheduler, "numbers", [90] * 12, deadline=soon())
 
     run(scenario, Doubling())
 
@@ -279,9 +287,9 @@ def test_the_age_of_the_last_good_pass() -> None:
     async def scenario(scheduler: Scheduler) -> None:
         assert scheduler.age("numbers") == float("inf")
         with pytest.raises(RuntimeError):
-            await scheduler.do("numbers", [13], deadline=soon())
+            await requested(scheduler, "numbers", [13], deadline=soon())
         assert scheduler.age("numbers") == float("inf")
-        await scheduler.do("numbers", [1], deadline=soon())
+        await requested(scheduler, "numbers", [1], deadline=soon())
         assert scheduler.age("numbers") < 5
 
     run(scenario, Doubling())
@@ -314,7 +322,7 @@ def test_the_first_pass_tells_nothing_of_the_next() -> None:
     async def scenario(scheduler: Scheduler) -> None:
         lane.may_run.clear()
         slow = asyncio.create_task(
-            scheduler.do("numbers", [1], deadline=soon(), admit=False)  # it opens the engine
+            scheduler.do("numbers", [1], deadline=soon())  # it opens the engine
         )
         await until(lambda: scheduler.busy_since is not None)
         await asyncio.sleep(0.2)
@@ -322,7 +330,41 @@ def test_the_first_pass_tells_nothing_of_the_next() -> None:
         lane.may_run.set()
         await slow
         assert scheduler._queues["numbers"].run_cost == 0
-        await scheduler.do("numbers", [1], deadline=soon())
+        await requested(scheduler, "numbers", [1], deadline=soon())
         assert 0 < scheduler._queues["numbers"].run_cost < 0.2
 
     run(scenario, lane)
+
+
+def test_the_lanes_of_one_request_do_not_wait_for_each_other() -> None:
+    lane = Doubling()
+
+    async def scenario(scheduler: Scheduler) -> None:
+        scheduler._queues["numbers"].run_cost = 1.0  # ten of them are far beyond the queue's time
+        with scheduler.admitted({"numbers": 10}, soon()):
+            assert scheduler.pending == 10
+            first = scheduler.do("numbers", [1] * 8, deadline=soon())
+            second = scheduler.do("numbers", [2] * 2, deadline=soon())
+            done = await asyncio.gather(first, second)
+            assert [len(one.results) for one in done] == [8, 2]
+            with pytest.raises(RequestError), scheduler.admitted({"numbers": 1}, soon()):
+                pass
+        assert scheduler.pending == 0
+
+    run(scenario, lane, queue_seconds=0.5)
+
+
+def test_a_pass_that_is_not_full_waits_for_all_that_is_prepared() -> None:
+    class Slow(Doubling):
+        def prepare(self, raws: Sequence[int]) -> list[Prepared | Exception]:
+            time.sleep(0.05 * raws[0])
+            return super().prepare(raws)
+
+    lane = Slow()
+
+    async def scenario(scheduler: Scheduler) -> None:
+        asked = (scheduler.do("numbers", [n], deadline=soon()) for n in (1, 2, 3, 4))
+        await asyncio.gather(*asked)
+
+    run(scenario, lane, batch_wait=5.0)
+    assert [sorted(values) for values in lane.passes] == [[1, 2, 3, 4]]

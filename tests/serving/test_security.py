@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.server
 import socket
 import threading
@@ -289,3 +290,38 @@ def test_kinds_of_pictures_by_their_first_bytes() -> None:
         assert kind_of(data) is None
     with pytest.raises(RequestError, match="text/html"):
         image_input("data:text/html;base64,AAAA", "image", Limits())
+
+
+def test_a_browser_asks_for_leave_without_a_key(guarded: TestClient) -> None:
+    asking = {"Origin": "https://good.example", "Access-Control-Request-Method": "POST"}
+    asking["Access-Control-Request-Headers"] = "authorization,content-type"
+    reply = guarded.options("/v1/embeddings", headers=asking)
+    assert reply.status_code == 200
+    assert reply.headers["access-control-allow-origin"] == "https://good.example"
+    refused = guarded.get("/v1/models", headers={"Origin": "https://good.example"})
+    assert refused.status_code == 401  # which the page can read
+    assert refused.headers["access-control-allow-origin"] == "https://good.example"
+    evil = guarded.options("/v1/embeddings", headers={**asking, "Origin": "https://evil.example"})
+    assert "access-control-allow-origin" not in evil.headers
+
+
+def test_headers_that_come_byte_by_byte_end_in_time() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def dribble() -> None:
+            connection, _ = listening.accept()
+            with connection, contextlib.suppress(OSError):
+                for byte in b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nX: " + b"x" * 200:
+                    connection.sendall(bytes([byte]))
+                    time.sleep(0.05)
+
+        thread = threading.Thread(target=dribble, daemon=True)
+        thread.start()
+        site = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        fetcher = open_fetcher(site, seconds=0.5)
+        began = time.monotonic()
+        with pytest.raises(Refused, match="too long"):
+            fetch(f"{site}/a.png", fetcher)
+        assert time.monotonic() - began < 3
+        fetcher.close()
+        thread.join()

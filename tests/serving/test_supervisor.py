@@ -93,3 +93,17 @@ def test_addresses() -> None:
             listen("127.0.0.1", port)
     with pytest.raises(UserError):
         listen("no.such.host.invalid", 0)
+
+
+def test_a_worker_lives_on_where_there_is_no_room_for_a_spare(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object, **__: object) -> Child:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(Child, "started", full)
+    with parent() as (made, told):
+        assert made._spare() is None
+        assert "no spare process" in told[-1]
+        with pytest.raises(WorkerFailed, match="could not start"):
+            made._keep_one()

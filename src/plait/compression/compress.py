@@ -15,6 +15,7 @@ from plait.compression.bundles import with_int8_graphs
 from plait.compression.calibration import (
     Judged,
     Split,
+    SplitRows,
     calibration_inputs,
     judge,
     loss_between,
@@ -38,6 +39,7 @@ from plait.core.errors import ModelError
 from plait.core.files import check_free, new_folder
 from plait.core.modality import IMAGE, TEXT
 from plait.data.dataset import PairDataset
+from plait.engines.tower import least_cosine
 from plait.models.alignment import AlignmentModel, Tower
 from plait.runtime.choose import cores
 from plait.runtime.manifest import read_manifest, write_manifest
@@ -208,10 +210,12 @@ class _Job:
         self.tell(f"measuring both sides on {len(self.test)} test pictures")
         threads = self.settings.threads or cores()
         first = {name: rows[0] for name, rows in self.samples.items()}
-        before = judge(self._split(self.model, self.test).embed(torch_runner(self.model)))
+        rows_before = self._split(self.model, self.test).embed(torch_runner(self.model))
+        before = judge(rows_before)
         after_run = open_runner(target, threads) if int8 else torch_runner(chosen.model)
         after_split = self._split(chosen.model, self.test)
-        after = judge(after_split.embed(after_run))
+        rows_after = after_split.embed(after_run)
+        after = judge(rows_after)
         sides = {
             "before": side(self.run, self.model, before, first),
             "after": side(target, chosen.model, after, first),
@@ -231,6 +235,7 @@ class _Job:
             "calibration_samples": len(self.samples[IMAGE]) - _probes(self.samples[IMAGE]),
             **sides,
             "lost": loss_between(before, after, seed=self.settings.seed),
+            "cosine": _cosines(rows_before, rows_after),
             "ratios": ratios(sides["before"], sides["after"]),
             "tried": self.tried,
         }
@@ -254,6 +259,15 @@ class _Job:
 def _recall(sessions: Mapping[str, Session], split: Split) -> float:
     rows = split.embed(lambda modality, tensors: sessions[modality].run(tensors))
     return judge(rows, bootstrap=0).recall
+
+
+def _cosines(before: SplitRows, after: SplitRows) -> dict[str, dict[str, float]]:
+    """By modality the least and the mean cosine of the same input's rows; {} in another space."""
+    if before.image.shape != after.image.shape:
+        return {}
+    pairs = {IMAGE: (before.image, after.image), TEXT: (before.text, after.text)}
+    found = {name: least_cosine(*pair) for name, pair in pairs.items()}
+    return {name: {"least": least, "mean": mean} for name, (least, mean) in found.items()}
 
 
 def _probes(rows: Sequence[Any]) -> int:

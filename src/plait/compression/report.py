@@ -90,6 +90,12 @@ def markdown(report: Mapping[str, Any]) -> str:
         f"queries {lost.get('low', float('nan')):.2f} to {lost.get('high', float('nan')):.2f}); up "
         f"to {report['max_recall_drop']:g} were allowed on the validation split.",
     ]
+    if report["cosine"]:
+        near = ", ".join(
+            f"{name} {found['mean']:.4f} ({found['least']:.4f})"
+            for name, found in report["cosine"].items()
+        )
+        lines += ["", f"Cosine of a row before to the same one after, mean (least): {near}."]
     if "drift" in report:
         told = ", ".join(f"{name} {value:.1e}" for name, value in report["drift"].items())
         lines += ["", f"Change of a cosine by what else is in a batch, at most: {told}."]

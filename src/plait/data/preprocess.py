@@ -12,15 +12,18 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 from PIL import Image
 
-from plait.core.errors import RecipeError, did_you_mean
+from plait.core.errors import DataError, RecipeError, did_you_mean
 from plait.core.files import digest
 from plait.core.shapes import UInt8
 from plait.data.tokenize import TextPreprocess
+
+LONGEST_EDGE: Final = 100_000
+MOST_RESIZED: Final = 25_000_000  # pixels; a square encoder of 224 gets there at 500 to 1
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "ImagePreprocess", "TextPreprocess"]
 
@@ -95,7 +98,20 @@ class ImagePreprocess:
         return self.size
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) to which a picture of this size is resized, before crop or padding."""
+        """(height, width) to which a picture of this size is resized, before crop or padding.
+
+        Raises:
+            DataError: a picture so long and thin that it would become a huge one.
+        """
+        found = self._scaled(height, width)
+        if max(height, width) > LONGEST_EDGE or found[0] * found[1] > MOST_RESIZED:
+            raise DataError(
+                f"the picture has {width} x {height} pixels: it is too long and thin to be resized "
+                f"to {self.scaled_size[1]} x {self.scaled_size[0]}; cut it"
+            )
+        return found
+
+    def _scaled(self, height: int, width: int) -> tuple[int, int]:
         target_h, target_w = self.scaled_size
         if self.resize == "squash":
             return target_h, target_w

@@ -34,6 +34,7 @@ from plait.models.joints import joint_from_spec
 from plait.models.kinds import Model
 from plait.models.projection import build_projection
 from plait.models.shared_layers import other_names, shared_layers
+from plait.runtime.manifest import MANIFEST
 
 # 2 has a correction for hubs, 3 towers that share layers; a model is written as the least it needs.
 VERSION = 4
@@ -181,6 +182,11 @@ def _fusion(spec: dict[str, Any], encoders: dict[str, Encoder]) -> Model:
 def _read_spec(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_FILE
     if not path.exists():
+        if (folder / MANIFEST).is_file():
+            raise ModelError(
+                f"{folder} is a bundle, for `plait serve`, `plait bench` and plait.runtime: give the "
+                "run that it was exported from"
+            )
         raise ModelError(f"{folder} is no plait model: it has no {CONFIG_FILE}")
     try:
         spec: dict[str, Any] = read_json(path)

@@ -189,6 +189,11 @@ class Bundle:
             DataError: a picture that can't be used.
             ModelError: a fusion model, or no such tower.
         """
+        for name, given in (("images", images), ("texts", texts)):
+            if isinstance(given, str | bytes | Path):
+                raise DataError(
+                    f"{name} is one {type(given).__name__}: give a list, [{given!r:.60}]"
+                )
         found = {}
         if images is not None:
             found[IMAGE] = self._embed_images(images, batch_size)
@@ -213,7 +218,12 @@ class Bundle:
 
         Raises:
             ModelError: no label, no template, or a template without ``{}``.
+            DataError: a picture that can't be used, or a string in place of a list.
         """
+        if isinstance(labels, str) or isinstance(templates, str):
+            raise DataError("labels and templates are lists of strings")
+        if isinstance(labels, str) or isinstance(templates, str):
+            raise DataError("labels and templates are lists of strings")
         asked = prompts(labels, templates)
         classes = class_rows(self.embed(texts=asked)[TEXT], len(labels))
         rows = self.embed(images=images)[IMAGE]

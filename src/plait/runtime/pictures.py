@@ -1,4 +1,4 @@
-"""From whatever a caller has to the pixels of an encoder, by Pillow alone.
+"""From whatever a caller has to the pixels of an encoder, without torch.
 
 Training takes the fast twins of these functions (`plait.data.fast_decode`), which give the same
 pixels.

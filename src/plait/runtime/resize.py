@@ -25,6 +25,7 @@ _EXACT: Final = 1 << 24  # of float32
 _MOST_BITS: Final = 22
 _BLOCK: Final = 16  # outputs of one product: larger blocks multiply more zeros
 _STRIP: Final = 128  # lines in floating point at a time: they take four to eight times the room
+_REMEMBERED: Final = 8192  # the longest edge whose matrices are kept
 _TAPS: Final = {"bilinear": 2, "bicubic": 4}
 
 
@@ -57,8 +58,9 @@ def resize(
     """
     height, width, _ = array.shape
     rows, columns = window
-    down = _Pass.of(height, size[0], interpolation, rows.start, rows.stop)
-    along = _Pass.of(width, size[1], interpolation, columns.start, columns.stop)
+    make = _Pass.kept if max(height, width) <= _REMEMBERED else _Pass.of
+    down = make(height, size[0], interpolation, rows.start, rows.stop)
+    along = make(width, size[1], interpolation, columns.start, columns.stop)
     part = array[down.low : down.high, along.low : along.high].transpose(2, 0, 1)
     values = np.empty((3, part.shape[1], columns.stop - columns.start), down.dtype)
     for first in range(0, part.shape[1], _STRIP):
@@ -87,6 +89,11 @@ class _Pass:
 
     @staticmethod
     @lru_cache(maxsize=64)
+    def kept(inputs: int, outputs: int, interpolation: str, start: int, stop: int) -> _Pass:
+        """`of`, remembered: the matrices take about 150 bytes an input."""
+        return _Pass.of(inputs, outputs, interpolation, start, stop)
+
+    @staticmethod
     def of(inputs: int, outputs: int, interpolation: str, start: int, stop: int) -> _Pass:
         """The outputs from ``start`` to ``stop``; where the size stays there are no blocks."""
         if inputs == outputs:

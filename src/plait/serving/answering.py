@@ -12,7 +12,7 @@ import orjson
 from fastapi import Request, Response
 
 from plait.serving.body import media_type, parse_json, read_body
-from plait.serving.errors import CLIENT_GONE, RequestError
+from plait.serving.errors import CLIENT_GONE, RequestError, late
 from plait.serving.service import Service
 from plait.serving.settings import Limits
 
@@ -33,8 +33,23 @@ async def answered(
     deadline = time.monotonic() + wanted_seconds(request, service.limits)
     with service.intake.admitted() as hold:
         body = await read_body(request, hold)
-        result = await unless_gone(request, work(service, body, deadline))
+        result = await unless_gone(request, within(work(service, body, deadline), deadline))
         return Response(orjson.dumps(result, option=orjson.OPT_SERIALIZE_NUMPY), media_type=_JSON)
+
+
+async def within(work: Awaitable[Result], deadline: float) -> Result:
+    """The result of ``work``, which is cancelled at the deadline.
+
+    Raises:
+        RequestError: 504.
+    """
+    try:
+        async with asyncio.timeout(max(0.0, deadline - time.monotonic())) as clock:
+            return await work
+    except TimeoutError:
+        if clock.expired():
+            raise late() from None
+        raise
 
 
 def wanted_seconds(request: Request, limits: Limits) -> float:

@@ -70,6 +70,13 @@ def create_app(
     app.add_exception_handler(StarletteHTTPException, _unrouted)
     app.add_exception_handler(HTTPException, _unrouted)
     settings = service.settings
+    app.add_middleware(
+        Gate,
+        keys=held,
+        hosts=allowed_hosts(settings.hostnames) if settings.local_only else None,
+        free=lambda path: any(path == one or path.startswith(f"{one}/") for one in free),
+    )
+    # The latest is outermost: a browser asks for leave without a key, before it sends one.
     if settings.cors:
         app.add_middleware(
             CORSMiddleware,
@@ -77,12 +84,6 @@ def create_app(
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", "X-Request-Id", "X-Deadline"],
         )
-    app.add_middleware(
-        Gate,
-        keys=held,
-        hosts=allowed_hosts(settings.hostnames) if settings.local_only else None,
-        free=lambda path: any(path == one or path.startswith(f"{one}/") for one in free),
-    )
     app.add_middleware(Watch, service=service)
     return app
 

@@ -62,11 +62,19 @@ class Intake:
         if self.requests >= _MANY and self.lag * _TURNS > self.limits.queue_seconds:
             raise overloaded(1.0, "more requests come than can be read")
         self.requests += 1
+        try:
+            with self.holding() as hold:
+                yield hold
+        finally:
+            self.requests -= 1
+
+    @contextmanager
+    def holding(self) -> Iterator[Hold]:
+        """Bytes that count against the limits until its end."""
         hold = Hold(self)
         try:
             yield hold
         finally:
-            self.requests -= 1
             self.bytes -= hold.bytes
 
 

@@ -31,10 +31,12 @@ def open_served(name: str, folder: Path, settings: Settings, created: int) -> Se
         streams=settings.streams,
         elsewhere=settings.towers,
     )
+    for tower in bundle.chosen:  # a damaged graph shows now
+        bundle.session(tower)
     if bundle.manifest.kind == "fusion":
         lane = BundleAskLane(f"{name}/{ASK}", bundle, settings.limits)
         return Served(name, "fusion", {ASK: lane}, created=created)
-    model = split(bundle, settings.towers)
+    model = split(bundle, settings.towers, bundle.manifest.model)
     lanes = embedding_lanes(name, model, settings.limits, settings.towers)
     return Served(name, "alignment", lanes, model, bundle.manifest.model, created)
 

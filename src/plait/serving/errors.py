@@ -80,3 +80,8 @@ def overloaded(seconds: float, reason: str) -> RequestError:
         code="overloaded",
         headers={"Retry-After": str(wait)},
     )
+
+
+def late() -> RequestError:
+    """504: the deadline passed."""
+    return RequestError(504, "the deadline passed before the answer was ready", code="deadline")

@@ -9,10 +9,12 @@ are capped, and no proxy of the environment is used.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import ipaddress
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -51,7 +53,8 @@ class Fetcher:
         hosts: that may be asked: ``example.org`` (ports 80 and 443), ``example.org:8080``, or
             ``.example.org`` for every name below it.
         max_bytes: of a picture.
-        seconds: in which it must be there, redirects included.
+        seconds: in which it must be there, redirects included; what the resolver of names takes
+            apart, which cannot be interrupted.
         allows: which addresses may be connected to.
     """
 
@@ -102,6 +105,8 @@ class Fetcher:
                 found, location = self._ask(parts, port, address, until)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 reason = str(error) or type(error).__name__
+                if time.monotonic() >= until:
+                    reason = "it takes too long"
                 raise Refused(f"it cannot be fetched: {reason}") from error
             if location is None:
                 return found
@@ -160,7 +165,7 @@ class Fetcher:
                 raise Refused(f"it has the type {kind}, not image/...")
             return self._read(connection, response), None
         finally:
-            connection.close()
+            connection.finish()
 
     def _read(self, connection: _Pinned, response: http.client.HTTPResponse) -> bytes:
         parts: list[bytes] = []
@@ -169,6 +174,7 @@ class Fetcher:
             connection.hurry()
             block = response.read1(_BLOCK)
             if not block:
+                connection.hurry()  # an end that came of the time's being over is none
                 return b"".join(parts)
             total += len(block)
             if total > self.max_bytes:
@@ -190,6 +196,9 @@ class _Pinned(http.client.HTTPConnection):
         super().__init__(parts.hostname or "", port, timeout=self._left())
         self._address, self._secure = address, parts.scheme == "https"
         self._socket: socket.socket | None = None  # `sock` is gone once a response will close it
+        # Timeouts of a socket are for each read: one byte at a time would outlast them.
+        self._clock = threading.Timer(self._left(), self._cut)
+        self._clock.daemon = True
 
     def connect(self) -> None:
         """To the checked address; the certificate must be that of the name."""
@@ -205,6 +214,18 @@ class _Pinned(http.client.HTTPConnection):
             sock.close()
             raise
         self.sock = self._socket = sock
+        self._clock.start()
+
+    def finish(self) -> None:
+        """Closes it."""
+        self._clock.cancel()
+        self.close()
+
+    def _cut(self) -> None:
+        """Ends whatever waits for the socket."""
+        assert self._socket is not None
+        with contextlib.suppress(OSError):  # closed already
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def hurry(self) -> None:
         """Shortens the socket's timeout to the time that is left."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from plait.core.modality import IMAGE, TEXT
+from plait.runtime.ranking import prompts
 from plait.serving.errors import RequestError
 from plait.serving.settings import Limits
 
@@ -59,6 +61,37 @@ def text_input(text: str, place: str, limits: Limits) -> Input:
             code="text_too_long",
         )
     return Input(TEXT, text, place)
+
+
+def prompt_inputs(labels: Sequence[str], templates: Sequence[str], limits: Limits) -> list[Input]:
+    """Every label in every template, label after label.
+
+    Raises:
+        RequestError: 400 for an empty label, a template without ``{}``, or too much of something,
+            found before any prompt is made: a template may hold a label many times.
+    """
+    if len(labels) * len(templates) > limits.labels:
+        raise RequestError(400, f"labels times templates are above {limits.labels}", param="labels")
+    for place, label in enumerate(labels):
+        text_input(label, f"labels[{place}]", limits)
+    longest = max(map(len, labels), default=0)
+    for place, template in enumerate(templates):
+        name = f"templates[{place}]"
+        text_input(template, name, limits)
+        if "{}" not in template:
+            message = f"{name} has no {{}} for the label"
+            raise RequestError(400, message, param=name, code="invalid_request")
+        characters = len(template) + template.count("{}") * longest
+        if characters > limits.characters:
+            raise RequestError(
+                400,
+                f"{name} with a label has up to {characters:,} characters, and the limit is "
+                f"{limits.characters:,}",
+                param=name,
+                code="text_too_long",
+            )
+    found = prompts(labels, templates)
+    return [Input(TEXT, text, f"labels[{n // len(templates)}]") for n, text in enumerate(found)]
 
 
 def image_input(url: str, place: str, limits: Limits) -> Input:

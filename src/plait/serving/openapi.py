@@ -45,6 +45,9 @@ FORM = {
         },
         "model": {"type": "string"},
         "encoding_format": {"type": "string", "enum": ["float", "base64"]},
+        "modality": {"type": "string", "enum": ["text", "image"]},
+        "dimensions": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+        "user": {"type": "string"},
     },
     "additionalProperties": False,
 }

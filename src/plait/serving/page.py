@@ -1,7 +1,7 @@
 """The page: search, classify, ask and compare two models in a browser, in English and Chinese.
 
 Built with Gradio and mounted in the server, below ``/page``. Its inputs pass the same limits and
-lanes as those of the endpoints. Where the server has API keys, the page asks for a name and its key.
+lanes as those of the endpoints; uploads, which Gradio takes, wait on disk for an hour at most. Where the server has API keys, the page asks for a name and its key.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from plait.serving.page_words import LANGUAGES, WORDS
 from plait.serving.service import Service
 
 MOST_HITS: Final = 60
+KEPT_SECONDS: Final = (600, 3600)  # how often uploads are looked at, and how old they get
 
 
 def mount_page(app: FastAPI, service: Service, keys: Mapping[str, str]) -> FastAPI:
@@ -82,7 +83,7 @@ def build_page(service: Service, language: str) -> Any:
     """
     gr, say, deeds = require_gradio(), WORDS[language], Deeds(service)
     other = next(code for code in LANGUAGES if code != language)
-    with gr.Blocks(title=say["title"], analytics_enabled=False) as page:
+    with gr.Blocks(title=say["title"], analytics_enabled=False, delete_cache=KEPT_SECONDS) as page:
         gr.HTML(
             f'<p class="plait-switch"><a href="{PATH}/{other}/" lang="{other}" hreflang="{other}">'
             f"{say['other']}</a></p>"

@@ -9,9 +9,10 @@ from typing import Any
 
 from plait.core.errors import UserError
 from plait.core.modality import IMAGE, TEXT
-from plait.runtime.ranking import class_rows, prompts, shares
+from plait.runtime.ranking import class_rows, shares
+from plait.serving.answering import within
 from plait.serving.errors import RequestError
-from plait.serving.inputs import Input, picture, text_input
+from plait.serving.inputs import Input, picture, prompt_inputs, text_input
 from plait.serving.served import ASK, Served
 from plait.serving.service import Service
 
@@ -55,11 +56,13 @@ class Deeds:
             else text_input(words, "query", self.service.limits)
         )
         model = self.service.model(searcher.model, one.modality)
-        rows, _ = await self.service.embed(model, [one], self._deadline())
+        deadline = self._deadline()
+        rows, _ = await self.service.embed(model, [one], deadline)
         condition = where.strip() or None
-        hits = await searcher.find(
+        found = searcher.find(
             rows[0], one.modality, k=count, where=condition, find=None, thumbnails=True
         )
+        hits = await within(found, deadline)
         return hits, model.name, time.perf_counter() - start
 
     async def classify(
@@ -68,9 +71,7 @@ class Deeds:
         """Labels with probabilities, the likeliest first. Raises as `search`."""
         model, limits = self.service.model(name, IMAGE, TEXT), self.service.limits
         assert model.embedder is not None
-        if len(labels) > limits.labels:
-            raise RequestError(400, f"{len(labels)} labels are above {limits.labels}")
-        asked = [text_input(text, "labels", limits) for text in prompts(labels, [template])]
+        asked = prompt_inputs(labels, [template], limits)
         inputs = [self._picture(shown), *asked]
         rows, _ = await self.service.embed(model, inputs, self._deadline())
         classes = class_rows(rows[1:], len(labels))

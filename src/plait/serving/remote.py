@@ -24,6 +24,7 @@ from plait.serving.errors import RequestError, overloaded
 from plait.serving.lanes import Embedder
 
 KEY_VARIABLE: Final = "PLAIT_TOWER_KEY"
+MODEL_HEADER: Final = "X-Plait-Model"
 ROWS: Final = "embeddings"
 MEDIA_TYPE: Final = "application/octet-stream"
 SECONDS: Final = 20.0  # for one batch
@@ -36,18 +37,22 @@ class RemoteTower:
         modality: of the tower.
         url: of the server, e.g. ``http://10.0.0.2:8001``.
         key: API key, if the server wants one.
+        model: fingerprint of the model whose tower it must be.
+        dim: features of its rows.
 
     Raises:
         UserError: no http or https URL.
     """
 
-    def __init__(self, modality: str, url: str, key: str | None = None) -> None:
+    def __init__(
+        self, modality: str, url: str, key: str | None = None, *, model: str, dim: int
+    ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UserError(f"--tower {modality}={url}: give http://host:port")
         self.modality, self.url = modality, url.rstrip("/")
         self._parts, self._path = parts, f"{parts.path.rstrip('/')}/v1/towers/{modality}"
-        self._headers = {"Content-Type": MEDIA_TYPE}
+        self._headers, self._dim = {"Content-Type": MEDIA_TYPE, MODEL_HEADER: model}, dim
         if key:
             self._headers["Authorization"] = f"Bearer {key}"
         self._connection: http.client.HTTPConnection | None = None
@@ -82,8 +87,8 @@ class RemoteTower:
             rows: np.ndarray = load(data)[ROWS]
         except (SafetensorError, KeyError) as error:
             raise self._failed("answers with something else than rows") from error
-        if len(rows) != len(next(iter(tensors.values()))):
-            raise self._failed("answers with another number of rows")
+        if rows.shape != (len(next(iter(tensors.values()))), self._dim):
+            raise self._failed(f"answers with rows of another shape, {rows.shape}")
         return rows
 
     def _ask(self, body: bytes) -> tuple[int, http.client.HTTPMessage, bytes]:
@@ -173,9 +178,13 @@ class SplitEmbedder:
         return self._model.run(modality, tensors) if tower is None else tower.run(tensors)
 
 
-def split(model: Embedder, urls: Mapping[str, str]) -> Embedder:
+def split(model: Embedder, urls: Mapping[str, str], fingerprint: str) -> Embedder:
     """The model with the towers of these URLs elsewhere; PLAIT_TOWER_KEY is their key."""
     if not urls:
         return model
     key = os.environ.get(KEY_VARIABLE)
-    return SplitEmbedder(model, {name: RemoteTower(name, url, key) for name, url in urls.items()})
+    towers = {
+        name: RemoteTower(name, url, key, model=fingerprint, dim=model.dim)
+        for name, url in urls.items()
+    }
+    return SplitEmbedder(model, towers)

@@ -10,12 +10,19 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 
 from plait.core.modality import IMAGE, TEXT
-from plait.runtime.ranking import class_rows, prompts, shares
+from plait.runtime.ranking import class_rows, shares
 from plait.serving import schemas
 from plait.serving.answering import answered, json_of
 from plait.serving.body import checked, media_type, parse_form
 from plait.serving.errors import RequestError
-from plait.serving.inputs import Input, image_input, is_data_url, picture, text_input
+from plait.serving.inputs import (
+    Input,
+    image_input,
+    is_data_url,
+    picture,
+    prompt_inputs,
+    text_input,
+)
 from plait.serving.served import ASK
 from plait.serving.service import Service
 from plait.serving.settings import Limits
@@ -23,6 +30,8 @@ from plait.serving.settings import Limits
 router = APIRouter()
 
 _FORM = "multipart/form-data"
+_DIGITS = 10  # of a number in a form
+_THUMBNAILS = 100  # of one answer: each is a picture to decode
 
 
 def one_input(value: Any, place: str, limits: Limits, modality: str | None = None) -> Input:
@@ -100,14 +109,19 @@ async def _form(
 ) -> tuple[schemas.EmbeddingRequest, list[Input]]:
     """A form: files and texts as ``input`` (repeatable), and the fields of the JSON request."""
     fields: dict[str, Any] = {}
-    inputs: list[Input] = []
+    values: list[str | bytes] = []
     for name, value in await parse_form(request, body):
+        if name == "input":
+            values.append(value)
+        elif name in fields or isinstance(value, bytes):
+            raise RequestError(400, f"the form has an unfit field {name!r}", param=name)
+        else:
+            number = name == "dimensions" and value.isdecimal() and len(value) < _DIGITS
+            fields[name] = int(value) if number else value
+    inputs: list[Input] = []
+    for value in values:
         place = f"input[{len(inputs)}]"
-        if name != "input":
-            if name in fields or isinstance(value, bytes):
-                raise RequestError(400, f"the form has an unfit field {name!r}", param=name)
-            fields[name] = int(value) if name == "dimensions" and value.isdecimal() else value
-        elif isinstance(value, bytes):
+        if isinstance(value, bytes):
             inputs.append(picture(value, place, limits))
         else:
             inputs.append(one_input(value, place, limits, fields.get("modality")))
@@ -133,6 +147,10 @@ async def search(request: Request) -> Response:
         wanted = checked(schemas.SearchRequest, json_of(request, body))
         if wanted.k > service.limits.hits:
             raise RequestError(400, f"k is above {service.limits.hits}", param="k", code="k")
+        if wanted.thumbnails and wanted.k > _THUMBNAILS:
+            raise RequestError(
+                400, f"thumbnails are for a k of at most {_THUMBNAILS}", param="k", code="k"
+            )
         one = one_input(wanted.query, "query", service.limits)
         model = service.model(searcher.model, one.modality)
         rows, _ = await service.embed(model, [one], deadline)
@@ -157,22 +175,7 @@ async def classify(request: Request) -> Response:
         wanted = checked(schemas.ClassifyRequest, json_of(request, body))
         limits = service.limits
         pictures = _pictures(wanted.images, limits)
-        if len(wanted.labels) * len(wanted.templates) > limits.labels:
-            raise RequestError(
-                400, f"labels times templates are above {limits.labels}", param="labels"
-            )
-        for place, template in enumerate(wanted.templates):
-            if "{}" not in template:
-                raise RequestError(
-                    400,
-                    f"templates[{place}] has no {{}} for the label",
-                    param=f"templates[{place}]",
-                    code="invalid_request",
-                )
-        asked = [
-            text_input(text, f"labels[{place // len(wanted.templates)}]", limits)
-            for place, text in enumerate(prompts(wanted.labels, wanted.templates))
-        ]
+        asked = prompt_inputs(wanted.labels, wanted.templates, limits)
         model = service.model(wanted.model, IMAGE, TEXT)
         assert model.embedder is not None
         request.scope["state"]["inputs"] = len(pictures) + len(asked)

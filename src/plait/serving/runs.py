@@ -35,9 +35,9 @@ def open_served(name: str, folder: Path, settings: Settings, created: int) -> Se
     model = api.load(folder)
     if isinstance(model, AlignmentModel):
         own = RunEmbedder(model, settings.engine, settings.precision, threads=settings.threads)
-        embedder = split(own, settings.towers)
+        known = model_fingerprint(model)
+        embedder = split(own, settings.towers, known)
         lanes = embedding_lanes(name, embedder, settings.limits, settings.towers)
-        known = "" if settings.index is None else model_fingerprint(model)
         return Served(name, "alignment", lanes, embedder, known, created)
     if isinstance(model, FusionModel | BridgedModel):
         lane = RunAskLane(f"{name}/{ASK}", model, settings.limits)

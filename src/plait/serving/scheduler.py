@@ -14,13 +14,14 @@ import bisect
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 from plait.core.errors import DataError
 from plait.serving.batching import choose
-from plait.serving.errors import RequestError, overloaded
+from plait.serving.errors import RequestError, late, overloaded
 from plait.serving.lanes import HERE, Lane
 from plait.serving.queueing import Done, Group, Job, Misfit, Observer, Piece, Queue, Silent
 from plait.serving.settings import Limits
@@ -108,26 +109,21 @@ class Scheduler:
         )
         return sum(costs, start=0.0)
 
-    async def do(
-        self, lane: str, raws: Sequence[Any], *, deadline: float, admit: bool = True
-    ) -> Done:
-        """Prepares and runs the inputs of one request.
+    async def do(self, lane: str, raws: Sequence[Any], *, deadline: float) -> Done:
+        """Prepares and runs the inputs of a request in one lane; see `admitted`.
 
         Args:
             lane: by name.
             raws: the inputs.
             deadline: by the monotonic clock.
-            admit: whether the queue may refuse; a readiness probe is always taken.
 
         Raises:
-            RequestError: 429 when too much waits, 504 when the deadline passes.
+            RequestError: 504 when the deadline passes.
             Exception: what is wrong with an input, with its ``place``.
         """
         queue = self._queues[lane]
         if not raws:
             return Done([], [])
-        if admit:
-            self._admit(len(raws), deadline)
         loop = asyncio.get_running_loop()
         job = Job(
             queue,
@@ -141,8 +137,6 @@ class Scheduler:
             arrived=time.monotonic(),
             step=_SHARE * queue.run_cost,
         )
-        counted = len(raws) if admit else 0
-        queue.pending += counted
         try:
             for start in range(0, len(raws), queue.lane.chunk):
                 with self._changed:
@@ -151,16 +145,28 @@ class Scheduler:
             async with asyncio.timeout_at(loop.time() + deadline - time.monotonic()):
                 await job.future
         except TimeoutError:
-            raise RequestError(
-                504, "the deadline passed before the answer was ready", code="deadline"
-            ) from None
+            raise late() from None
         finally:
             job.gone = True  # whatever is left of it is skipped
-            queue.pending -= counted
         return Done(job.results, job.lengths)
 
+    @contextmanager
+    def admitted(self, counts: Mapping[str, int], deadline: float) -> Iterator[None]:
+        """One request: so many inputs by lane, which count as pending until its end.
+
+        Raises:
+            RequestError: 429 when the queue is full, or so long that the wait is too.
+        """
+        self._admit(sum(counts.values()), deadline)
+        for lane, count in counts.items():
+            self._queues[lane].pending += count
+        try:
+            yield
+        finally:
+            for lane, count in counts.items():
+                self._queues[lane].pending -= count
+
     def _admit(self, count: int, deadline: float) -> None:
-        """Raises RequestError when the queue is full, or so long that the wait is too."""
         pending, wait = self.pending, self.expected_wait()
         if not pending:  # whatever a request may hold, an idle server takes it
             return
@@ -223,8 +229,11 @@ class Scheduler:
                     queue = self._next(group)
                 if queue is None:
                     return
-                if self._could_be_fuller(queue):
-                    self._changed.wait(self.limits.batch_wait)
+                # Every input that is ready wakes this thread: it waits for all, or for so long.
+                self._changed.wait_for(
+                    lambda queue=queue: self._stopping or not self._could_be_fuller(queue),  # type: ignore[misc]
+                    self.limits.batch_wait,
+                )
                 batch = self._take(queue)
             if batch:
                 self._run(group, queue, batch)

@@ -84,7 +84,6 @@ class Gate:
         keys: none: nobody is asked for one.
         hosts: names that the ``Host`` header may carry; None for any.
         free: paths below which no key is asked for (those of the page).
-        refused: makes the response.
     """
 
     def __init__(

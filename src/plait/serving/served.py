@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plait.core.errors import UserError
-from plait.serving.lanes import Embedder, Lane, embedding_lanes
+from plait.serving.lanes import Embedder, Lane
 from plait.serving.settings import Settings
 
 ASK = "ask"
@@ -22,8 +22,7 @@ class Served:
         kind: ``alignment`` or ``fusion``, or the class of another model.
         lanes: by modality; ``ask`` for questions about pictures.
         embedder: of a model that embeds.
-        fingerprint: of an embedding model, which an index knows (see `plait.retrieval.manifest`);
-            empty where no index is served.
+        fingerprint: of an embedding model, which an index knows (see `plait.retrieval.manifest`).
         created: when its folder was written, in seconds since 1970.
     """
 
@@ -64,4 +63,4 @@ def _open(name: str, folder: Path, settings: Settings) -> Served:
     return open_run(name, folder, settings, created)
 
 
-__all__ = ["ASK", "Served", "embedding_lanes", "open_models"]
+__all__ = ["ASK", "Served", "open_models"]

@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from plait.core.errors import UserError
 from plait.core.modality import IMAGE, TEXT
-from plait.serving.body import Intake
+from plait.serving.body import Hold, Intake
 from plait.serving.errors import RequestError
 from plait.serving.fetch import Fetcher
 from plait.serving.inputs import Input
@@ -102,7 +102,7 @@ class Service:
         """One forward pass of a lane on an input of its own, within ``ready_seconds`` by default."""
         deadline = time.monotonic() + (seconds or self.settings.ready_seconds)
         raw = self.lanes[lane].probe()
-        await self.scheduler.do(lane, [raw], deadline=deadline, admit=False)
+        await self.scheduler.do(lane, [raw], deadline=deadline)
 
     async def _keep_probing(self) -> None:
         while True:
@@ -148,12 +148,12 @@ class Service:
                 )
             model = self.models[name]
             if not all(lane in model.lanes for lane in needed):
-                raise _cannot(f"the model {name!r}", needed)
+                raise _cannot(f"the model {name!r} is none that", needed)
             return model
         for model in self.models.values():
             if all(lane in model.lanes for lane in needed):
                 return model
-        raise _cannot("no model that is served here", needed)
+        raise _cannot("no model is served here that", needed)
 
     async def embed(
         self, model: Served, inputs: Sequence[Input], deadline: float
@@ -163,8 +163,14 @@ class Service:
         Raises:
             RequestError: an input that cannot be used, by its place, or a server that is busy.
         """
+        with self.intake.holding() as hold:
+            known = await self.fetched(inputs, deadline, hold)
+            return await self._embed(model, known, deadline)
+
+    async def _embed(
+        self, model: Served, inputs: Sequence[Input], deadline: float
+    ) -> tuple[Float[np.ndarray, "n E"], int]:
         assert model.embedder is not None
-        inputs = await self.fetched(inputs, deadline)
         places: dict[str, list[int]] = {}
         for place, one in enumerate(inputs):
             places.setdefault(one.modality, []).append(place)
@@ -180,10 +186,13 @@ class Service:
             rows[places[modality]] = np.stack(done.results)
             tokens += sum(done.lengths) if modality == TEXT else 0
 
+        # Admitted once: the lanes of a request do not wait for each other.
+        counts = {model.lanes[modality].name: len(mine) for modality, mine in places.items()}
         try:
-            async with asyncio.TaskGroup() as group:
-                for modality in places:
-                    group.create_task(run(modality))
+            with self.scheduler.admitted(counts, deadline):
+                async with asyncio.TaskGroup() as group:
+                    for modality in places:
+                        group.create_task(run(modality))
         except* Exception as problems:
             raise problems.exceptions[0] from None
         return rows, tokens
@@ -197,7 +206,9 @@ class Service:
             RequestError: see `embed`.
         """
         places = [f"row {place}" for place in range(len(rows))]
-        done = await self._do(model.lanes[modality].name, rows, places, deadline)
+        lane = model.lanes[modality].name
+        with self.scheduler.admitted({lane: len(rows)}, deadline):
+            done = await self._do(lane, rows, places, deadline)
         return np.stack(done.results)
 
     async def ask(
@@ -208,25 +219,40 @@ class Service:
         Raises:
             RequestError: see `embed`.
         """
-        (shown,) = await self.fetched([picture], deadline)
-        raw = Asked(shown.value, question, answers)
-        done = await self._do(model.lanes[ASK].name, [raw], [shown.place], deadline)
-        found: list[dict[str, Any]] = done.results[0]
-        return found
+        with self.intake.holding() as hold:
+            (shown,) = await self.fetched([picture], deadline, hold)
+            raw = Asked(shown.value, question, answers)
+            lane = model.lanes[ASK].name
+            with self.scheduler.admitted({lane: 1}, deadline):
+                done = await self._do(lane, [raw], [shown.place], deadline)
+            found: list[dict[str, Any]] = done.results[0]
+            return found
 
-    async def fetched(self, inputs: Sequence[Input], deadline: float) -> Sequence[Input]:
-        """The inputs with every remote picture's bytes.
+    async def fetched(
+        self, inputs: Sequence[Input], deadline: float, hold: Hold
+    ) -> Sequence[Input]:
+        """The inputs with every remote picture's bytes, which count as a body's do.
 
         Raises:
-            RequestError: 400 for a picture that may not or cannot be fetched.
+            RequestError: 400 for a picture that may not or cannot be fetched, 413 or 429 for too
+                many bytes (see `Hold.take`).
         """
         if not any(one.remote for one in inputs):
             return inputs
 
         async def bytes_of(one: Input) -> Input:
-            return await self.fetcher.fetched(one, deadline, self.limits) if one.remote else one
+            if not one.remote:
+                return one
+            found = await self.fetcher.fetched(one, deadline, self.limits)
+            hold.take(hold.bytes + len(found.value))
+            return found
 
-        return await asyncio.gather(*(bytes_of(one) for one in inputs))
+        try:
+            async with asyncio.TaskGroup() as group:  # one that fails ends the others
+                tasks = [group.create_task(bytes_of(one)) for one in inputs]
+        except* Exception as problems:
+            raise problems.exceptions[0] from None
+        return [task.result() for task in tasks]
 
     async def _do(
         self, lane: str, values: Sequence[Any], places: Sequence[str], deadline: float

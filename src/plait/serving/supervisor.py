@@ -117,7 +117,15 @@ class Supervisor:
         pause, has_served = 0.0, False
         while not self._stopping:
             began = time.monotonic()
-            self.process = self._next()
+            try:
+                self.process = self._next()
+            except OSError as error:
+                if not has_served:
+                    raise WorkerFailed(f"the worker could not start: {error}") from error
+                pause = min(_LONGEST_PAUSE, max(0.5, 2 * pause))
+                self.tell(f"no worker can be started ({error}): again in {pause:g} s")
+                self._sleep(pause)
+                continue
             self.process.tell({"restarts": self.restarts})
             served = self._attend(self.process, first=not has_served)
             if self._stopping:
@@ -149,6 +157,14 @@ class Supervisor:
         }
         return Child.started(start, dict(self.keys), self.listening.fileno())
 
+    def _spare(self) -> Child | None:
+        """A process in waiting; the worker is not given up where there is no room for one."""
+        try:
+            return self._spawn()
+        except OSError as error:
+            self.tell(f"no spare process can be started: {error}")
+            return None
+
     def _attend(self, worker: Child, *, first: bool) -> bool:
         """Until the worker ends or a stop is asked for; whether it ever was ready."""
         beats, served, last = worker.beats, False, time.monotonic()
@@ -165,7 +181,7 @@ class Supervisor:
                     served = True
                     self.tell(f"serving at {address(self.listening)}" if first else "serving again")
                     if self.spare and self.waiting is None:
-                        self.waiting = self._spawn()
+                        self.waiting = self._spare()
             if served and time.monotonic() - last > HANG_SECONDS:
                 self.tell("the worker hangs: it is replaced")
                 worker.process.kill()
@@ -177,7 +193,7 @@ class Supervisor:
         worker, self.process = self.process, None
         if worker is None:
             return 0, b""
-        if worker.process.poll() is None and self._stopping:
+        if worker.process.poll() is None:
             worker.process.send_signal(signal.SIGTERM)
         return worker.ended(self.settings.limits.deadline + 15)
 
@@ -203,16 +219,21 @@ class Child:
     def started(cls, start: dict[str, Any], keys: dict[str, str], listening: int) -> Child:
         """Starts a process that loads its libraries and waits for `tell`."""
         beats, writing = os.pipe()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "plait.serving.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=(listening, writing),
-            start_new_session=True,  # Ctrl-C reaches the parent alone, which asks the worker
-            # Pictures are resized in several threads already: none of them starts more.
-            env={"OPENBLAS_NUM_THREADS": "1", **os.environ},
-        )
-        os.close(writing)
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "plait.serving.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                pass_fds=(listening, writing),
+                start_new_session=True,  # Ctrl-C reaches the parent alone, which asks the worker
+                # Pictures are resized in several threads already: none of them starts more.
+                env={"OPENBLAS_NUM_THREADS": "1", **os.environ},
+            )
+        except OSError:
+            os.close(beats)
+            raise
+        finally:
+            os.close(writing)
         child = cls(process, beats)
         child.tell({**start, "beats": writing})
         child.tell(keys)

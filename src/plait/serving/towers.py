@@ -12,7 +12,8 @@ from plait.serving.answering import unless_gone, wanted_seconds
 from plait.serving.body import media_type, read_body
 from plait.serving.errors import RequestError
 from plait.serving.lanes import Tensors
-from plait.serving.remote import MEDIA_TYPE, ROWS
+from plait.serving.remote import MEDIA_TYPE, MODEL_HEADER, ROWS
+from plait.serving.served import Served
 from plait.serving.service import Service
 from plait.serving.settings import Limits
 
@@ -31,10 +32,29 @@ async def tower(request: Request, modality: str) -> Response:
         if modality not in (IMAGE, TEXT):
             raise RequestError(404, f"there is no tower {modality[:50]!r}", code="no_such_tower")
         rows = tensor_rows(body, service.limits)
-        model = service.model(None, modality)
+        model = model_of(service, modality, request.headers.get(MODEL_HEADER))
         request.scope["state"]["inputs"] = len(rows)
         found = await unless_gone(request, service.run_tensors(model, modality, rows, deadline))
         return Response(save({ROWS: found}), media_type=MEDIA_TYPE)
+
+
+def model_of(service: Service, modality: str, fingerprint: str | None) -> Served:
+    """The model whose tower is asked for; without a fingerprint the first that has one.
+
+    Raises:
+        RequestError: 400 when it is not served here: rows of another model would mean nothing.
+    """
+    if fingerprint is None:
+        return service.model(None, modality)
+    for model in service.models.values():
+        if modality in model.lanes and model.fingerprint == fingerprint:
+            return model
+    raise RequestError(
+        400,
+        f"the {modality} tower of the model with the fingerprint {fingerprint[:64]} is not served "
+        "here: serve the same bundle on both machines",
+        code="other_model",
+    )
 
 
 def tensor_rows(body: bytes, limits: Limits) -> list[Tensors]:

@@ -114,7 +114,7 @@ class Watch:
         self, scope: Scope, name: str, state: dict[str, Any], status: int, seconds: float
     ) -> None:
         path = scope["path"]
-        route = path if path in ROUTES or path in state.get("routes", ()) else "other"
+        route = path if path in ROUTES else "other"
         if path.startswith("/v1/towers/"):
             route = "/v1/towers/{modality}"
         status = state.get("status", status)
