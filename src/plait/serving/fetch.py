@@ -174,7 +174,7 @@ class Fetcher:
             connection.hurry()
             block = response.read1(_BLOCK)
             if not block:
-                connection.hurry()  # an end that came of the time's being over is none
+                connection.left()  # an end that came of the time's being over is none
                 return b"".join(parts)
             total += len(block)
             if total > self.max_bytes:
@@ -193,11 +193,11 @@ class _Pinned(http.client.HTTPConnection):
         self, parts: SplitResult, port: int, address: tuple[int, str], until: float
     ) -> None:
         self._until = until
-        super().__init__(parts.hostname or "", port, timeout=self._left())
+        super().__init__(parts.hostname or "", port, timeout=self.left())
         self._address, self._secure = address, parts.scheme == "https"
         self._socket: socket.socket | None = None  # `sock` is gone once a response will close it
         # Timeouts of a socket are for each read: one byte at a time would outlast them.
-        self._clock = threading.Timer(self._left(), self._cut)
+        self._clock = threading.Timer(self.left(), self._cut)
         self._clock.daemon = True
 
     def connect(self) -> None:
@@ -205,7 +205,7 @@ class _Pinned(http.client.HTTPConnection):
         family, address = self._address
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
-            sock.settimeout(self._left())
+            sock.settimeout(self.left())
             sock.connect((address, self.port))
             if self._secure:
                 context = ssl.create_default_context()
@@ -230,9 +230,10 @@ class _Pinned(http.client.HTTPConnection):
     def hurry(self) -> None:
         """Shortens the socket's timeout to the time that is left."""
         assert self._socket is not None
-        self._socket.settimeout(self._left())
+        self._socket.settimeout(self.left())
 
-    def _left(self) -> float:
+    def left(self) -> float:
+        """Seconds. Raises TimeoutError when none are."""
         left = self._until - time.monotonic()
         if left <= 0:
             raise TimeoutError("it takes too long")
