@@ -1,7 +1,8 @@
 """The page: search, classify, ask and compare two models in a browser, in English and Chinese.
 
 Built with Gradio and mounted in the server, below ``/page``. Its inputs pass the same limits and
-lanes as those of the endpoints; uploads, which Gradio takes, wait on disk for an hour at most. Where the server has API keys, the page asks for a name and its key.
+lanes as those of the endpoints; uploads, which Gradio takes, wait on disk for an hour at most. Where
+the server has API keys, the page asks for a name and its key.
 """
 
 from __future__ import annotations
