@@ -87,3 +87,19 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint ``; did you mean 'x'?`` for a misspelt word, or an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+MOST_SHOWN = 200  # characters of what somebody sent that a message repeats
+
+
+def shown(value: object, most: int = MOST_SHOWN) -> str:
+    """``repr`` of a value for a message, cut where it is long.
+
+    A message that repeats what a stranger sent must not carry more than ``most`` characters of it.
+    """
+    # A long text is cut before `repr`, which would copy it several times over.
+    text = repr(value[: most + 1] if isinstance(value, str | bytes) else value)
+    size = len(value) if isinstance(value, str | bytes) else len(text)
+    if size <= most and len(text) <= most + 2:
+        return text
+    return f"{text[:most]}... ({size:,} characters)"
