@@ -1,4 +1,6 @@
-"""Writing files so that a crash leaves the old one or the new one, and telling files apart."""
+"""Writing files so that a crash leaves the old one or the new one, telling files apart, and reading
+what strangers wrote or named.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +8,26 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from plait.core.errors import UserError
+from plait.core.errors import DataError, UserError
+
+MOST_FILE = 512 << 20
+"""Bytes of one picture, recording or text that a row names."""
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+_OF_THE_SYSTEM = ("/proc", "/sys")  # regular files by name, of no size, made while they are read
 
 
 @contextmanager
@@ -76,6 +91,73 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Writes indented UTF-8 JSON in one step; NaN and infinity are refused."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def regular(path: str | Path, most_bytes: int = MOST_FILE) -> os.stat_result:
+    """The status of a regular file of at most ``most_bytes``; nothing is opened, nothing blocks.
+
+    Raises:
+        DataError: no such file, or it is a folder, pipe, socket or device, one of the system's own
+            (``/proc``), or too large.
+    """
+    try:
+        status = os.stat(path)  # noqa: PTH116  half the time of Path.stat
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise DataError(f"cannot be read: {_reason(error)}", path=path) from error
+    _check_status(path, status, most_bytes)
+    return status
+
+
+def read_regular(path: str | Path, *, most_bytes: int = MOST_FILE) -> bytes:
+    """The bytes of a regular file, whose kind and size are checked before anything is read.
+
+    Raises:
+        DataError: as `regular`, or the file cannot be read.
+    """
+    regular(path, most_bytes)  # opening a device may already do something
+    try:
+        # another file may stand there by now: an open that cannot block, and the checks once more
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(handle, "rb", buffering=0) as file:  # noqa: PTH123  a descriptor
+            status = os.fstat(handle)
+            _check_status(path, status, most_bytes)
+            data = file.read(status.st_size)
+            while len(data) < status.st_size and (more := file.read(status.st_size - len(data))):
+                data += more  # one read gives at most 2 GB
+    except OSError as error:
+        raise DataError(f"cannot be read: {_reason(error)}", path=path) from error
+    except MemoryError:
+        raise DataError("does not fit in memory", path=path) from None
+    return data
+
+
+def _check_status(path: str | Path, status: os.stat_result, most_bytes: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((name for test, name in _KINDS if test(status.st_mode)), "no file")
+        raise DataError(f"is {kind}: only regular files are read", path=path)
+    if status.st_size > most_bytes:
+        raise DataError(
+            f"has {status.st_size:,} bytes, more than the {most_bytes:,} that are read", path=path
+        )
+    # few regular files are of less than one page and of no blocks: only then it is worth a look
+    if status.st_blocks == 0 and os.path.realpath(path).startswith(_OF_THE_SYSTEM):
+        raise DataError("is a file of the system's own: only regular files are read", path=path)
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def is_below(path: str | Path, roots: Iterable[str | Path]) -> bool:
+    """Whether a path, with its symbolic links and ``..`` followed, lies in (or is) one of ``roots``.
+
+    The path need not exist.
+    """
+    real = os.path.realpath(path)
+    return any(
+        real == root or real.startswith(root.rstrip(os.sep) + os.sep)
+        for root in map(os.path.realpath, roots)
+    )
 
 
 def read_json(path: str | Path) -> Any:
