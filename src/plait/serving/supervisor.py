@@ -15,20 +15,19 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from plait.core.errors import PlaitError, UserError
+from plait.serving.pulse import Pulse
 from plait.serving.settings import Settings
 
-BACKLOG = 1024
+BACKLOG = 4096  # connections that wait while there is no worker; the system may allow fewer
 READY, BEAT = b"R", b"."  # what a worker writes to its pipe: once, and every second
-HANG_SECONDS = 60.0  # without a heartbeat after which a worker is replaced
 _BEATS = 1 << 12
-_QUICK = 5.0  # a worker that lived shorter counts as one that fails to start
-_LONGEST_PAUSE = 30.0
+_LOOK = 0.5  # seconds between two looks at the worker
+_PAUSES = (0.0, 0.0, 0.5, 1.0, 2.0, 4.0)  # before a restart, by how many in a row never served
 
 
 class WorkerFailed(PlaitError):
@@ -114,15 +113,15 @@ class Supervisor:
         self._stopping = True
 
     def _keep_one(self) -> None:
-        pause, has_served = 0.0, False
+        failed, has_served = 0, False
         while not self._stopping:
-            began = time.monotonic()
             try:
                 self.process = self._next()
             except OSError as error:
                 if not has_served:
                     raise WorkerFailed(f"the worker could not start: {error}") from error
-                pause = min(_LONGEST_PAUSE, max(0.5, 2 * pause))
+                failed += 1
+                pause = _pause(failed)
                 self.tell(f"no worker can be started ({error}): again in {pause:g} s")
                 self._sleep(pause)
                 continue
@@ -134,10 +133,13 @@ class Supervisor:
             if not has_served and not served:
                 raise failure(code, output)
             has_served = True
-            lived = time.monotonic() - began
-            pause = min(_LONGEST_PAUSE, max(0.5, 2 * pause)) if lived < _QUICK else 0.0
+            # One that served is replaced at once, however often: its loading is pause enough.
+            failed = 0 if served else failed + 1
+            pause = _pause(failed)
             self.restarts += 1
             self.tell(f"the worker ended ({_cause(code)}): restart {self.restarts} in {pause:g} s")
+            if pause and self.spare and self.waiting is None:
+                self.waiting = self._spare()  # it loads its libraries in the pause
             self._sleep(pause)
 
     def _next(self) -> Child:
@@ -167,26 +169,28 @@ class Supervisor:
 
     def _attend(self, worker: Child, *, first: bool) -> bool:
         """Until the worker ends or a stop is asked for; whether it ever was ready."""
-        beats, served, last = worker.beats, False, time.monotonic()
+        beats, pulse = worker.beats, Pulse(worker.process.pid)
         while not self._stopping:
-            readable, _, _ = select.select([beats, self._wake[0]], [], [], 1.0)
+            readable, _, _ = select.select([beats, self._wake[0]], [], [], _LOOK)
             if self._wake[0] in readable:
                 os.read(self._wake[0], _BEATS)
             if beats in readable:
                 block = os.read(beats, _BEATS)
                 if not block:
-                    return served
-                last = time.monotonic()
-                if READY in block and not served:
-                    served = True
+                    break
+                pulse.beat()
+                if READY in block and not pulse.served:
+                    pulse.served = True
                     self.tell(f"serving at {address(self.listening)}" if first else "serving again")
                     if self.spare and self.waiting is None:
                         self.waiting = self._spare()
-            if served and time.monotonic() - last > HANG_SECONDS:
-                self.tell("the worker hangs: it is replaced")
+            elif worker.process.poll() is not None:  # what it started may hold the pipe open
+                break
+            if (fault := pulse.fault()) is not None:
+                self.tell(f"the worker {fault}: it is replaced")
                 worker.process.kill()
-                return True
-        return served
+                break
+        return pulse.served
 
     def _end(self) -> tuple[int, bytes]:
         """Asks the worker to stop, waits for its last answers; its exit code and output."""
@@ -195,6 +199,7 @@ class Supervisor:
             return 0, b""
         if worker.process.poll() is None:
             worker.process.send_signal(signal.SIGTERM)
+            worker.process.send_signal(signal.SIGCONT)  # one that is stopped would not hear it
         return worker.ended(self.settings.limits.deadline + 15)
 
     def _sleep(self, seconds: float) -> None:
@@ -254,8 +259,11 @@ class Child:
         except subprocess.TimeoutExpired:
             self.process.kill()
         code = self.process.wait()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # what it started and left behind
         assert self.process.stdout is not None
-        output = self.process.stdout.read()
+        os.set_blocking(self.process.stdout.fileno(), False)  # nothing that lives on is waited for
+        output = self.process.stdout.read() or b""
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
                 with contextlib.suppress(BrokenPipeError):
@@ -276,6 +284,10 @@ def failure(code: int, output: bytes) -> PlaitError:
     except (IndexError, ValueError, KeyError):
         return WorkerFailed(f"the worker could not start ({_cause(code)}); its log says why")
     return WorkerRefused(message) if code == UserError.exit_code else WorkerFailed(message)
+
+
+def _pause(failed: int) -> float:
+    return _PAUSES[min(failed, len(_PAUSES) - 1)]
 
 
 def _cause(code: int) -> str:

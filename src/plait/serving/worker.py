@@ -208,6 +208,8 @@ def main() -> int:
     allow_many_connections()
     listening = socket.socket(fileno=start["listening"])
     os.set_blocking(start["beats"], False)
+    for inherited in (listening.fileno(), start["beats"]):  # by this process alone
+        os.set_inheritable(inherited, False)
     try:
         serve(settings, keys, listening, start["beats"], restarts=go["restarts"])
     except PlaitError as error:
