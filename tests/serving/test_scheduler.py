@@ -368,3 +368,150 @@ def test_a_pass_that_is_not_full_waits_for_all_that_is_prepared() -> None:
 
     run(scenario, lane, batch_wait=5.0)
     assert [sorted(values) for values in lane.passes] == [[1, 2, 3, 4]]
+
+
+class Lettered(Doubling):
+    """A second lane, whose passes count with those of the first."""
+
+    def __init__(self, name: str, group: str, passes: list[list[int]]) -> None:
+        super().__init__()
+        self.name, self.group, self.passes, self.most = name, group, passes, 1e6
+
+
+@contextmanager
+def three_lanes(**limits: Any) -> Iterator[tuple[Scheduler, list[list[int]], threading.Event]]:
+    """Lanes ``a`` and ``b`` that take turns, and ``c`` that runs elsewhere."""
+    passes: list[list[int]] = []
+    lanes = {name: Lettered(name, "here", passes) for name in "ab"}
+    lanes["c"] = Lettered("c", "there", [])
+    may_run = threading.Event()
+    for lane in lanes.values():
+        lane.may_run = may_run
+    may_run.set()
+    made = Scheduler(lanes, Limits(**limits), threads=2)
+    try:
+        yield made, passes, may_run
+    finally:
+        may_run.set()
+        made.stop()
+
+
+def test_the_wait_of_a_lane_is_its_own_and_what_takes_turns_with_it() -> None:
+    with three_lanes() as (scheduler, _, _):
+        for name, pending, cost in (("a", 10, 0.1), ("b", 2, 0.1), ("c", 50, 0.2)):
+            queue = scheduler._queues[name]
+            queue.pending, queue.run_cost, queue.prepare_cost = pending, cost, 0.0
+        assert scheduler.expected_wait("a") == pytest.approx(1.0 + 0.2)
+        assert scheduler.expected_wait("b") == pytest.approx(0.2 + 0.2)
+        assert scheduler.expected_wait("c") == pytest.approx(10.0)
+        assert scheduler.shortest_wait == pytest.approx(0.4)
+        scheduler._queues["b"].prepare_cost = 0.5  # by two threads
+        assert scheduler.expected_wait("b") == pytest.approx(0.4 + 0.5)
+
+
+def test_a_lane_is_refused_by_its_own_queue_alone() -> None:
+    async def scenario() -> None:
+        with three_lanes(queue=100, queue_seconds=2.0) as (scheduler, _, _):
+            scheduler._queues["a"].run_cost = 1.0
+            scheduler._queues["b"].run_cost = 0.01
+            with scheduler.admitted({"a": 60}, soon()):
+                for counts in ({"a": 1}, {"a": 1, "b": 1}, {"a": 60}):
+                    with pytest.raises(RequestError), scheduler.admitted(counts, soon()):
+                        pass
+                with scheduler.admitted({"b": 1}, soon()), scheduler.admitted({"b": 60}, soon()):
+                    assert scheduler.pending == 121
+            assert scheduler.pending == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_deadline_that_is_shorter_than_the_queue_is_refused_at_once() -> None:
+    async def scenario() -> None:
+        with three_lanes(queue_seconds=100.0) as (scheduler, _, _):
+            scheduler._queues["a"].run_cost = 0.5
+            with scheduler.admitted({"a": 10}, soon()):
+                with pytest.raises(RequestError) as caught, scheduler.admitted({"a": 1}, soon(4.0)):
+                    pass
+                assert (caught.value.status, caught.value.headers["Retry-After"]) == (429, "5")
+                with scheduler.admitted({"a": 1}, soon(6.0)):
+                    pass
+
+    asyncio.run(scenario())
+
+
+def test_a_lane_with_much_work_does_not_starve_another() -> None:
+    async def scenario() -> list[list[int]]:
+        with three_lanes(queue_seconds=100.0) as (scheduler, passes, may_run):
+            scheduler.start()
+            may_run.clear()
+            busy = [asyncio.create_task(scheduler.do("a", [100], deadline=soon()))]
+            await until(lambda: scheduler.busy_since is not None)
+            busy.append(asyncio.create_task(scheduler.do("a", [100] * 20, deadline=soon())))
+            await until(lambda: len(scheduler._queues["a"].waiting) == 20)
+            late = asyncio.create_task(scheduler.do("b", [1, 2], deadline=soon()))
+            await until(lambda: len(scheduler._queues["b"].waiting) == 2)
+            may_run.set()
+            await asyncio.gather(late, *busy)
+            return passes
+
+    passes = asyncio.run(scenario())
+    assert len(passes) == 22  # of lane a one input each
+    assert passes.index([1, 2]) <= 1
+
+
+def test_a_lane_saves_up_no_turns_while_it_is_idle() -> None:
+    async def scenario() -> None:
+        with three_lanes(queue_seconds=100.0) as (scheduler, _, _):
+            scheduler.start()
+            a, b = scheduler._queues["a"], scheduler._queues["b"]
+            a.turn = 1000.0  # it had much time while b had nothing to run
+            await scheduler.do("a", [1], deadline=soon())
+            await scheduler.do("b", [1], deadline=soon())
+            assert 1000.0 < b.turn < 1010.0
+
+    asyncio.run(scenario())
+
+
+def test_inputs_of_a_lane_are_run_in_the_order_of_their_arrival() -> None:
+    lane = Doubling()
+
+    async def scenario(scheduler: Scheduler) -> None:
+        lane.may_run.clear()
+        tasks = [asyncio.create_task(requested(scheduler, "numbers", [99], deadline=soon()))]
+        await until(lambda: scheduler.busy_since is not None)
+        for number in (61, 64, 62, 65, 63):
+            work = requested(scheduler, "numbers", [number], deadline=soon())
+            tasks.append(asyncio.create_task(work))
+            waiting = scheduler._queues["numbers"]
+            await until(lambda count=len(tasks) - 1: len(waiting.waiting) == count)
+        lane.may_run.set()
+        await asyncio.gather(*tasks)
+
+    run(scenario, lane)
+    assert lane.passes == [[99], [61], [64], [62], [65], [63]]
+
+
+def test_slow_preparation_of_one_lane_does_not_hold_up_another() -> None:
+    class Slow(Lettered):
+        def prepare(self, raws: Sequence[int]) -> list[Prepared | Exception]:
+            gate.wait(10)
+            return super().prepare(raws)
+
+    gate = threading.Event()
+
+    async def scenario() -> None:
+        lanes = {"a": Slow("a", "here", []), "b": Lettered("b", "here", [])}
+        scheduler = Scheduler(lanes, Limits(), threads=2)
+        scheduler.start()
+        try:
+            slow = asyncio.create_task(scheduler.do("a", [1] * 20, deadline=soon()))
+            done = await scheduler.do("b", [4], deadline=soon(5.0))
+            assert done.results == [8]
+            assert not slow.done()
+            gate.set()
+            await slow
+        finally:
+            gate.set()
+            scheduler.stop()
+
+    asyncio.run(scenario())

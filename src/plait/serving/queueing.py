@@ -82,6 +82,7 @@ class Queue:
     has_run: bool = False
     run_cost: float = 0.0  # seconds an input, smoothed; 0 until known
     prepare_cost: float = 0.0
+    turn: float = 0.0  # seconds of passes that it had, see `Scheduler._next`
     succeeded: float = float("-inf")  # when a pass last went well, monotonic
 
 

@@ -3,8 +3,9 @@
 Requests enter from the event loop. Their inputs are prepared in a pool of threads and then wait in
 the queue of their lane, each due when its request arrived plus a little for every input of the
 request before it: so small requests are served between the parts of a large one, and none starves.
-The inference thread takes the lane whose next input has waited longest, lets `choose` pick its
-batch, and hands the rows back to the event loop.
+The inference thread takes the lane that had the least time of late (start-time fair queueing), lets
+`choose` pick its batch, and hands the rows back to the event loop. Each lane has threads of its own
+that prepare, and is refused by its own queue: what one kind of input costs, the others do not pay.
 """
 
 from __future__ import annotations
@@ -58,7 +59,10 @@ class Scheduler:
         self._queues = {name: Queue(lane) for name, lane in lanes.items()}
         self._changed = threading.Condition()
         self._stopping = False
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="prepare")
+        self._pools = {
+            name: ThreadPoolExecutor(threads, thread_name_prefix=f"prepare-{name}")
+            for name in lanes
+        }
         self._groups = [
             Group([queue for queue in self._queues.values() if queue.lane.group == name])
             for name in sorted({lane.group for lane in lanes.values()})
@@ -68,6 +72,7 @@ class Scheduler:
             threading.Thread(target=self._infer, args=(group,), name="inference", daemon=True)
             for group in self._groups
         ]
+        self._clock = {lane.group: 0.0 for lane in lanes.values()}  # the latest turn in each group
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:
@@ -81,7 +86,8 @@ class Scheduler:
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        for pool in self._pools.values():
+            pool.shutdown(wait=True, cancel_futures=True)
         for thread in self._inference:
             if thread.is_alive():
                 thread.join()
@@ -101,13 +107,30 @@ class Scheduler:
         """Seconds since a forward pass of the lane last went well."""
         return time.monotonic() - self._queues[lane].succeeded
 
-    def expected_wait(self) -> float:
-        """Seconds until everything that is pending now is done, by the latest costs."""
-        costs = (
-            queue.pending * (queue.run_cost / self.streams + queue.prepare_cost / self.threads)
-            for queue in self._queues.values()
+    def expected_wait(self, lane: str) -> float:
+        """Seconds until what is pending in a lane now is done, by the latest costs.
+
+        Lanes that take turns get equal times: one whose work ends sooner than this lane's delays
+        it by that work, another by no more than this lane's own.
+        """
+        queue = self._queues[lane]
+        own = self._work(queue)
+        others = (
+            min(self._work(other), own)
+            for other in self._queues.values()
+            if other is not queue and other.lane.group == queue.lane.group
         )
-        return sum(costs, start=0.0)
+        return own + sum(others) + queue.pending * queue.prepare_cost / self.threads
+
+    def _work(self, queue: Queue) -> float:
+        """Seconds of passes that what is pending in a lane needs."""
+        streams = self.streams if queue.lane.group == HERE else 1
+        return queue.pending * queue.run_cost / streams
+
+    @property
+    def shortest_wait(self) -> float:
+        """The least `expected_wait` of all lanes: while it is too long, nothing is admitted."""
+        return min(map(self.expected_wait, self._queues), default=0.0)
 
     async def do(self, lane: str, raws: Sequence[Any], *, deadline: float) -> Done:
         """Prepares and runs the inputs of a request in one lane; see `admitted`.
@@ -141,7 +164,7 @@ class Scheduler:
             for start in range(0, len(raws), queue.lane.chunk):
                 with self._changed:
                     queue.preparing += 1
-                self._pool.submit(self._prepare, job, start)
+                self._pools[lane].submit(self._prepare, job, start)
             async with asyncio.timeout_at(loop.time() + deadline - time.monotonic()):
                 await job.future
         except TimeoutError:
@@ -155,9 +178,10 @@ class Scheduler:
         """One request: so many inputs by lane, which count as pending until its end.
 
         Raises:
-            RequestError: 429 when the queue is full, or so long that the wait is too.
+            RequestError: 429 when the queue of a lane is full, or so long that the wait is too.
         """
-        self._admit(sum(counts.values()), deadline)
+        for lane, count in counts.items():
+            self._admit(lane, count, deadline)
         for lane, count in counts.items():
             self._queues[lane].pending += count
         try:
@@ -166,9 +190,9 @@ class Scheduler:
             for lane, count in counts.items():
                 self._queues[lane].pending -= count
 
-    def _admit(self, count: int, deadline: float) -> None:
-        pending, wait = self.pending, self.expected_wait()
-        if not pending:  # whatever a request may hold, an idle server takes it
+    def _admit(self, lane: str, count: int, deadline: float) -> None:
+        pending, wait = self._queues[lane].pending, self.expected_wait(lane)
+        if not pending:  # whatever a request may hold, an idle lane takes it
             return
         if pending + count > self.limits.queue:
             raise overloaded(wait, f"{pending} inputs wait")
@@ -205,6 +229,8 @@ class Scheduler:
         finally:
             with self._changed:
                 queue.preparing -= 1
+                if ready and not queue.waiting:  # it saved up no turns while it had nothing to run
+                    queue.turn = max(queue.turn, self._clock[queue.lane.group])
                 for piece in ready:
                     bisect.insort(queue.waiting, piece, key=_due)
                 self._changed.notify_all()
@@ -235,13 +261,14 @@ class Scheduler:
                     self.limits.batch_wait,
                 )
                 batch = self._take(queue)
+                self._clock[queue.lane.group] = queue.turn
             if batch:
                 self._run(group, queue, batch)
 
     def _next(self, group: Group) -> Queue | None:
-        """The lane whose next input has waited longest."""
+        """The lane that had the least time; of equal ones that whose next input waited longest."""
         ready = [queue for queue in group.queues if queue.waiting]
-        return min(ready, key=lambda queue: queue.waiting[0].since, default=None)
+        return min(ready, key=lambda queue: (queue.turn, queue.waiting[0].since), default=None)
 
     def _could_be_fuller(self, queue: Queue) -> bool:
         return queue.preparing > 0 and len(queue.waiting) < queue.lane.rows
@@ -269,6 +296,8 @@ class Scheduler:
         finally:
             group.busy_since = None
         now = time.monotonic()
+        with self._changed:
+            queue.turn += now - began
         if queue.has_run:  # the first pass opens the engine, and tells nothing of the next
             queue.run_cost = _smooth(queue.run_cost, (now - began) / len(batch))
         queue.has_run = True

@@ -82,7 +82,9 @@ class Service:
         self.scheduler.start()
         here = [name for name, lane in self.lanes.items() if lane.group == HERE]
         await asyncio.gather(*(self.probe(name, _OPENING_SECONDS) for name in here))
-        await self._probe_those([name for name in self.lanes if name not in here])
+        # The first pass opened the engine; the second tells what an input costs, before a crowd
+        # that waited for a new worker comes.
+        await self._probe_those(list(self.lanes))
         jobs = (self._keep_probing(), self.intake.keep_time())
         self._tasks = [asyncio.create_task(job) for job in jobs]
 
