@@ -20,6 +20,7 @@ from plait.serving.errors import RequestError
 from plait.serving.openapi import describe
 from plait.serving.security import LOOPBACK, Gate, Keys
 from plait.serving.service import Service
+from plait.serving.shedding import Shed
 from plait.serving.watch import Watch
 
 PAGE = "/page"
@@ -84,6 +85,7 @@ def create_app(
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", "X-Request-Id", "X-Deadline"],
         )
+    app.add_middleware(Shed, service=service)
     app.add_middleware(Watch, service=service)
     return app
 
