@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -515,3 +517,25 @@ def test_slow_preparation_of_one_lane_does_not_hold_up_another() -> None:
             scheduler.stop()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
+def test_what_computes_lets_the_event_loop_go_first() -> None:
+    nice: dict[str, int] = {}
+
+    class Noting(Doubling):
+        def prepare(self, raws: Sequence[int]) -> list[Prepared | Exception]:
+            nice["prepare"] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+            return super().prepare(raws)
+
+        def run(self, values: Sequence[int]) -> list[int]:
+            nice["run"] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+            return super().run(values)
+
+    async def scenario(scheduler: Scheduler) -> None:
+        await scheduler.do("numbers", [1], deadline=soon())
+        nice["loop"] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    run(scenario, Noting())
+    assert nice["prepare"] > nice["loop"]
+    assert nice["run"] > nice["loop"]

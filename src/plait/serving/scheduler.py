@@ -13,6 +13,8 @@ from __future__ import annotations
 import asyncio
 import bisect
 import logging
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 
 _WINDOW = 4  # batches' worth of waiting inputs among which lengths are matched
 _SMOOTHING = 0.2  # weight of the newest pass in the running cost of an input
+_NICE = 5  # of the threads that prepare and infer
 _SHARE = 2.0  # a large request among many small ones gets at least one part in so many
 
 
@@ -60,7 +63,7 @@ class Scheduler:
         self._changed = threading.Condition()
         self._stopping = False
         self._pools = {
-            name: ThreadPoolExecutor(threads, thread_name_prefix=f"prepare-{name}")
+            name: ThreadPoolExecutor(threads, f"prepare-{name}", initializer=stand_back)
             for name in lanes
         }
         self._groups = [
@@ -247,6 +250,7 @@ class Scheduler:
 
     def _infer(self, group: Group) -> None:
         """An inference thread."""
+        stand_back()
         while True:
             with self._changed:
                 queue = self._next(group)
@@ -312,6 +316,12 @@ class Scheduler:
         assert self._loop is not None
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, *arguments)
+
+
+def stand_back() -> None:
+    """Lets the event loop's thread go first: a loop that comes too late cannot even refuse."""
+    if sys.platform == "linux":  # elsewhere this is the priority of the whole process
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 def _results(lane: Lane, batch: list[Piece]) -> list[Any]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
+import random
 import re
 import sys
 import time
-import uuid
 from datetime import UTC, datetime
 from typing import Any
 
@@ -87,7 +87,8 @@ class Watch:
             return
         began, status = time.monotonic(), 0
         name = Headers(scope=scope).get("x-request-id", "")
-        name = name if _ID.fullmatch(name) else uuid.uuid4().hex
+        # Not uuid4: its system call lets go of the interpreter's lock, which is then waited for.
+        name = name if _ID.fullmatch(name) else f"{random.getrandbits(128):032x}"
         state = scope.setdefault("state", {})
 
         async def passing(message: Message) -> None:

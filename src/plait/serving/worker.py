@@ -38,7 +38,11 @@ log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 1.0
 DRAIN_SECONDS = 0.5  # in which what stands in the socket's backlog is still taken
+_ACCEPTS = 16  # connections that are taken in one turn of the event loop
 _FILES = 1 << 16
+# How long a thread may keep the interpreter's lock while others want it. The event loop lets go of
+# it in every system call, and would wait for threads that prepare and run that long each time.
+_SWITCH_SECONDS = 0.0005
 _GRACE = 5.0  # beyond the deadline of the last request
 
 
@@ -131,7 +135,8 @@ def serve(
     )
     server = Worker(config, service)
     threading.Thread(target=_follow_parent, args=(server,), daemon=True).start()
-    server.run(sockets=[listening])
+    # uvloop accepts one connection a turn from each socket: a crowd would wait for many turns.
+    server.run(sockets=[listening, *(listening.dup() for _ in range(_ACCEPTS - 1))])
 
 
 async def _beat(beats: int, service: Service) -> None:
@@ -206,6 +211,7 @@ def main() -> int:
     except StopIteration:  # the parent is gone
         return 0
     allow_many_connections()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     listening = socket.socket(fileno=start["listening"])
     os.set_blocking(start["beats"], False)
     for inherited in (listening.fileno(), start["beats"]):  # by this process alone
