@@ -478,14 +478,14 @@ def test_inputs_of_a_lane_are_run_in_the_order_of_their_arrival() -> None:
     lane = Doubling()
 
     async def scenario(scheduler: Scheduler) -> None:
+        queue = scheduler._queues["numbers"]
         lane.may_run.clear()
         tasks = [asyncio.create_task(requested(scheduler, "numbers", [99], deadline=soon()))]
         await until(lambda: scheduler.busy_since is not None)
-        for number in (61, 64, 62, 65, 63):
+        for count, number in enumerate((61, 64, 62, 65, 63), 1):
             work = requested(scheduler, "numbers", [number], deadline=soon())
             tasks.append(asyncio.create_task(work))
-            waiting = scheduler._queues["numbers"]
-            await until(lambda count=len(tasks) - 1: len(waiting.waiting) == count)
+            await until(lambda wanted=count: len(queue.waiting) == wanted)
         lane.may_run.set()
         await asyncio.gather(*tasks)
 
