@@ -5,6 +5,7 @@ Shape legend: B sequences, N new positions, P positions in the cache, D features
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ class HfLanguageModel(LanguageModel):
                 "plait reads those where all are equal"
             )
         self._find_blocks()
+        self._cache_name = _cache_name(model.base_model)
 
     def _find_blocks(self) -> nn.ModuleList:
         count = self.model.config.num_hidden_layers
@@ -93,8 +95,8 @@ class HfLanguageModel(LanguageModel):
             inputs_embeds=x,
             attention_mask=mask.long(),
             position_ids=positions,
-            past_key_values=None if cache is None else cache.inner,
             use_cache=cache is not None,
+            **{self._cache_name: None if cache is None else cache.inner},
         )
         hidden: Tensor = output.last_hidden_state
         return hidden
@@ -144,6 +146,22 @@ def rebuild(spec: dict[str, Any], folder: Path) -> HfLanguageModel:
     """The architecture of a spec, without weights; the tokenizer is in ``folder``."""
     model = hf_weights.model_from_config(spec["config"], causal=True)
     return HfLanguageModel(model, TextPreprocess.load(folder), start=spec["start"], end=spec["end"])
+
+
+def _cache_name(model: Any) -> str:
+    """What ``forward`` calls its cache: ``past_key_values`` in older releases of transformers.
+
+    Raises:
+        ModelError: neither name, so that the model keeps something else than keys and values.
+    """
+    taken = inspect.signature(model.forward).parameters
+    for name in ("cache", "past_key_values"):
+        if name in taken:
+            return name
+    raise ModelError(
+        f"{model.config.model_type} keeps no keys and values between two steps: plait writes with "
+        "models that do, as GPT-2, Llama and Qwen"
+    )
 
 
 def _special(folder: Path, preprocess: TextPreprocess, config: Any, kind: str) -> int | None:

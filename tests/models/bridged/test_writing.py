@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from tokenizers import Tokenizer
 
 from plait.bridges.registry import build_bridge
 from plait.core.batch import Batch, ModalityInput
-from plait.core.errors import DataError
+from plait.core.errors import DataError, ModelError
 from plait.data.tokenize import TextPreprocess
 from plait.data.tokenizer_training import train_tokenizer
 from plait.encoders.registry import build_encoder
@@ -170,6 +172,45 @@ def test_a_picture_is_seen_and_padding_is_not(injection: str) -> None:
     odd = sequences.ids.masked_fill(~mask, 7)
     again, _ = model.hidden(odd, sequences.mask, media)
     assert torch.equal(again[mask], hidden[mask])
+
+
+def renamed(layers: torch.nn.Module, name: str) -> Callable[..., Any]:
+    """Their ``forward`` with the cache under the name of another release of transformers."""
+    forward = layers.forward
+    taken = "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
+    seen: dict[str, Callable[..., Any]] = {
+        "cache": lambda cache, **rest: forward(**{taken: cache}, **rest),
+        "past_key_values": lambda past_key_values, **rest: forward(
+            **{taken: past_key_values}, **rest
+        ),
+        "state": lambda state, **rest: forward(**{taken: state}, **rest),
+    }
+    return seen[name]
+
+
+@pytest.mark.parametrize("name", ["cache", "past_key_values"])
+def test_both_names_of_the_cache_write_the_same(name: str) -> None:
+    model = seeing("llama", "prefix")
+    lm = model.language
+    assert isinstance(lm, HfLanguageModel)
+    how = Writing("greedy", longest=6)
+    sequences, media = asked(model, PROMPTS)
+    wanted = generate(model, sequences, media, how)
+    lm.model.base_model.forward = renamed(lm.model.base_model, name)
+    model.language = again = HfLanguageModel(lm.model, lm.preprocess, start=2, end=3).eval()
+    assert generate(model, sequences, media, how) == wanted
+    cache = again.new_cache()
+    with torch.no_grad():
+        again(again.embed(torch.full_like(sequences.ids, 5)), sequences.mask, cache)
+    assert cache.inner.get_seq_length() == sequences.ids.shape[1]
+
+
+def test_a_model_without_keys_and_values_is_refused() -> None:
+    lm = language("llama")
+    assert isinstance(lm, HfLanguageModel)
+    lm.model.base_model.forward = renamed(lm.model.base_model, "state")
+    with pytest.raises(ModelError, match="llama keeps no keys and values"):
+        HfLanguageModel(lm.model, lm.preprocess, start=2, end=3)
 
 
 def test_beams_find_what_transformers_finds() -> None:
