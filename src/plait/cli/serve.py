@@ -33,6 +33,13 @@ def serve(
     cors: Annotated[
         list[str] | None, typer.Option(help="An origin whose pages may call (repeatable).")
     ] = None,
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The address of a reverse proxy that tells its clients' by X-Forwarded-For "
+            "(repeatable)."
+        ),
+    ] = None,
     image_host: Annotated[
         list[str] | None,
         typer.Option(help="A host from which pictures may be fetched by URL (repeatable)."),
@@ -87,6 +94,7 @@ def serve(
         no_keys=no_keys,
         hostnames=hostname or [],
         cors=cors or [],
+        proxies=proxy or [],
         image_hosts=image_host or [],
         towers=tower or [],
         page=page,

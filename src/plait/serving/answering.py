@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import orjson
 from fastapi import Request, Response
 
-from plait.serving.body import media_type, parse_json, read_body
+from plait.serving.body import client_in, media_type, parse_json, read_body
 from plait.serving.errors import CLIENT_GONE, RequestError, late
 from plait.serving.service import Service
 from plait.serving.settings import Limits
@@ -31,7 +31,7 @@ async def answered(
     """
     service: Service = request.app.state.service
     deadline = time.monotonic() + wanted_seconds(request, service.limits)
-    with service.intake.admitted() as hold:
+    with service.intake.admitted(client_in(request)) as hold:
         body = await read_body(request, hold)
         result = await unless_gone(request, within(work(service, body, deadline), deadline))
         return Response(orjson.dumps(result, option=orjson.OPT_SERIALIZE_NUMPY), media_type=_JSON)

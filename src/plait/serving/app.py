@@ -75,6 +75,7 @@ def create_app(
         Gate,
         keys=held,
         hosts=allowed_hosts(settings.hostnames) if settings.local_only else None,
+        origins=settings.cors,
         free=lambda path: any(path == one or path.startswith(f"{one}/") for one in free),
     )
     # The latest is outermost: a browser asks for leave without a key, before it sends one.

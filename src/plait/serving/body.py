@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -15,11 +16,13 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
+from plait.serving.connections import client_of
 from plait.serving.errors import CLIENT_GONE, RequestError, overloaded
 from plait.serving.settings import Limits
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
+_FIRST = 5.0  # seconds of a body before its rate counts
 _TICK = 0.05  # seconds between two looks at the clock
 _SMOOTHING = 0.3  # weight of the latest look
 _MANY = 16  # requests in hand below which lateness has other reasons than requests
@@ -40,6 +43,7 @@ class Intake:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.requests, self.bytes = 0, 0
+        self.shares: Counter[str] = Counter()  # of the bytes, by client
         self.lag = 0.0  # seconds by which the event loop is late, see `keep_time`
 
     async def keep_time(self) -> None:
@@ -51,8 +55,8 @@ class Intake:
             self.lag += _SMOOTHING * (late - self.lag)  # one long turn is no overload
 
     @contextmanager
-    def admitted(self) -> Iterator[Hold]:
-        """One request, from before its body is read until its answer is ready.
+    def admitted(self, client: str = "") -> Iterator[Hold]:
+        """One request of a client, from before its body is read until its answer is ready.
 
         Raises:
             RequestError: 429 when too many are being answered.
@@ -63,70 +67,111 @@ class Intake:
             raise overloaded(1.0, "more requests come than can be read")
         self.requests += 1
         try:
-            with self.holding() as hold:
+            with self.holding(client) as hold:
                 yield hold
         finally:
             self.requests -= 1
 
     @contextmanager
-    def holding(self) -> Iterator[Hold]:
+    def awaiting(self) -> Iterator[None]:
+        """An admitted request whose body is still to come: it is no work yet.
+
+        Raises:
+            RequestError: 429 when meanwhile too many others are being answered.
+        """
+        self.requests -= 1
+        try:
+            yield
+        finally:
+            self.requests += 1
+        if self.requests > self.limits.requests:
+            raise overloaded(1.0, f"{self.requests - 1} requests are being answered")
+
+    @contextmanager
+    def holding(self, client: str = "") -> Iterator[Hold]:
         """Bytes that count against the limits until its end."""
-        hold = Hold(self)
+        hold = Hold(self, client)
         try:
             yield hold
         finally:
             self.bytes -= hold.bytes
+            self.shares[client] -= hold.bytes
+            if not self.shares[client]:
+                del self.shares[client]
 
 
 class Hold:
-    """The bytes of one request that count against the limits."""
+    """The bytes of one request that count against the limits: those that came, not those promised."""
 
-    def __init__(self, intake: Intake) -> None:
-        self.intake, self.bytes = intake, 0
+    def __init__(self, intake: Intake, client: str = "") -> None:
+        self.intake, self.client, self.bytes = intake, client, 0
+
+    def check(self, total: int) -> None:
+        """Raises RequestError: 413 when a request of so many bytes is too large."""
+        most = self.intake.limits.body_bytes
+        if total > most:
+            raise RequestError(
+                413,
+                f"the request has more than {most:,} bytes: send less at a time",
+                code="request_too_large",
+                headers={"Connection": "close"},
+            )
 
     def take(self, total: int) -> None:
         """Makes the request's share ``total`` bytes, if it was smaller.
 
         Raises:
-            RequestError: 413 when the request is too large, 429 when all together are.
+            RequestError: 413 when the request is too large, 429 when all together are, or all of
+                this client.
         """
-        limits, more = self.intake.limits, total - self.bytes
+        intake, more = self.intake, total - self.bytes
         if more <= 0:
             return
-        if total > limits.body_bytes:
-            raise RequestError(
-                413,
-                f"the request has more than {limits.body_bytes:,} bytes: send less at a time",
-                code="request_too_large",
-                headers={"Connection": "close"},
-            )
-        if self.intake.bytes + more > limits.inflight_bytes and self.intake.bytes > self.bytes:
+        self.check(total)
+        most, client = intake.limits.inflight_bytes, self.client
+        if intake.bytes + more > most and intake.bytes > self.bytes:
             raise overloaded(1.0, "the requests that are being answered are too large together")
-        self.intake.bytes += more
+        if client:
+            held = intake.shares[client]
+            if held + more > intake.limits.client_share * most and held > self.bytes:
+                raise overloaded(1.0, "this client's requests are too large together")
+        intake.bytes += more
+        intake.shares[client] += more
         self.bytes = total
 
 
+def client_in(request: Request) -> str:
+    """Whose request it is, for limits of one client; empty where the server is not told."""
+    return client_of(request.client.host) if request.client else ""
+
+
 async def read_body(request: Request, hold: Hold) -> bytes:
-    """The whole body.
+    """The whole body of an admitted request.
 
     Raises:
-        RequestError: 413, 429 (see `Hold.take`), 408 when it is too slow, 499 when the client
-            leaves before its end.
+        RequestError: 413, 429 (see `Hold.take`, `Intake.awaiting`), 408 when it is too slow, 499
+            when the client leaves before its end.
     """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal():
-        hold.take(int(declared))
-    parts, total = [], 0
+        hold.check(int(declared))
+    limits = hold.intake.limits
+    parts: list[bytes] = []
+    total, began = 0, asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout(hold.intake.limits.body_seconds):
-            async for part in request.stream():
-                total += len(part)
-                hold.take(total)
-                parts.append(part)
+        with hold.intake.awaiting():
+            async with asyncio.timeout_at(began + min(limits.body_seconds, _FIRST)) as clock:
+                async for part in request.stream():
+                    total += len(part)
+                    hold.take(total)
+                    parts.append(part)
+                    seconds = min(limits.body_seconds, _FIRST + total / limits.body_rate)
+                    clock.reschedule(began + seconds)
     except TimeoutError:
         raise RequestError(
             408,
-            f"the body did not arrive within {hold.intake.limits.body_seconds:g} s",
+            f"the body did not arrive within {limits.body_seconds:g} s, or came at less than "
+            f"{limits.body_rate:,} bytes a second",
             code="slow_body",
             headers={"Connection": "close"},
         ) from None

@@ -60,6 +60,9 @@ class Metrics:
         self.drops = self._counter(
             "plait_dropped_inputs", "Inputs that nobody waited for any more.", ("lane", "reason")
         )
+        self.closed = self._counter(
+            "plait_closed_connections", "Connections ended or not taken.", ("reason",)
+        )
         self._gauge("plait_pending_inputs", "Inputs not answered yet.").set_function(pending)
         self._gauge("plait_held_bytes", "Bytes of the bodies in hand.").set_function(held)
         self.ready = self._gauge("plait_ready", "1 when /readyz says so.")

@@ -55,7 +55,7 @@ def run_server(
         )
     if log_level not in LEVELS:
         raise UserError(f"--log-level is {log_level!r}; it can be {', '.join(LEVELS)}")
-    for name in ("cors", "image_hosts", "hostnames"):
+    for name in ("cors", "image_hosts", "hostnames", "proxies"):
         settings[name] = tuple(settings.get(name, ()))
     index = settings.pop("index", None)
     towers = read_towers(settings.pop("towers", ()))

@@ -1,23 +1,38 @@
-"""Who may call: API keys, and the names under which a server on this machine may be addressed."""
+"""Who may call: API keys, names of a server on this machine, web pages of known origins.
+
+Whoever guesses keys is made to wait; a right key always passes, from wherever it comes.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import os
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from plait.core.errors import UserError
+from plait.core.errors import UserError, shown
+from plait.serving.connections import client_of
 from plait.serving.errors import RequestError
+from plait.serving.origins import check_origin, host_of
 
 VARIABLE = "PLAIT_API_KEYS"
 LEAST_LENGTH = 16
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 OPEN = ("/healthz", "/readyz")  # probes of an orchestrator carry no key
+
+_FREE_TRIES = 5  # wrong keys of one client before it has to wait
+_LONGEST_WAIT = 64.0  # seconds that a client is told to wait
+_LONGEST_DELAY = 2.0  # seconds by which an answer to a wrong key is held back
+_DELAYED = 64  # answers held back at once, of all clients
+_FORGOTTEN = 900.0  # seconds after the last wrong key
+_REMEMBERED = 4096  # clients
 
 
 class Keys:
@@ -76,13 +91,49 @@ def read_keys(file: Path | None, environ: Mapping[str, str] = os.environ) -> dic
     return keys
 
 
+class Guesses:
+    """Counts the wrong keys of each client that sent one lately.
+
+    Args:
+        clock: seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._tries: OrderedDict[str, tuple[int, float]] = OrderedDict()  # the latest is last
+        self._delayed = 0
+
+    def __len__(self) -> int:
+        return len(self._tries)
+
+    def wrong(self, address: str) -> float:
+        """Notes a wrong key of an address; the seconds that its client must wait, 0 at first."""
+        now, client = self._clock(), client_of(address)
+        tries, last = self._tries.pop(client, (0, now))
+        tries = 1 if now - last > _FORGOTTEN else tries + 1
+        self._tries[client] = tries, now
+        if len(self._tries) > _REMEMBERED:
+            self._tries.popitem(last=False)
+        return min(_LONGEST_WAIT, 2.0 ** min(tries - _FREE_TRIES - 1, 30)) * (tries > _FREE_TRIES)
+
+    async def hold_back(self, seconds: float) -> None:
+        """Delays an answer: where many are delayed already, not at all."""
+        if seconds and self._delayed < _DELAYED:
+            self._delayed += 1
+            try:
+                await asyncio.sleep(min(seconds / 4, _LONGEST_DELAY))
+            finally:
+                self._delayed -= 1
+
+
 class Gate:
-    """Lets requests pass that carry a key and name a host of this server.
+    """Lets requests pass that carry a key, name a host of this server, and come from no other site.
 
     Args:
         app: behind the gate.
         keys: none: nobody is asked for one.
         hosts: names that the ``Host`` header may carry; None for any.
+        origins: whose pages may call, beside those of the server itself.
         free: paths below which no key is asked for (those of the page).
     """
 
@@ -93,8 +144,10 @@ class Gate:
         keys: Keys,
         hosts: Sequence[str] | None,
         free: Callable[[str], bool],
+        origins: Sequence[str] = (),
     ) -> None:
         self.app, self.keys, self.free = app, keys, free
+        self.origins, self.guesses = frozenset(origins), Guesses()
         self.hosts = None if hosts is None else {host.lower() for host in hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -105,8 +158,10 @@ class Gate:
         headers = Headers(scope=scope)
         try:
             self._check_host(headers)
+            check_origin(scope.get("method", "GET"), headers, self.origins)
             if self.keys and scope["path"] not in OPEN and not self.free(scope["path"]):
-                scope.setdefault("state", {})["key"] = self._holder(headers)
+                client = scope.get("client") or ("", 0)
+                scope.setdefault("state", {})["key"] = await self._holder(headers, client[0])
         except RequestError as error:
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008})
@@ -116,28 +171,36 @@ class Gate:
         await self.app(scope, receive, send)
 
     def _check_host(self, headers: Headers) -> None:
-        if self.hosts is None:
-            return
-        host = headers.get("host", "").lower()
-        name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-        if name not in self.hosts:
+        name = host_of(headers)
+        if self.hosts is not None and name not in self.hosts:
             raise RequestError(
                 403,
-                f"this server does not go by the name {name!r}: start it with --hostname {name}",
+                f"this server does not go by the name {shown(name)}: start it with --hostname NAME",
                 code="unknown_host",
             )
 
-    def _holder(self, headers: Headers) -> str:
+    async def _holder(self, headers: Headers, address: str) -> str:
         scheme, _, key = headers.get("authorization", "").partition(" ")
-        holder = self.keys.holder(key.strip()) if scheme.lower() == "bearer" else None
-        if holder is None:
-            raise RequestError(
-                401,
-                "an API key is needed: Authorization: Bearer KEY",
-                code="invalid_api_key",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
-        return holder
+        key = key.strip() if scheme.lower() == "bearer" else ""
+        holder = self.keys.holder(key)
+        if holder is not None:
+            return holder
+        if key:  # without one, nothing was guessed
+            wait = self.guesses.wrong(address)
+            await self.guesses.hold_back(wait)
+            if wait:
+                raise RequestError(
+                    429,
+                    f"too many wrong API keys came from {shown(address)}: try again in {wait:g} s",
+                    code="wrong_keys",
+                    headers={"Retry-After": f"{wait:.0f}"},
+                )
+        raise RequestError(
+            401,
+            "an API key is needed: Authorization: Bearer KEY",
+            code="invalid_api_key",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
 
 
 def _hash(key: str) -> bytes:

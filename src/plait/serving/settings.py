@@ -18,6 +18,15 @@ class Limits:
         body_bytes: of a request.
         inflight_bytes: of the bodies of all requests that are being read or answered.
         body_seconds: in which a body must have arrived.
+        body_rate: bytes a second that a body must come at on average, after its first seconds.
+        head_bytes: of a request, before its body; also of what may come before it is answered.
+        target_bytes: of a request's path with its query.
+        headers: lines in the head of a request.
+        head_seconds: in which a head must have arrived, counted from the connection's beginning.
+        idle_seconds: that a connection may wait for its next request.
+        answer_seconds: in which a client must have taken what it is sent.
+        connections: at once, as far as the system's limit on open files allows.
+        client_share: of the connections and of ``inflight_bytes`` that one client may hold.
         inputs: texts and pictures in a request.
         pictures: in a request.
         picture_bytes: of one, encoded.
@@ -39,6 +48,15 @@ class Limits:
     body_bytes: int = 32 * MIB
     inflight_bytes: int = 256 * MIB
     body_seconds: float = 30.0
+    body_rate: int = 1024
+    head_bytes: int = 16_384
+    target_bytes: int = 8192
+    headers: int = 100
+    head_seconds: float = 10.0
+    idle_seconds: float = 20.0
+    answer_seconds: float = 60.0
+    connections: int = 4096
+    client_share: float = 0.5
     inputs: int = 2048
     pictures: int = 64
     picture_bytes: int = 20 * MIB
@@ -72,6 +90,7 @@ class Settings:
         image_hosts: hosts from which pictures may be fetched; none by default.
         cors: origins whose pages may call the server; none by default.
         hostnames: further names that the ``Host`` header may carry.
+        proxies: addresses of reverse proxies, whose ``X-Forwarded-For`` tells the client.
         local_only: only requests to a loopback name are taken (against DNS rebinding).
         towers: modality to the base URL of another server that runs the tower.
         page: whether there is a page for people under ``/page``.
@@ -89,6 +108,7 @@ class Settings:
     image_hosts: tuple[str, ...] = ()
     cors: tuple[str, ...] = ()
     hostnames: tuple[str, ...] = ()
+    proxies: tuple[str, ...] = ()
     local_only: bool = True
     towers: Mapping[str, str] = field(default_factory=dict)
     page: bool = False

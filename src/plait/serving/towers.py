@@ -9,7 +9,7 @@ from safetensors.numpy import load, save
 
 from plait.core.modality import IMAGE, TEXT
 from plait.serving.answering import unless_gone, wanted_seconds
-from plait.serving.body import media_type, read_body
+from plait.serving.body import client_in, media_type, read_body
 from plait.serving.errors import RequestError
 from plait.serving.lanes import Tensors
 from plait.serving.remote import MEDIA_TYPE, MODEL_HEADER, ROWS
@@ -25,7 +25,7 @@ async def tower(request: Request, modality: str) -> Response:
     """Rows of tensors that another server prepared: safetensors in, safetensors out."""
     service: Service = request.app.state.service
     deadline = time.monotonic() + wanted_seconds(request, service.limits)
-    with service.intake.admitted() as hold:
+    with service.intake.admitted(client_in(request)) as hold:
         body = await read_body(request, hold)
         if media_type(request) != MEDIA_TYPE:
             raise RequestError(415, f"send the tensors as {MEDIA_TYPE}", code="media_type")

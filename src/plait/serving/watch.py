@@ -15,6 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from plait.serving.errors import RequestError
+from plait.serving.origins import SECURITY_HEADERS
 from plait.serving.service import Service
 
 access = logging.getLogger("plait.serving.access")
@@ -97,6 +98,7 @@ class Watch:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = name
+                headers.raw.extend(SECURITY_HEADERS)
                 if self.service.draining:
                     headers["Connection"] = "close"
             await send(message)

@@ -12,6 +12,7 @@ import asyncio
 import importlib
 import json
 import logging
+import math
 import os
 import signal
 import socket
@@ -21,12 +22,14 @@ import time
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 
 from plait.core.errors import PlaitError, UserError
 from plait.serving.app import PAGE, create_app
+from plait.serving.connections import Guard
+from plait.serving.protocol import guarded_protocol
 from plait.serving.searching import Searcher
 from plait.serving.served import Served, open_models
 from plait.serving.service import Service
@@ -123,15 +126,25 @@ def serve(
         from plait.serving.page import mount_page
 
         mount_page(app, service, keys)
+    guard = Guard(
+        settings.limits,
+        proxies=settings.proxies,
+        refused=lambda reason: service.metrics.closed.labels(reason).inc(),
+    )
     config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         lifespan="on",
         server_header=False,
-        timeout_keep_alive=20,
+        http=cast(Any, guarded_protocol(guard)),
+        ws="none",
+        proxy_headers=bool(settings.proxies),
+        forwarded_allow_ips=list(settings.proxies),
+        # uvicorn takes whole seconds; the guard ends what waits for longer than the limit.
+        timeout_keep_alive=math.ceil(settings.limits.idle_seconds),
         timeout_graceful_shutdown=int(settings.limits.deadline + _GRACE),
-        h11_max_incomplete_event_size=1 << 16,
+        h11_max_incomplete_event_size=max(1 << 16, 2 * settings.limits.head_bytes),
     )
     server = Worker(config, service)
     threading.Thread(target=_follow_parent, args=(server,), daemon=True).start()
