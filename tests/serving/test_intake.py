@@ -48,12 +48,12 @@ def test_promised_bytes_hold_nothing_and_keep_nobody_out() -> None:
         tasks = [asyncio.create_task(one.read(intake)) for one in silent]
         await asyncio.sleep(0.01)
         assert (intake.bytes, intake.requests) == (0, 0)
+        held: list[int] = []
         for _ in range(5):
             valid = Sender(900)
             valid.send(b"x" * 900, more=False)
-            held: list[int] = []
             assert len(await valid.read(intake, lambda: held.append(intake.bytes))) == 900
-            assert held == [900]
+        assert held == [900] * 5
         silent[0].send(b"x" * 10)
         await asyncio.sleep(0.01)
         assert intake.bytes == 10
