@@ -81,12 +81,13 @@ def serving(
     log: Path,
     seconds: float = 300,
     environ: Mapping[str, str] | None = None,
+    command: Sequence[str] = (),
 ) -> Iterator[Running]:
-    """Runs ``plait serve ARGUMENTS`` on a free port until the block ends."""
+    """Runs ``plait serve ARGUMENTS`` on a free port, or ``command``, until the block ends."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [str(PLAIT), "serve", *map(str, arguments), "--port", "0"],
+            list(command) or [str(PLAIT), "serve", *map(str, arguments), "--port", "0"],
             stderr=file,
             stdout=subprocess.DEVNULL,
             env={**os.environ, **(environ or {})},

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import shutil
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import openai
 import psutil
 import pytest
 from benchmarks._requests import BROKEN, EMBED, data_url
-from benchmarks._server import Caller, Running, serving
+from benchmarks._server import PLAIT, Caller, Running, serving
 from fastapi.testclient import TestClient
 from tests.serving.conftest import KEY
 from tests.serving.made import encoded, image_row, noisy, text_row
@@ -198,3 +201,30 @@ def test_what_cannot_be_served_is_said_in_one_line(bundle: Path, tmp_path: Path)
     assert "code 2" in str(caught.value)
     assert "text.onnx is missing" in str(caught.value)
     assert "Traceback" not in str(caught.value)
+
+
+def test_few_descriptors_and_many_silent_connections(bundle: Path, tmp_path: Path) -> None:
+    """The system lets the server have 256 open files, and 400 clients connect and say nothing."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if before[1] != resource.RLIM_INFINITY and before[1] < 1024:
+        pytest.skip("the test itself needs 1,024 open files")
+    few = f"ulimit -n 256; exec {PLAIT} serve {bundle} {' '.join(OPTIONS)} --no-spare"
+
+    async def scenario(url: str) -> None:
+        parts = urlsplit(url)
+        with contextlib.ExitStack() as silent:
+            for _ in range(400):
+                address = (parts.hostname or "", parts.port or 0)
+                silent.enter_context(socket.create_connection(address, 10))
+            for _ in range(5):
+                fresh = Caller(url)
+                reply = await fresh.post(EMBED, {"input": "red"})
+                assert reply.status == 200
+                fresh.close()
+
+    with serving(log=tmp_path / "log", command=["bash", "-c", few + " --port 0"]) as running:
+        worker = running.worker
+        asyncio.run(scenario(running.url))
+        assert running.worker == worker
+    assert running.process.returncode == 0

@@ -289,7 +289,7 @@ def test_a_silent_connection_makes_room_for_a_new_one() -> None:
         silent = [small.connect() for _ in range(100)]
         for _ in range(5):
             assert status(small.ask(get())) == 200
-        eventually(lambda: small.reasons["connections"] == 65)
+        eventually(lambda: small.reasons["connections"] > 60)
         assert len(small.guard) <= LIMITS.connections
         for one in silent[:50]:
             assert closed_within(one, 0.2)
