@@ -50,13 +50,14 @@ docs: $(VENV)/.dev       ## write the generated pages anew
 # pip rather than uv: it is on every machine and honours the machine's own pip configuration.
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --quiet --upgrade pip
 
 $(VENV)/.demo: $(VENV)/bin/python pyproject.toml $(CONSTRAINTS)
+	$(PIP) --quiet --upgrade pip
 	$(PIP) $(BUILD) --progress-bar on -e '.[demo]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml requirements-oracles.txt $(CONSTRAINTS)
+	$(PIP) --quiet --upgrade pip
 	$(PIP) $(BUILD) --progress-bar on -e '.[dev]'
 	$(PIP) $(BUILD) --quiet --no-deps -r requirements-oracles.txt
 	@touch $@ $(VENV)/.demo
