@@ -23,6 +23,7 @@ def lines(installed: Iterable[tuple[str, str]], *, own: str = "plait") -> list[s
     Args:
         installed: names and versions; a name twice is one package found on two paths, and the
             first is what Python imports.
+        own: the package that is left out.
     """
     versions: dict[str, str] = {}
     for name, version in installed:

@@ -1,6 +1,6 @@
 """Refuses what does not belong into the repository: large files, and binaries outside their place.
 
-    python tools/tracked.py  # part of `make check`; exit code 1 and one line for each
+python tools/tracked.py  # part of `make check`; exit code 1 and one line for each
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]
 LARGEST = 1_000_000
 """Bytes of a tracked file."""
 BINARIES = ("tests/", "docs/images/")
@@ -51,7 +52,7 @@ def binary(content: bytes) -> bool:
         return True
 
 
-def main(root: Path = Path(__file__).resolve().parents[1]) -> int:
+def main(root: Path = ROOT) -> int:
     """Prints the faults; 1 if there are any."""
     found = faults(root, tracked(root))
     for fault in found:

@@ -34,7 +34,7 @@ def requirements() -> list[Requirement]:
     extras = project["project"]["optional-dependencies"]
     lists = [project["build-system"]["requires"], project["project"]["dependencies"]]
     lists += [extra for name, extra in extras.items() if name != "ray"]  # ray: in no test
-    found = [Requirement(line) for line in sum(lists, [])]
+    found = [Requirement(line) for lines in lists for line in lines]
     return [requirement for requirement in found if requirement.name != "plait"]
 
 
