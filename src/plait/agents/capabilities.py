@@ -88,7 +88,9 @@ def _search(index: Index, given: SearchIn, admit: Admit) -> Answer:
     pictures: list[Picture] = []
     for found in index.search(wanted, k=given.k, where=given.where):
         hit = Hit.model_validate({key: found[key] for key in Hit.model_fields if key in found})
-        if found["path"] is not None and hit.rank <= given.thumbnails:
+        if found["outside"] and hit.rank <= given.thumbnails:
+            hit.picture_problem = "the picture lies outside the folders of the index"
+        elif found["path"] is not None and hit.rank <= given.thumbnails:
             try:
                 shown = thumbnail(Path(found["path"]), f"result {hit.rank}: {hit.text or hit.id}")
             except DataError as error:

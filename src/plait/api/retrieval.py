@@ -70,11 +70,15 @@ def search(
     run: Source | None = None,
     sheet: Source | None = None,
     rerank: Source | None = None,
+    roots: Sequence[Source] = (),
+    allow_outside: bool = False,
 ) -> list[dict[str, Any]]:
     """The ``k`` nearest rows of an index to words or to a picture: ``{id, score, path, text}``.
 
     With ``rerank``, the run of a fusion model trained to match, the nearest rows (at least 50) are
-    ordered by its log odds (``match``) plus the logit scale times the cosine.
+    ordered by its log odds (``match``) plus the logit scale times the cosine. Pictures outside the
+    index's folders are drawn and reranked only with ``roots``, or ``allow_outside`` (see
+    `plait.retrieval.open_index`).
     """
     from plait.models.kinds import fused
     from plait.retrieval import contact_sheet, open_index
@@ -83,7 +87,12 @@ def search(
 
     if (query is None) == (image is None):
         raise UserError("give words to look for, or --image FILE, one of the two")
-    opened = open_index(index, model=None if run is None else aligned_model(run, "search"))
+    opened = open_index(
+        index,
+        model=None if run is None else aligned_model(run, "search"),
+        roots=[Path(root) for root in roots],
+        allow_outside=allow_outside,
+    )
     wanted = query if query is not None else Path(str(image))
     hits = opened.search(wanted, k=k if rerank is None else max(k, CANDIDATES), where=where)
     if rerank is not None:

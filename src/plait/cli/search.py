@@ -24,6 +24,16 @@ def search(
         Path | None, typer.Option(help="The run folder, if it moved since the index was made.")
     ] = None,
     sheet: Annotated[Path | None, typer.Option(help="Also draw the results into this PNG.")] = None,
+    root: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A folder whose pictures may be drawn, besides those that you made the index from "
+            "(repeatable)."
+        ),
+    ] = None,
+    allow_outside: Annotated[
+        bool, typer.Option("--allow-outside", help="Draw any picture that the index names.")
+    ] = False,
     rerank: Annotated[
         Path | None,
         typer.Option(help="A fusion run trained to match: it orders the nearest results anew."),
@@ -35,8 +45,23 @@ def search(
 
     api.tune_process()
     hits = api.search(
-        index, query, image=image, k=k, where=where, run=run, sheet=sheet, rerank=rerank
+        index,
+        query,
+        image=image,
+        k=k,
+        where=where,
+        run=run,
+        sheet=sheet,
+        rerank=rerank,
+        roots=root or [],
+        allow_outside=allow_outside,
     )
+    outside = sum(hit["outside"] for hit in hits)
+    if sheet is not None and outside:
+        say(
+            f"{outside} pictures lie outside the folders that you made the index from, and are not "
+            "drawn: state their folder (--root FOLDER), or --allow-outside"
+        )
 
     def page() -> None:
         heads = ["", "score", *(["match"] if rerank is not None else []), "text", "picture"]

@@ -18,6 +18,14 @@ def serve(
     index: Annotated[
         Path | None, typer.Option(help="An index for /v1/search, made by one of the models.")
     ] = None,
+    root: Annotated[
+        list[Path] | None,
+        typer.Option(help="A folder whose pictures the index may show (repeatable)."),
+    ] = None,
+    allow_outside: Annotated[
+        bool,
+        typer.Option("--allow-outside", help="The index may show any picture of this machine."),
+    ] = False,
     host: Annotated[str, typer.Option(help="The address to bind.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
     api_keys: Annotated[
@@ -88,6 +96,8 @@ def serve(
     run_server(
         models,
         index=index,
+        roots=root or [],
+        allow_outside=allow_outside,
         host=host,
         port=port,
         api_keys=api_keys,

@@ -15,6 +15,7 @@ Messages say what is wrong, where, and how to mend it.
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -83,9 +84,15 @@ class MissingExtra(UserError):
         )
 
 
+_LONGEST_WORD, _MOST_WORDS = 100, 1000  # between which a misspelt one is looked for
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint ``; did you mean 'x'?`` for a misspelt word, or an empty string."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    if len(word) > _LONGEST_WORD:  # nobody misspells so much, and comparing takes long
+        return ""
+    words = [one for one in itertools.islice(known, _MOST_WORDS) if len(one) <= _LONGEST_WORD]
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

@@ -15,18 +15,31 @@ Columns are id, text, path, modality, language, and the keys of the metadata; na
 characters than letters, digits and underscores go in double quotation marks. A number compares with
 values that are numbers or read as one ("2020" in a CSV). A comparison with a value that is missing
 or of another kind is false, so its ``not`` is true.
+
+Filters are limited (`MOST_CHARACTERS`, `MOST_COMPARISONS`, `MOST_VALUES`, `DEEPEST`,
+`MOST_PATTERN`, `MOST_PERCENT`), so that no store plans or evaluates one for long. Comparisons for
+equality of one column that ``or`` joins count as one, with many values.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from plait.core.errors import SearchIndexError, did_you_mean
+from plait.core.errors import SearchIndexError, did_you_mean, shown
 
 COLUMNS = ("id", "text", "path", "modality", "language")  # what every row has, besides metadata
+
+MOST_CHARACTERS = 50_000  # of a filter
+MOST_COMPARISONS = 100
+MOST_VALUES = 2000  # of all comparisons together
+DEEPEST = 20  # brackets and nots within one another
+MOST_PATTERN = 500  # characters of a pattern
+MOST_PERCENT = 20  # of a pattern: each makes the search for it longer
+_COLUMNS_SHOWN = 30
 
 Value: TypeAlias = str | float | bool
 
@@ -38,6 +51,14 @@ class Compare:
     column: str
     operator: str
     value: Value | None = None
+
+
+@dataclass(frozen=True)
+class Among:
+    """The column equals one of the values, each as in a `Compare`."""
+
+    column: str
+    values: tuple[Value, ...]
 
 
 @dataclass(frozen=True)
@@ -61,21 +82,21 @@ class Some:
     parts: tuple[Filter, ...]
 
 
-Filter: TypeAlias = Compare | Not | All | Some
+Filter: TypeAlias = Compare | Among | Not | All | Some
 Where: TypeAlias = str | Mapping[str, object] | None
 
 _TOKEN = re.compile(
     r"""\s*(?:
         (?P<string>'(?:[^']|'')*')
       | (?P<name>"(?:[^"]|"")*"|[^\W\d]\w*)
-      | (?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)
+      | (?P<number>[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)
       | (?P<sign><=|>=|!=|<>|==|=|<|>|\(|\)|,)
     )""",
     re.VERBOSE,
 )
 _WORDS = ("and", "or", "not", "in", "like", "is", "null", "true", "false")
+_AROUND = 90  # characters of a text or a token in a message that repeats both
 _SIGNS = {"=": "=", "==": "=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
-_DEEPEST = 50
 
 
 def parse_where(where: Where, known: Iterable[str]) -> Filter | None:
@@ -86,40 +107,158 @@ def parse_where(where: Where, known: Iterable[str]) -> Filter | None:
         known: metadata keys of the index.
 
     Raises:
-        SearchIndexError: what cannot be read and where, or an unknown column.
+        SearchIndexError: what cannot be read and where, an unknown column, or too much of something.
     """
     if where is None:
         return None
     columns = (*COLUMNS, *known)
     if isinstance(where, str):
-        return _Parser(where, columns).parse()
-    parts = tuple(_of_mapping(name, value, columns) for name, value in where.items())
-    return All(parts) if parts else None
+        _check_characters(len(where))
+        _check_text(where)
+        found = _Parser(where, columns).parse()
+    elif isinstance(where, Mapping):
+        parts = [_of_mapping(name, value, columns) for name, value in where.items()]
+        if not parts:
+            return None
+        found = All(tuple(parts))
+    else:
+        raise SearchIndexError(
+            f"a filter is a text or a mapping of columns to values, not {type(where).__name__}"
+        )
+    check_filter(found)
+    return found
 
 
-def _of_mapping(name: str, value: object, columns: Sequence[str]) -> Filter:
+def check_filter(part: Filter) -> None:
+    """Refuses a filter that would keep a store busy for long.
+
+    Raises:
+        SearchIndexError: it is above a limit; both are named.
+    """
+    comparisons = values = characters = 0
+    for leaf in _leaves(part):
+        comparisons += 1
+        held = leaf.values if isinstance(leaf, Among) else (leaf.value,)
+        values += len(held)
+        characters += sum(len(value) for value in held if isinstance(value, str))
+        if isinstance(leaf, Compare) and leaf.operator == "like":
+            _check_pattern(leaf.value)
+    _check_characters(characters)
+    for count, most, what in (
+        (comparisons, MOST_COMPARISONS, "comparisons"),
+        (values, MOST_VALUES, "values"),
+    ):
+        if count > most:
+            raise SearchIndexError(f"filter: {count:,} {what}, and the limit is {most:,}")
+
+
+def _leaves(part: Filter) -> Iterator[Compare | Among]:
+    if isinstance(part, Not):
+        yield from _leaves(part.part)
+    elif isinstance(part, All | Some):
+        for each in part.parts:
+            yield from _leaves(each)
+    else:
+        yield part
+
+
+def _check_characters(count: int) -> None:
+    if count > MOST_CHARACTERS:
+        raise SearchIndexError(
+            f"filter: {count:,} characters, and the limit is {MOST_CHARACTERS:,}"
+        )
+
+
+def _check_pattern(pattern: Value | None) -> None:
+    assert isinstance(pattern, str)
+    if len(pattern) > MOST_PATTERN or pattern.count("%") > MOST_PERCENT:
+        raise SearchIndexError(
+            f"filter: the pattern {shown(pattern)} is above the limit of {MOST_PATTERN} characters "
+            f"with at most {MOST_PERCENT} %"
+        )
+
+
+def _check_text(text: str) -> None:
+    """Refuses what cannot be written as UTF-8, and the zero byte, at which some stores stop."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise SearchIndexError(
+            f"filter: character {error.start + 1} is half of a surrogate pair"
+        ) from None
+    if "\0" in text:
+        raise SearchIndexError(f"filter: character {text.index(chr(0)) + 1} is a zero byte")
+
+
+def _of_mapping(name: object, value: object, columns: Sequence[str]) -> Filter:
     _check_column(name, columns)
+    assert isinstance(name, str)
     if value is None:
         return Compare(name, "null")
     if isinstance(value, str | int | float):
-        return Compare(name, "=", _value(value))
-    if isinstance(value, Sequence) and all(isinstance(item, str | int | float) for item in value):
-        return Some(tuple(Compare(name, "=", _value(item)) for item in value))
-    raise SearchIndexError(
-        f"filter: {name!r} must be given a text, a number, a truth value or a list of them"
+        return Compare(name, "=", _value(name, value))
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+        return Among(name, tuple(_value(name, item) for item in value))
+    raise _unfit(name)
+
+
+def _value(name: str, value: object) -> Value:
+    if isinstance(value, str):
+        _check_text(value)
+    if isinstance(value, str | bool):  # bool is an int
+        return value
+    if not isinstance(value, int | float):
+        raise _unfit(name)
+    try:
+        return _finite(float(value))
+    except OverflowError:
+        raise _too_large() from None
+
+
+def _unfit(name: str) -> SearchIndexError:
+    return SearchIndexError(
+        f"filter: {shown(name)} must be given a text, a number, a truth value or a list of them"
     )
 
 
-def _value(value: str | int | float) -> Value:
-    return value if isinstance(value, str | bool) else float(value)  # bool is an int
+def _finite(number: float) -> float:
+    if not math.isfinite(number):
+        raise _too_large()
+    return number
 
 
-def _check_column(name: str, columns: Sequence[str]) -> None:
+def _too_large() -> SearchIndexError:
+    return SearchIndexError("filter: a number is not finite, or too large for a float64")
+
+
+def _check_column(name: object, columns: Sequence[str]) -> None:
     if name not in columns:
+        hint = did_you_mean(name, columns) if isinstance(name, str) else ""
+        listed = ", ".join(shown(one)[1:-1] for one in columns[:_COLUMNS_SHOWN])
+        more = len(columns) - _COLUMNS_SHOWN
         raise SearchIndexError(
-            f"filter: the index has no column {name!r}{did_you_mean(name, columns)} "
-            f"(it has {', '.join(columns)})"
+            f"filter: the index has no column {shown(name)}{hint} "
+            f"(it has {listed}{f' and {more:,} more' if more > 0 else ''})"
         )
+
+
+def _any_of(parts: Sequence[Filter]) -> Filter:
+    """At least one holds; comparisons of one column for equality become one `Among`."""
+    equal: dict[str, list[Value]] = {}
+    others: list[Filter] = []
+    for part in parts:
+        if isinstance(part, Compare) and part.operator == "=" and part.value is not None:
+            equal.setdefault(part.column, []).append(part.value)
+        elif isinstance(part, Among):
+            equal.setdefault(part.column, []).extend(part.values)
+        else:
+            others.append(part)
+    merged: list[Filter] = [
+        Compare(column, "=", values[0]) if len(values) == 1 else Among(column, tuple(values))
+        for column, values in equal.items()
+    ]
+    merged += others
+    return merged[0] if len(merged) == 1 else Some(tuple(merged))
 
 
 class _Parser:
@@ -141,7 +280,7 @@ class _Parser:
         parts = [self._term()]
         while self._take("or"):
             parts.append(self._term())
-        return parts[0] if len(parts) == 1 else Some(tuple(parts))
+        return _any_of(parts)
 
     def _term(self) -> Filter:
         parts = [self._factor()]
@@ -151,8 +290,8 @@ class _Parser:
 
     def _factor(self) -> Filter:
         self.depth += 1
-        if self.depth > _DEEPEST:
-            raise SearchIndexError(f"filter: nested more than {_DEEPEST} deep")
+        if self.depth > DEEPEST:
+            raise SearchIndexError(f"filter: nested more than {DEEPEST} deep")
         if self._take("not"):
             found: Filter = Not(self._factor())
         elif self._take("("):
@@ -193,14 +332,14 @@ class _Parser:
         while self._take(","):
             values.append(self._literal())
         self._need(")")
-        return Some(tuple(Compare(column, "=", value) for value in values))
+        return Among(column, tuple(values))
 
     def _literal(self) -> Value:
         kind, token = self._next("a value")
         if kind == "string":
             return token
         if kind == "number":
-            return float(token)
+            return _finite(float(token))
         if kind == "word" and token in ("true", "false"):
             return token == "true"
         self.place -= 1
@@ -235,10 +374,11 @@ class _Parser:
 
     def _error(self, wanted: str) -> SearchIndexError:
         if self.place == len(self.tokens):
-            return SearchIndexError(f"filter: {self.text!r} ends where {wanted} should follow")
+            return SearchIndexError(f"filter: {shown(self.text)} ends where {wanted} should follow")
         _, token, start = self.tokens[self.place]
         return SearchIndexError(
-            f"filter: {wanted} should stand at character {start + 1} of {self.text!r}, not {token!r}"
+            f"filter: {wanted} should stand at character {start + 1} of "
+            f"{shown(self.text, _AROUND)}, not {shown(token, _AROUND)}"
         )
 
 
@@ -251,7 +391,7 @@ def _tokens(text: str) -> list[tuple[str, str, int]]:
         if match is None or match.lastgroup is None:
             start = place + len(text[place:]) - len(text[place:].lstrip())
             raise SearchIndexError(
-                f"filter: cannot read {text!r} at character {start + 1}, {text[start]!r} "
+                f"filter: cannot read {shown(text)} at character {start + 1}, {text[start]!r} "
                 "(texts go in single quotation marks)"
             )
         kind, value = match.lastgroup, match.group(match.lastgroup)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from plait.core.errors import DataError, SearchIndexError, UserError
+from plait.core.errors import DataError, SearchIndexError, UserError, shown
 from plait.core.modality import IMAGE, TEXT
 from plait.core.progress import bar
 from plait.data.dataset import PairDataset
@@ -30,6 +30,7 @@ from plait.retrieval.manifest import (
     united,
 )
 from plait.retrieval.memory import MemoryStore
+from plait.retrieval.roots import roots_of
 from plait.retrieval.rows import image_row, remove_thumbnails, result, text_rows
 from plait.retrieval.store import Row, VectorStore, check_vector, columns_of
 
@@ -62,6 +63,8 @@ class Index:
         manifest: what it was made with.
         store: the rows.
         model: to embed queries; None loads it from the run folder when the first query needs it.
+        roots: folders whose pictures may be shown, besides the index's own and those that its
+            manifest states; None: all pictures may.
     """
 
     def __init__(
@@ -70,9 +73,11 @@ class Index:
         manifest: Manifest,
         store: VectorStore,
         model: AlignmentModel | None = None,
+        *,
+        roots: Sequence[str | Path] | None = (),
     ) -> None:
         self.folder, self.manifest, self.store = folder, manifest, store
-        self._model = model
+        self._model, self._stated = model, None if roots is None else tuple(map(str, roots))
 
     def __len__(self) -> int:
         return len(self.store)
@@ -127,7 +132,7 @@ class Index:
         taken for one of the modality that ``find`` is not; with ``any`` nothing is corrected.
 
         Returns:
-            ``[{rank, id, score, path, text, texts, modality, language, metadata}]``.
+            ``[{rank, id, score, path, outside, text, texts, modality, language, metadata}]``.
 
         Raises:
             UserError: an empty query, a picture that cannot be read, an unfit filter or vector.
@@ -140,8 +145,9 @@ class Index:
             check_vector(vector, self.manifest.dim, "the query")
             vector, factor = extended_query(vector, corrects)
         hits = self.store.search(vector, k, part)
+        roots = self._roots()
         return [
-            result(hit.row, hit.score * factor, rank, self.folder)
+            result(hit.row, hit.score * factor, rank, self.folder, roots)
             for rank, hit in enumerate(hits, start=1)
         ]
 
@@ -161,7 +167,7 @@ class Index:
 
     def _find(self, find: str | None) -> str:
         if find not in (None, IMAGE, TEXT, "any"):
-            raise SearchIndexError(f"find is 'image', 'text' or 'any', not {find!r}")
+            raise SearchIndexError(f"find is 'image', 'text' or 'any', not {shown(find)}")
         if find is None:
             return IMAGE if IMAGE in self.manifest.modalities else "any"
         return find
@@ -197,19 +203,23 @@ class Index:
         rows, skipped = _rows(model, dataset, self.folder, texts, embedding)
         if model.hubs is not None:
             rows = corrected_rows(rows, model.hubs)
-        self._expect(rows)
+        self._expect(rows, roots_of(dataset.root, (row.path for row in rows)))
         with bar("writing the index", len(rows)) as running:
             for block in _blocks(rows):
                 self.store.upsert(block)
                 running.advance(len(block))
         return Added(len(rows), tuple(skipped))
 
-    def _expect(self, rows: Sequence[Row]) -> None:
-        """Notes new columns before their rows go in: a filter may then name them."""
+    def _roots(self) -> tuple[str, ...] | None:
+        return None if self._stated is None else (*self._stated, *self.manifest.own_roots)
+
+    def _expect(self, rows: Sequence[Row], roots: Sequence[str]) -> None:
+        """Notes new columns and roots before their rows go in: a filter may then name them."""
         columns = united(self.manifest.columns, columns_of(rows))
         modalities = united(self.manifest.modalities, [row.modality for row in rows])
-        if (columns, modalities) != (self.manifest.columns, self.manifest.modalities):
-            self.manifest = replace(self.manifest, columns=columns, modalities=modalities)
+        expected = replace(self.manifest, columns=columns, modalities=modalities).with_roots(roots)
+        if expected != self.manifest:
+            self.manifest = expected
             self.manifest.save(self.folder)
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -336,7 +346,12 @@ def _check_free(out: Path, overwrite: bool) -> None:
 
 
 def open_index(
-    path: str | Path, *, model: AlignmentModel | None = None, in_memory: bool = False
+    path: str | Path,
+    *,
+    model: AlignmentModel | None = None,
+    in_memory: bool = False,
+    roots: Sequence[str | Path] = (),
+    allow_outside: bool = False,
 ) -> Index:
     """An index that `build_index` made.
 
@@ -344,6 +359,9 @@ def open_index(
         path: its folder.
         model: the model that made it, if it is loaded already.
         in_memory: read all rows now and search them in memory, exactly; changes stay there.
+        roots: folders whose pictures may be shown, besides the index's own and those that this user
+            made it from.
+        allow_outside: all pictures may be shown, wherever they lie.
 
     Raises:
         SearchIndexError: no index, a damaged one, or one of another model.
@@ -355,8 +373,14 @@ def open_index(
         memory = MemoryStore(manifest.stored_dim)
         memory.upsert(store.rows())
         store = memory
-    index = Index(folder, manifest, store)
+    stated = None if allow_outside else [_root(root) for root in roots]
+    index = Index(folder, manifest, store, model, roots=stated)
     if model is not None:
         index.check_model(model)
-        index = Index(folder, manifest, store, model)
     return index
+
+
+def _root(root: str | Path) -> str:
+    if not Path(root).is_dir():
+        raise SearchIndexError(f"{root} is no folder: --root names a folder of pictures")
+    return str(Path(root).resolve())

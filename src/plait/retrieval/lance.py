@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from plait.core.errors import SearchIndexError
-from plait.retrieval.filters import Filter
+from plait.core.errors import SearchIndexError, shown
+from plait.core.modality import IMAGE, TEXT
+from plait.retrieval.filters import Filter, check_filter
 from plait.retrieval.predicate import facts, sql_string, to_sql
 from plait.retrieval.store import Hit, Row, check_k, check_rows, check_vector
 
@@ -25,7 +28,19 @@ TABLE = "rows"
 INDEX_FROM = 100_000  # rows; below, a scan is exact and fast enough
 PROBES = 40  # partitions that a search looks into, once there is an index
 KEPT = timedelta(minutes=10)  # how long replaced versions stay for readers that opened them
+SEARCH_SECONDS = 60.0  # within which a search ends, with an error where it is not done
+MOST_METADATA = 1 << 20  # characters of a row's metadata
+DEEPEST_METADATA = 100  # lists and objects within one another
+_BRACKETS = re.compile(r"[\[\]{}]")
 _COLUMNS = ["key", "id", "modality", "number", "texts", "path", "language", "metadata"]
+
+
+class UnreadableIndex(SearchIndexError):
+    """An index that is damaged, or that something else than plait wrote."""
+
+
+class SearchTimeout(SearchIndexError):
+    """A search that was not done in time."""
 
 
 class LanceStore:
@@ -37,11 +52,14 @@ class LanceStore:
         create: make a new table; False opens what is there.
 
     Raises:
-        SearchIndexError: there is none, or it holds vectors of another dimension.
+        SearchIndexError: there is none, it cannot be read, or it holds other columns, or vectors of
+            another dimension.
     """
 
+    seconds = SEARCH_SECONDS
+
     def __init__(self, folder: Path, dim: int, *, create: bool = False) -> None:
-        self._dim = dim
+        self._dim, self._folder = dim, folder
         database = _lancedb().connect(str(folder))
         if create:
             self._table = database.create_table(TABLE, schema=_schema(dim))
@@ -50,9 +68,8 @@ class LanceStore:
             self._table = database.open_table(TABLE)
         except (ValueError, FileNotFoundError) as error:
             raise SearchIndexError(f"{folder} holds no table of vectors: index again") from error
-        stored = self._table.schema.field("vector").type.list_size
-        if stored != dim:
-            raise SearchIndexError(f"{folder} holds vectors of {stored} features, not {dim}")
+        with _told(folder):
+            _check_schema(self._table.schema, dim, folder)
 
     @property
     def dim(self) -> int:
@@ -90,21 +107,27 @@ class LanceStore:
         """The ``k`` best rows that pass the filter, best first, equal scores by key."""
         check_vector(vector, self.dim, "the query")
         check_k(k)
-        query = self._table.search(vector.astype(np.float32)).distance_type("cosine").limit(k)
-        query = query.nprobes(PROBES)
         if where is not None:
-            query = query.where(to_sql(where), prefilter=True)
-        found = query.select([*_COLUMNS, "vector", "_distance"]).to_arrow().to_pylist()
-        hits = [Hit(_to_row(record), 1.0 - float(record["_distance"])) for record in found]
-        return sorted(hits, key=lambda hit: (-hit.score, hit.row.key))
+            check_filter(where)
+        with _told(self._folder):
+            k = min(k, max(1, len(self)))  # LanceDB makes room for k
+            query = self._table.search(vector.astype(np.float32)).distance_type("cosine").limit(k)
+            query = query.nprobes(PROBES)
+            if where is not None:
+                query = query.where(to_sql(where), prefilter=True)
+            chosen = query.select([*_COLUMNS, "vector", "_distance"])
+            found = chosen.to_arrow(timeout=timedelta(seconds=self.seconds)).to_pylist()
+            hits = [Hit(_to_row(record), 1.0 - float(record["_distance"])) for record in found]
+            return sorted(hits, key=lambda hit: (-hit.score, hit.row.key))
 
     def rows(self, ids: Sequence[str] | None = None) -> list[Row]:
         """Rows by key; all of them, or those with these ids."""
         query = self._table.search()
         if ids is not None:
             query = query.where(_among(sorted(set(ids))))
-        found = query.select([*_COLUMNS, "vector"]).to_arrow().to_pylist()
-        return sorted((_to_row(record) for record in found), key=lambda row: row.key)
+        with _told(self._folder):
+            found = query.select([*_COLUMNS, "vector"]).to_arrow().to_pylist()
+            return sorted((_to_row(record) for record in found), key=lambda row: row.key)
 
     def optimize(self) -> None:
         """Merges fragments; drops versions that no running reader can still need."""
@@ -129,6 +152,43 @@ def _lancedb() -> Any:
     import lancedb
 
     return lancedb
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """What a library raises over files that it did not write, as one message."""
+    try:
+        yield
+    except SearchIndexError:
+        raise
+    except TimeoutError as error:
+        raise SearchTimeout(f"{folder}: the search took too long: give a simpler filter") from error
+    except BaseException as error:
+        # A panic of Rust is no Exception; whoever stops plait is not to be held up.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        if "timeout" in str(error).lower()[:1000]:
+            raise SearchTimeout(f"{folder}: the search took too long") from error
+        reason = f"{type(error).__name__}: {shown(str(error))}"
+        raise UnreadableIndex(f"{folder} cannot be read ({reason}): index again") from error
+
+
+def _check_schema(found: Any, dim: int, folder: Path) -> None:
+    """Refuses a table of other columns than `_schema` has: a stranger may have made it."""
+    wanted = _schema(dim)
+    for column in wanted:
+        place = found.get_field_index(column.name)
+        kind = None if place < 0 else found.field(place).type
+        if column.name == "vector" and getattr(kind, "list_size", dim) != dim:
+            raise SearchIndexError(
+                f"{folder} holds vectors of {kind.list_size} features, not {dim}"
+            )
+        # Lance gives its JSON back as a type of its own, which depends on its version.
+        if kind != column.type and (kind is None or column.name != "facts"):
+            raise UnreadableIndex(
+                f"{folder} holds a table without the column {column.name} of the type "
+                f"{column.type}: index again"
+            )
 
 
 def _schema(dim: int) -> Any:
@@ -173,6 +233,14 @@ def _to_arrow(rows: Sequence[Row], dim: int) -> Any:
 
 
 def _to_row(record: dict[str, Any]) -> Row:
+    metadata = record["metadata"]
+    if len(metadata) > MOST_METADATA or _depth(metadata) > DEEPEST_METADATA:
+        raise UnreadableIndex(
+            f"the metadata of the row {shown(record['id'])} has more than {MOST_METADATA:,} "
+            f"characters or is nested more than {DEEPEST_METADATA} deep: index again"
+        )
+    if record["modality"] not in (IMAGE, TEXT):
+        raise UnreadableIndex(f"the row {shown(record['id'])} is of no modality: index again")
     return Row(
         id=record["id"],
         vector=np.array(record["vector"], dtype=np.float32),
@@ -180,9 +248,18 @@ def _to_row(record: dict[str, Any]) -> Row:
         texts=tuple(record["texts"]),
         path=record["path"],
         language=record["language"],
-        metadata=json.loads(record["metadata"]),
+        metadata=dict(json.loads(metadata)),
         number=record["number"],
     )
+
+
+def _depth(text: str) -> int:
+    """How deep a JSON text is nested, at most: brackets inside of its strings count too."""
+    depth = deepest = 0
+    for bracket in _BRACKETS.findall(text):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _among(ids: Sequence[str]) -> str:

@@ -6,20 +6,24 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import plait
-from plait.core.errors import SearchIndexError
-from plait.core.files import digest, read_json, write_json
+from plait.core.errors import DataError, SearchIndexError, shown
+from plait.core.files import digest, read_regular, write_json
+from plait.core.modality import IMAGE, TEXT
 from plait.retrieval.corrected import EXTRA
+from plait.retrieval.roots import is_own, seal
 
 if TYPE_CHECKING:  # reading a manifest needs no torch
     from plait.models.alignment import AlignmentModel
 
 NAME = "manifest.json"
-VERSION = 2  # 1 knew no `corrected`
+VERSION = 3  # 1 knew no `corrected`, 2 no roots
+MOST_BYTES = 16 << 20  # of a manifest
+MOST_FEATURES = 65_536  # of a vector
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class Manifest:
         columns: metadata keys that a filter may name.
         modalities: of the rows.
         corrected: scores are corrected for hubs (see `plait.retrieval.corrected`).
+        roots: folders of the data, absolute: pictures below them may be shown.
+        seal: proves that this user stated the roots (see `plait.retrieval.roots`).
         created_by: the version of plait.
         created: when, in UTC.
     """
@@ -45,6 +51,8 @@ class Manifest:
     columns: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ()
     corrected: bool = False
+    roots: tuple[str, ...] = ()
+    seal: str = ""
     created_by: str = f"plait {plait.__version__}"
     created: str = ""
 
@@ -52,6 +60,19 @@ class Manifest:
     def stored_dim(self) -> int:
         """Features of a vector in the store."""
         return self.dim + (EXTRA if self.corrected else 0)
+
+    @property
+    def own_roots(self) -> tuple[str, ...]:
+        """The roots, if this user stated them; those of a stranger do not count."""
+        return self.roots if is_own(self.model, self.roots, self.seal) else ()
+
+    def with_roots(self, more: Sequence[str]) -> Manifest:
+        """The same with more roots, sealed."""
+        known = self.own_roots
+        if known and set(more) <= set(known):
+            return self
+        roots = united(known, more)
+        return replace(self, roots=roots, seal=seal(self.model, roots))
 
     def save(self, folder: Path) -> None:
         """Writes the manifest of the index in ``folder``, in one step."""
@@ -78,22 +99,47 @@ def read_manifest(folder: Path) -> Manifest:
         SearchIndexError: there is no index, a damaged one, or one of a newer plait.
     """
     path = folder / NAME
-    if not path.is_file():
+    if not path.exists():
         raise SearchIndexError(f"{folder} is no index of plait: it has no {NAME} (plait index)")
     try:
-        stored = read_json(path)
+        stored = json.loads(read_regular(path, most_bytes=MOST_BYTES))
         kind, version = stored.pop("format"), stored.pop("version")
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+    except DataError as error:
+        raise SearchIndexError(str(error)) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError) as error:
         raise SearchIndexError(f"{path} is damaged: index the data again") from error
     if kind != "plait-index":
-        raise SearchIndexError(f"{path} is of the kind {kind!r}, not an index of plait")
-    if version > VERSION:
-        raise SearchIndexError(f"{folder} was made by a newer plait ({stored.get('created_by')})")
-    try:
-        stored |= {name: tuple(stored[name]) for name in ("columns", "modalities")}
-        return Manifest(**stored)
-    except (KeyError, TypeError) as error:
-        raise SearchIndexError(f"{path} is damaged: index the data again") from error
+        raise SearchIndexError(f"{path} is of the kind {shown(kind)}, not an index of plait")
+    if isinstance(version, int) and version > VERSION:
+        made_by = shown(stored.get("created_by"))
+        raise SearchIndexError(f"{folder} was made by a newer plait ({made_by})")
+    manifest = _parsed(stored)
+    if manifest is None:
+        raise SearchIndexError(f"{path} is damaged: index the data again")
+    return manifest
+
+
+_KINDS: dict[str, Any] = {"dim": int, "corrected": bool, "run": (str, type(None))}
+_KINDS |= {"run_relative": _KINDS["run"]}
+_TUPLES = ("columns", "modalities", "roots")
+
+
+def _parsed(stored: dict[str, Any]) -> Manifest | None:
+    """The manifest; None where a field is missing, unknown or of another type."""
+    if not {"dim", "model", "columns", "modalities"} <= stored.keys():
+        return None
+    if not stored.keys() <= {entry.name for entry in fields(Manifest)}:
+        return None
+    for name, value in stored.items():
+        if name in _TUPLES:
+            if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+                return None
+            stored[name] = tuple(value)
+        elif not isinstance(value, _KINDS.get(name, str)) or (name == "dim" and value is True):
+            return None
+    manifest = Manifest(**stored)
+    fits = 1 <= manifest.dim <= MOST_FEATURES and set(manifest.modalities) <= {IMAGE, TEXT}
+    return manifest if fits else None
 
 
 def run_folder(manifest: Manifest, folder: Path) -> Path:

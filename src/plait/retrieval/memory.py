@@ -57,6 +57,7 @@ class MemoryStore:
         """The ``k`` best rows that pass the filter, best first, equal scores by key."""
         check_vector(vector, self.dim, "the query")
         check_k(k)
+        k = min(k, max(1, len(self)))
         query = vector.astype(np.float32) / np.linalg.norm(vector.astype(np.float32))
         scores = self._vectors @ query
         kept = np.arange(len(self._rows))

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from plait.retrieval.filters import COLUMNS, All, Compare, Filter, Not, Some, Value
+from plait.retrieval.filters import COLUMNS, All, Among, Compare, Filter, Not, Some, Value
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _LARGEST = "1.7976931348623157e308"  # beyond it lie infinity and, in SQL's order, NaN
 
 
@@ -41,8 +41,27 @@ def to_predicate(part: Filter) -> Callable[[Mapping[str, str | None]], bool]:
         if isinstance(part, All):
             return lambda row: all(each(row) for each in inners)
         return lambda row: any(each(row) for each in inners)
+    if isinstance(part, Among):
+        among, column = _among(part), part.column
+        return lambda row: among(row.get(column))
     compare = part
+    if compare.operator == "like":
+        assert isinstance(compare.value, str)
+        like = _like(compare.value.lower())
+        return lambda row: (text := row.get(compare.column)) is not None and like(text.lower())
     return lambda row: _holds(compare, row.get(compare.column))
+
+
+def _among(part: Among) -> Callable[[str | None], bool]:
+    texts = {_text(value) for value in part.values if not isinstance(value, float)}
+    numbers = {value for value in part.values if isinstance(value, float)}
+
+    def holds(text: str | None) -> bool:
+        if text is None:
+            return False
+        return text in texts or (bool(numbers) and _number(text) in numbers)
+
+    return holds
 
 
 def _holds(compare: Compare, text: str | None) -> bool:
@@ -51,17 +70,22 @@ def _holds(compare: Compare, text: str | None) -> bool:
     if text is None:
         return False
     value = compare.value
-    if compare.operator == "like":
-        assert isinstance(value, str)
-        return _like(value.lower()).fullmatch(text.lower()) is not None
-    if isinstance(value, bool):
-        return _ordered(compare.operator, text, "true" if value else "false")
     if isinstance(value, float):
-        if _NUMBER.fullmatch(text) is None or not math.isfinite(float(text)):
-            return False
-        return _ordered(compare.operator, float(text), value)
-    assert isinstance(value, str)
-    return _ordered(compare.operator, text, value)
+        number = _number(text)
+        return number is not None and _ordered(compare.operator, number, value)
+    assert value is not None
+    return _ordered(compare.operator, text, _text(value))
+
+
+def _number(text: str) -> float | None:
+    """What a text reads as; None for no number, and for one that is not finite."""
+    number = float(text) if _NUMBER.fullmatch(text) is not None else math.inf
+    return number if math.isfinite(number) else None
+
+
+def _text(value: str | bool) -> str:
+    """As it stands among the facts."""
+    return value if isinstance(value, str) else "true" if value else "false"
 
 
 def _ordered(operator: str, left: Any, right: Any) -> bool:
@@ -77,30 +101,58 @@ def _ordered(operator: str, left: Any, right: Any) -> bool:
     return bool(left >= right)
 
 
-def _like(pattern: str) -> re.Pattern[str]:
-    parts = (".*" if c == "%" else "." if c == "_" else re.escape(c) for c in pattern)
-    return re.compile("".join(parts), re.DOTALL)
+def _like(pattern: str) -> Callable[[str], bool]:
+    """Whether a text fits a pattern of LIKE.
+
+    Between two ``%`` the first place that fits is as good as any later one, so nothing is tried
+    twice: the time is at most (characters of the text) x (characters of the pattern).
+    """
+    pieces = [
+        re.compile("".join("." if c == "_" else re.escape(c) for c in piece), re.DOTALL)
+        for piece in pattern.split("%")
+    ]
+    first, last = pieces[0], pieces[-1]
+    if len(pieces) == 1:
+        return lambda text: first.fullmatch(text) is not None
+    length = len(pattern) - pattern.rfind("%") - 1  # every piece fits texts of its own length only
+
+    def fits(text: str) -> bool:
+        found = first.match(text)
+        for piece in pieces[1:-1]:
+            if found is None:
+                return False
+            found = piece.search(text, found.end())
+        end = len(text) - length
+        return found is not None and found.end() <= end and last.match(text, end) is not None
+
+    return fits
 
 
-def to_sql(part: Filter) -> str:
-    """The same as a condition on LanceDB's table (see `plait.retrieval.lance` for its columns).
+def to_sql(part: Filter, *, negated: bool = False) -> str:
+    """The same, or its opposite, as a condition on LanceDB's table (see `plait.retrieval.lance`).
 
     Only names of fixed columns and quoted literals enter the text. Every comparison is made
-    two-valued with ``coalesce``, so that ``NOT`` means the same as in memory.
+    two-valued with ``coalesce``, so that ``NOT`` means the same as in memory. ``NOT`` stands before
+    comparisons alone: the time of LanceDB's parser doubles with each ``NOT (`` within another.
     """
     if isinstance(part, Not):
-        return f"(NOT {to_sql(part.part)})"
+        return to_sql(part.part, negated=not negated)
     if isinstance(part, All | Some):
+        every = isinstance(part, All) != negated
         if not part.parts:
-            return "true" if isinstance(part, All) else "false"
-        joint = " AND " if isinstance(part, All) else " OR "
-        return "(" + joint.join(to_sql(each) for each in part.parts) + ")"
+            return "true" if every else "false"
+        parts = [to_sql(each, negated=negated) for each in part.parts]
+        return parts[0] if len(parts) == 1 else f"({(' AND ' if every else ' OR ').join(parts)})"
     column = part.column
     if column not in COLUMNS:
         column = f"json_get_string(facts, {sql_string(column)})"
-    if part.operator == "null":
-        return f"({column} IS NULL)"
-    return f"coalesce({_sql_comparison(column, part.operator, part.value)}, false)"
+    if isinstance(part, Compare) and part.operator == "null":
+        return f"({column} IS {'NOT ' if negated else ''}NULL)"
+    if isinstance(part, Compare):
+        condition = _sql_comparison(column, part.operator, part.value)
+    else:
+        condition = _sql_among(column, part.values)
+    return f"{'NOT ' if negated else ''}coalesce({condition}, false)"
 
 
 def _sql_comparison(column: str, operator: str, value: Value | None) -> str:
@@ -108,14 +160,32 @@ def _sql_comparison(column: str, operator: str, value: Value | None) -> str:
         assert isinstance(value, str)
         pattern = value.lower().replace("\\", "\\\\")  # a backslash would escape in SQL's LIKE
         return f"lower({column}) LIKE {sql_string(pattern)}"
-    if isinstance(value, bool):
-        return f"{column} {operator} {sql_string('true' if value else 'false')}"
     if isinstance(value, float):
-        number = f"try_cast({column} AS double)"
-        limits = f"abs({number}) <= {_LARGEST}"
-        return f"({limits} AND {number} {operator} CAST({sql_string(repr(value))} AS double))"
-    assert isinstance(value, str)
-    return f"{column} {operator} {sql_string(value)}"
+        return _sql_finite(column, f"{operator} {_sql_number(value)}")
+    assert value is not None
+    return f"{column} {operator} {sql_string(_text(value))}"
+
+
+def _sql_among(column: str, values: Sequence[Value]) -> str:
+    texts = sorted({_text(value) for value in values if not isinstance(value, float)})
+    numbers = sorted({value for value in values if isinstance(value, float)})
+    parts = []
+    if texts:
+        parts.append(f"{column} IN ({', '.join(map(sql_string, texts))})")
+    if numbers:
+        listed = ", ".join(map(_sql_number, numbers))
+        # Each made two-valued: a text that is no number must not hide that it is among the texts.
+        parts.append(f"coalesce({_sql_finite(column, f'IN ({listed})')}, false)")
+    return " OR ".join(parts) if parts else "false"
+
+
+def _sql_finite(column: str, condition: str) -> str:
+    number = f"try_cast({column} AS double)"
+    return f"(abs({number}) <= {_LARGEST} AND {number} {condition})"
+
+
+def _sql_number(value: float) -> str:
+    return f"CAST({sql_string(repr(value))} AS double)"
 
 
 def sql_string(text: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from plait.core.errors import UserError
+from plait.core.errors import UserError, shown
 from plait.data.sample import FileRef
 from plait.models.asking import match_scores
 from plait.models.fusion_model import FusionModel
@@ -64,6 +64,11 @@ def rerank(
 
 def _of(hit: Mapping[str, Any], key: str, what: str) -> Any:
     value = hit.get(key)
+    if key == "path" and hit.get("outside"):
+        raise UserError(
+            f"the picture of the row {shown(hit['id'])} lies outside the folders of the index: "
+            "state its folder (--root FOLDER), or --allow-outside"
+        )
     if not value:
-        raise UserError(f"the row {hit['id']!r} has no {what} to rerank by")
+        raise UserError(f"the row {shown(hit['id'])} has no {what} to rerank by")
     return Path(value) if key == "path" else value

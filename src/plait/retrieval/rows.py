@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import io
-import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from plait.core.files import digest, replacing
+from plait.core.files import digest, is_below, replacing
 from plait.core.modality import IMAGE, TEXT
-from plait.data.decode import decode_image
+from plait.data.decode import MAX_PIXELS, decode_image
 from plait.data.sample import MediaRef, Sample
 from plait.retrieval.store import Row
 
@@ -83,13 +84,13 @@ def _thumbnail(ref: MediaRef, name: str, folder: Path) -> str:
     return relative.as_posix()
 
 
-def small_jpeg(data: bytes, name: str) -> bytes:
+def small_jpeg(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> bytes:
     """A thumbnail of the picture in a file's bytes.
 
     Raises:
         DataError: there is no picture in them.
     """
-    picture = Image.fromarray(decode_image(data, name=name))
+    picture = Image.fromarray(decode_image(data, name=name, max_pixels=max_pixels))
     picture.thumbnail((_SIDE, _SIDE))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=88)
@@ -100,25 +101,33 @@ def remove_thumbnails(rows: Sequence[Row], folder: Path) -> None:
     """Deletes the thumbnails that only these rows show."""
     for row in rows:
         if row.path is not None and row.path.startswith(f"{THUMBNAILS}/"):
-            (folder / row.path).unlink(missing_ok=True)
+            path = folder / row.path
+            if path.is_file() and is_below(path.parent, (folder / THUMBNAILS,)):
+                path.unlink()
 
 
-def result(row: Row, score: float, rank: int, folder: Path) -> dict[str, Any]:
-    """A hit as JSON: ``{rank, id, score, path, text, texts, modality, language, metadata}``.
+def result(
+    row: Row, score: float, rank: int, folder: Path, roots: Sequence[str] | None
+) -> dict[str, Any]:
+    """A hit as JSON: ``{rank, id, score, path, outside, text, texts, modality, language, metadata}``.
 
-    ``text`` is the first text, None without any; ``path`` can be opened from anywhere.
+    ``text`` is the first text, None without any; ``path`` can be opened from anywhere. ``outside``
+    says that the picture lies outside the index's folder and ``roots`` (None: nothing does), so
+    that nothing may show it.
     """
     path = row.path
     if path is not None and not Path(path).is_absolute():
-        path = str((folder / path).resolve())
+        path = os.path.realpath(folder / path)
+    outside = path is not None and roots is not None and not is_below(path, (folder, *roots))
     return {
         "rank": rank,
         "id": row.id,
         "score": round(score, 6),
         "path": path,
+        "outside": outside,
         "text": row.texts[0] if row.texts else None,
         "texts": list(row.texts),
         "modality": row.modality,
         "language": row.language,
-        "metadata": json.loads(json.dumps(dict(row.metadata))),
+        "metadata": copy.deepcopy(dict(row.metadata)),
     }

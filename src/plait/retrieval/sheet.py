@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from plait.core.errors import DataError, UserError
-from plait.core.files import replacing
+from plait.core.files import read_regular, replacing
 from plait.data.decode import decode_image
 from plait.retrieval.fonts import MISSING, Length, Script, unwritable
 
@@ -113,7 +113,14 @@ def _row(
         good = str(hit["id"]) in right
         x = left + place * (THUMB + GAP)
         _picture(
-            sheet, pen, x, top + HEAD, hit.get("path"), RIGHT if good else FAINT, 3 if good else 1
+            sheet,
+            pen,
+            x,
+            top + HEAD,
+            hit.get("path"),
+            RIGHT if good else FAINT,
+            3 if good else 1,
+            outside=bool(hit.get("outside")),
         )
         _caption(pen, x, top + HEAD + THUMB, place + 1, hit, good)
 
@@ -126,21 +133,25 @@ def _picture(
     path: str | None,
     frame: str,
     thickness: int,
+    *,
+    outside: bool = False,
 ) -> None:
-    """A thumbnail on a card with rounded corners."""
+    """A thumbnail on a card with rounded corners; none of what lies outside the index's roots."""
     side = THUMB * SCALE
     inner = side - 10 * SCALE
     card = Image.new("RGB", (side, side), CARD)
     try:
         if path is None:
             raise DataError("no picture")
-        thumbnail = Image.fromarray(decode_image(Path(path).read_bytes(), name=str(path)))
+        if outside:
+            raise DataError("outside the roots")
+        thumbnail = Image.fromarray(decode_image(read_regular(path), name=str(path)))
         scale = min(inner / thumbnail.width, inner / thumbnail.height)
         size = (max(1, round(thumbnail.width * scale)), max(1, round(thumbnail.height * scale)))
         thumbnail = thumbnail.resize(size, Image.Resampling.LANCZOS)
         card.paste(thumbnail, ((side - size[0]) // 2, (side - size[1]) // 2))
-    except (DataError, OSError):  # a picture that moved since is no reason to lose the sheet
-        words = "no picture" if path is None else "picture gone"
+    except DataError:  # a picture that moved since is no reason to lose the sheet
+        words = "no picture" if path is None else "outside" if outside else "picture gone"
         _write(ImageDraw.Draw(card), (14, THUMB / 2 + 4), words, 12, SOFT, THUMB - 20)
     mask = Image.new("L", (side, side), 0)
     box = (0, 0, side - 1, side - 1)

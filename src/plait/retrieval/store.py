@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from plait.core.errors import SearchIndexError
+from plait.core.errors import SearchIndexError, shown
 from plait.core.modality import IMAGE
 from plait.retrieval.filters import Filter
 
@@ -91,9 +91,9 @@ def check_rows(rows: Sequence[Row], dim: int) -> None:
     """
     seen: set[str] = set()
     for row in rows:
-        check_vector(row.vector, dim, f"the vector of {row.id!r}")
+        check_vector(row.vector, dim, f"the vector of {shown(row.id)}")
         if row.key in seen:
-            raise SearchIndexError(f"two rows with the id {row.id!r}: ids must differ")
+            raise SearchIndexError(f"two rows with the id {shown(row.id)}: ids must differ")
         seen.add(row.key)
 
 
@@ -111,9 +111,9 @@ def check_vector(vector: np.ndarray, dim: int, name: str) -> None:
 
 
 def check_k(k: int) -> None:
-    """Refuses a number of results below 1."""
-    if k < 1:
-        raise SearchIndexError(f"k must be at least 1, not {k}")
+    """Refuses a number of results that is none, or below 1."""
+    if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
+        raise SearchIndexError(f"k must be a number of at least 1, not {shown(k)}")
 
 
 def columns_of(rows: Iterable[Row]) -> list[str]:

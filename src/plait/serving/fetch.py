@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 from urllib.parse import SplitResult, urljoin, urlsplit
 
+from plait.core.errors import shown
 from plait.serving.errors import RequestError
 from plait.serving.inputs import Input, picture
 from plait.serving.settings import Limits
@@ -129,18 +130,18 @@ class Fetcher:
             fits = host == name or (name.startswith(".") and host.endswith(name))
             if fits and (port == int(wanted) if wanted else port == _PORTS[parts.scheme]):
                 return parts, port
-        raise Refused(f"the host {host!r} is not among those that this server may ask")
+        raise Refused(f"the host {shown(host)} is not among those that this server may ask")
 
     def _address(self, host: str, port: int) -> tuple[int, str]:
         """(family, address) to connect to: the first, when all that the name has may be used."""
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            raise Refused(f"the host {host!r} is not known") from error
+            raise Refused(f"the host {shown(host)} is not known") from error
         addresses = [(int(family), str(where[0])) for family, _, _, _, where in found]
         for _, address in addresses:
             if not self.allows(address):
-                raise Refused(f"the host {host!r} has a private address")
+                raise Refused(f"the host {shown(host)} has a private address")
         return addresses[0]
 
     def _ask(

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from plait.core.errors import shown
 from plait.core.modality import IMAGE, TEXT
 from plait.runtime.ranking import prompts
 from plait.serving.errors import RequestError
@@ -162,7 +163,7 @@ def _inline(url: str, place: str, limits: Limits) -> bytes:
     if not head[1].lower().startswith("image/"):
         raise RequestError(
             400,
-            f"{place} has the type {head[1]!r}, not image/...",
+            f"{place} has the type {shown(head[1])}, not image/...",
             param=place,
             code="invalid_image",
         )

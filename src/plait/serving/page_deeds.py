@@ -60,7 +60,13 @@ class Deeds:
         rows, _ = await self.service.embed(model, [one], deadline)
         condition = where.strip() or None
         found = searcher.find(
-            rows[0], one.modality, k=count, where=condition, find=None, thumbnails=True
+            rows[0],
+            one.modality,
+            deadline=deadline,
+            k=count,
+            where=condition,
+            find=None,
+            thumbnails=True,
         )
         hits = await within(found, deadline)
         return hits, model.name, time.perf_counter() - start

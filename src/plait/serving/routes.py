@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, Request, Response
 
+from plait.core.errors import shown
 from plait.core.modality import IMAGE, TEXT
 from plait.runtime.ranking import class_rows, shares
 from plait.serving import schemas
@@ -30,6 +31,7 @@ from plait.serving.settings import Limits
 router = APIRouter()
 
 _FORM = "multipart/form-data"
+_PARAM = 100  # characters of a field's name in an answer
 _DIGITS = 10  # of a number in a form
 _THUMBNAILS = 100  # of one answer: each is a picture to decode
 
@@ -114,7 +116,9 @@ async def _form(
         if name == "input":
             values.append(value)
         elif name in fields or isinstance(value, bytes):
-            raise RequestError(400, f"the form has an unfit field {name!r}", param=name)
+            raise RequestError(
+                400, f"the form has an unfit field {shown(name)}", param=name[:_PARAM]
+            )
         else:
             number = name == "dimensions" and value.isdecimal() and len(value) < _DIGITS
             fields[name] = int(value) if number else value
@@ -157,6 +161,7 @@ async def search(request: Request) -> Response:
         hits = await searcher.find(
             rows[0],
             one.modality,
+            deadline=deadline,
             k=wanted.k,
             where=wanted.where,
             find=wanted.find,

@@ -58,6 +58,7 @@ def run_server(
     for name in ("cors", "image_hosts", "hostnames", "proxies"):
         settings[name] = tuple(settings.get(name, ()))
     index = settings.pop("index", None)
+    settings["roots"] = tuple(str(Path(root).resolve()) for root in settings.get("roots", ()))
     towers = read_towers(settings.pop("towers", ()))
     made = Settings(
         models=named(models),

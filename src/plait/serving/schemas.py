@@ -184,6 +184,9 @@ class Hit(BaseModel):
     language: str | None
     metadata: dict[str, Any]
     thumbnail: str | None = None
+    thumbnail_problem: Annotated[
+        str | None, Field(description="Why there is no thumbnail, where one was asked for.")
+    ] = None
 
 
 class SearchResponse(BaseModel):
@@ -251,5 +254,6 @@ class Readiness(BaseModel):
 
     status: Literal["ready", "unready", "draining"]
     lanes: Annotated[
-        dict[str, float | None], Field(description="Seconds since the last pass; null: none yet.")
+        dict[str, float | None],
+        Field(description="Seconds since each lane's last pass or search; null: none yet."),
     ]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from plait.core.errors import UserError
+from plait.core.errors import PlaitError, UserError, shown
 from plait.core.modality import IMAGE, TEXT
 from plait.serving.body import Hold, Intake
 from plait.serving.errors import RequestError
@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 _PROBE_SECONDS = 5.0  # how often readiness is looked at
 _OPENING_SECONDS = 1800.0  # for the first pass, before which engines read and compile a graph
+SEARCH = "search"  # the name of the index's lane in /readyz
+_SEARCH_PROBE_SECONDS = 1.0
 _PROBE_AGE = 10.0  # a lane that had no pass for so long gets one of its own
 
 
@@ -87,6 +89,9 @@ class Service:
         await self._probe_those(list(self.lanes))
         jobs = (self._keep_probing(), self.intake.keep_time())
         self._tasks = [asyncio.create_task(job) for job in jobs]
+        if self.searcher is not None:
+            await self.searcher.probe(_OPENING_SECONDS)
+            self._tasks.append(asyncio.create_task(self._keep_searching(self.searcher)))
 
     async def stop(self) -> None:
         """Ends the threads."""
@@ -113,6 +118,14 @@ class Service:
                 [name for name in self.lanes if self.scheduler.age(name) >= _PROBE_AGE]
             )
 
+    async def _keep_searching(self, searcher: Searcher) -> None:
+        while True:
+            try:
+                await searcher.probe()
+            except PlaitError as error:  # shows in /readyz
+                log.warning("the readiness probe of the search failed: %s", error)
+            await asyncio.sleep(_SEARCH_PROBE_SECONDS)
+
     async def _probe_those(self, names: Sequence[str]) -> None:
         for name in names:
             try:
@@ -124,12 +137,19 @@ class Service:
 
     def ages(self) -> dict[str, float | None]:
         """Seconds since the last good forward pass, by lane; None where there was none."""
-        ages = {name: self.scheduler.age(name) for name in self.lanes}
-        return {name: None if age == float("inf") else round(age, 3) for name, age in ages.items()}
+        ages: dict[str, float | None] = {name: self.scheduler.age(name) for name in self.lanes}
+        if self.searcher is not None:
+            ages[SEARCH] = self.searcher.age
+        return {
+            name: None if age is None or age == float("inf") else round(age, 3)
+            for name, age in ages.items()
+        }
 
     @property
     def ready(self) -> bool:
-        """Whether every lane had a good forward pass lately."""
+        """Whether every lane had a good forward pass lately, and a search could begin now."""
+        if self.searcher is not None and not self.searcher.ready:
+            return False
         limit = self.settings.ready_seconds
         return all(age is not None and age < limit for age in self.ages().values())
 
@@ -144,7 +164,7 @@ class Service:
                 known = ", ".join(self.models)
                 raise RequestError(
                     404,
-                    f"there is no model {name!r} here; there is {known}",
+                    f"there is no model {shown(name)} here; there is {known}",
                     param="model",
                     code="model_not_found",
                 )

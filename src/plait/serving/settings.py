@@ -82,6 +82,9 @@ class Settings:
     Attributes:
         models: folders of bundles or runs, by the name that requests use; the first is the default.
         index: folder of an index to search.
+        roots: folders whose pictures the index may show, besides its own and those that this user
+            made it from.
+        allow_outside: the index may show any picture of this machine.
         engine, precision: of bundles (see `plait.runtime.open_bundle`).
         threads: of inference; None for one a core.
         streams: passes that run at the same time, each with its share of the threads.
@@ -99,6 +102,8 @@ class Settings:
 
     models: Mapping[str, str]
     index: str | None = None
+    roots: tuple[str, ...] = ()
+    allow_outside: bool = False
     engine: str = "auto"
     precision: str = "auto"
     threads: int | None = None

@@ -30,6 +30,7 @@ from plait.core.errors import PlaitError, UserError
 from plait.serving.app import PAGE, create_app
 from plait.serving.connections import Guard
 from plait.serving.protocol import guarded_protocol
+from plait.serving.search_process import Place
 from plait.serving.searching import Searcher
 from plait.serving.served import Served, open_models
 from plait.serving.service import Service
@@ -68,13 +69,20 @@ def open_searcher(settings: Settings, models: Mapping[str, Served]) -> Searcher 
     """
     if settings.index is None:
         return None
-    from plait.retrieval.index import open_index
+    from plait.retrieval.manifest import read_manifest
 
-    index = open_index(Path(settings.index))
-    wanted = index.manifest.model
+    wanted = read_manifest(Path(settings.index)).model
     for name, model in models.items():
         if model.embedder is not None and model.fingerprint == wanted:
-            return Searcher(index, name)
+            limits = settings.limits
+            place = Place(
+                settings.index,
+                settings.roots,
+                settings.allow_outside,
+                limits.picture_bytes,
+                limits.pixels,
+            )
+            return Searcher(place, name, limits)
     known = ", ".join(f"{name} {model.fingerprint}" for name, model in models.items())
     raise UserError(
         f"{settings.index} was made by the model with the fingerprint {wanted}, and none of the "
@@ -188,7 +196,7 @@ def load_libraries(settings: Settings) -> None:
         import plait.api
         import plait.models.storage
     if settings.index is not None:
-        import plait.retrieval.index  # noqa: F401
+        import plait.retrieval.manifest  # noqa: F401
 
 
 def allow_many_connections() -> None:
