@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from plait.core.errors import SearchIndexError
 from plait.retrieval import lance
-from plait.retrieval.filters import All, Compare, Filter, Not, Some, parse_where
+from plait.retrieval.filters import All, Among, Compare, Filter, Not, Some, parse_where
 from plait.retrieval.lance import LanceStore
 from plait.retrieval.memory import MemoryStore
 from plait.retrieval.store import Row, VectorStore
@@ -153,6 +153,9 @@ def test_the_same_id_twice_is_refused(store: VectorStore) -> None:
         ("tags is null", lambda i: True),  # a list is no scalar
         ('"year" = 2005', lambda i: i == 5),
         ({"split": "train", "year": [2000, 2001, 2002]}, lambda i: i in (0, 2)),
+        ("year not in (2003, '2004', true)", lambda i: i not in (3, 4)),
+        ("year = 2003 or split = 'no' or year = 2004 or text like '%'", lambda i: True),
+        ("not (not (not (year != 2003 and not (year = 2004))))", lambda i: i in (3, 4)),
         ({}, lambda i: True),
         ("id in ('''; drop table rows --', 'photo 1''s')", lambda i: i == 1),
     ],
@@ -227,6 +230,7 @@ def comparisons() -> st.SearchStrategy[Filter]:
         st.builds(Compare, keys, order, WORDS | NUMBERS | st.booleans())
         | st.builds(Compare, keys, st.just("like"), WORDS)
         | st.builds(Compare, keys, st.just("null"))
+        | st.builds(Among, keys, st.lists(WORDS | NUMBERS | st.booleans(), max_size=4).map(tuple))
     )
 
 

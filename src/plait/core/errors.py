@@ -110,3 +110,8 @@ def shown(value: object, most: int = MOST_SHOWN) -> str:
     if size <= most and len(text) <= most + 2:
         return text
     return f"{text[:most]}... ({size:,} characters)"
+
+
+def cut(text: str, most: int = MOST_SHOWN) -> str:
+    """A text that holds words of a stranger, for a message; cut where it is long."""
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"

@@ -12,6 +12,7 @@ import orjson
 from fastapi import Request, Response
 
 from plait.serving.body import client_in, media_type, parse_json, read_body
+from plait.core.errors import shown
 from plait.serving.errors import CLIENT_GONE, RequestError, late
 from plait.serving.service import Service
 from plait.serving.settings import Limits
@@ -98,6 +99,8 @@ def json_of(request: Request, body: bytes) -> Any:
     """The body as JSON. Raises RequestError: 415 for another type, 400 for bad JSON."""
     if media_type(request) != _JSON:
         raise RequestError(
-            415, f"the Content-Type is {media_type(request)!r}: send {_JSON}", code="media_type"
+            415,
+            f"the Content-Type is {shown(media_type(request))}: send {_JSON}",
+            code="media_type",
         )
     return parse_json(body)

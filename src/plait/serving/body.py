@@ -17,12 +17,14 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from plait.serving.connections import client_of
+from plait.core.errors import cut
 from plait.serving.errors import CLIENT_GONE, RequestError, overloaded
 from plait.serving.settings import Limits
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
 _FIRST = 5.0  # seconds of a body before its rate counts
+_PLACE = 100  # characters of a field's name, and of what is wrong with it: it may quote a value
 _TICK = 0.05  # seconds between two looks at the clock
 _SMOOTHING = 0.3  # weight of the latest look
 _MANY = 16  # requests in hand below which lateness has other reasons than requests
@@ -238,7 +240,7 @@ def checked(schema: type[Schema], value: Any) -> Schema:
         more = f" (and {len(others)} more)" if others else ""
         raise RequestError(
             400,
-            f"{place or 'the body'}: {first['msg']}{more}",
+            f"{cut(place, _PLACE) or 'the body'}: {cut(first['msg'], _PLACE)}{more}",
             param=place or None,
             code="invalid_request",
         ) from error

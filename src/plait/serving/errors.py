@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
-from plait.core.errors import PlaitError
+from plait.core.errors import PlaitError, cut
 
 KINDS: Mapping[int, str] = {
     401: "authentication_error",
@@ -22,6 +22,7 @@ KINDS: Mapping[int, str] = {
     503: "server_error",
     504: "timeout_error",
 }
+_PARAM = 100  # characters of a field's name: a client may have made it up
 CLIENT_GONE = 499  # nginx's number for a client that closed; only logs and metrics see it
 
 
@@ -46,7 +47,8 @@ class RequestError(PlaitError):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.message, self.param, self.code = status, message, param, code
+        self.status, self.message, self.code = status, message, code
+        self.param = None if param is None else cut(param, _PARAM)
         self.headers = dict(headers or {})
 
     def body(self) -> dict[str, Any]:

@@ -31,7 +31,6 @@ from plait.serving.settings import Limits
 router = APIRouter()
 
 _FORM = "multipart/form-data"
-_PARAM = 100  # characters of a field's name in an answer
 _DIGITS = 10  # of a number in a form
 _THUMBNAILS = 100  # of one answer: each is a picture to decode
 
@@ -116,9 +115,7 @@ async def _form(
         if name == "input":
             values.append(value)
         elif name in fields or isinstance(value, bytes):
-            raise RequestError(
-                400, f"the form has an unfit field {shown(name)}", param=name[:_PARAM]
-            )
+            raise RequestError(400, f"the form has an unfit field {shown(name)}", param=name)
         else:
             number = name == "dimensions" and value.isdecimal() and len(value) < _DIGITS
             fields[name] = int(value) if number else value

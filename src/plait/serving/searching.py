@@ -45,27 +45,32 @@ class Searcher:
         place: of the index.
         model: the name of the served model that made it.
         limits: of waiting.
+        wait: until the index is open, so that what is wrong with it is told now.
 
     Raises:
         UserError: the index cannot be opened.
     """
 
-    def __init__(self, place: Place, model: str, limits: Limits) -> None:
+    def __init__(self, place: Place, model: str, limits: Limits, *, wait: bool = True) -> None:
         self.model, self._limits = model, limits
         self._processes = [_Process(place) for _ in range(PROCESSES)]
         self._free, self._choosing = list(self._processes), threading.Lock()
         self._threads = ThreadPoolExecutor(PROCESSES, thread_name_prefix="search")
         self._pending, self._mean, self._done = 0, 0.0, 0.0
+        if wait:
+            self._await_first(place)
+
+    def _await_first(self, place: Place) -> None:
         try:
-            opened = self._processes[0].opened(OPENING_SECONDS)
+            if self._processes[0].opened(OPENING_SECONDS):
+                return
         except _Died:
-            opened = False
-        except BaseException:
+            pass
+        except UserError:
             self.close()
             raise
-        if not opened:
-            self.close()
-            raise PlaitError(f"no process could be started to search {place.folder}")
+        self.close()
+        raise PlaitError(f"no process could be started to search {place.folder}")
 
     async def find(
         self,

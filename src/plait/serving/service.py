@@ -90,7 +90,8 @@ class Service:
         jobs = (self._keep_probing(), self.intake.keep_time())
         self._tasks = [asyncio.create_task(job) for job in jobs]
         if self.searcher is not None:
-            await self.searcher.probe(_OPENING_SECONDS)
+            if self.searcher.ready:
+                await self.searcher.probe()
             self._tasks.append(asyncio.create_task(self._keep_searching(self.searcher)))
 
     async def stop(self) -> None:

@@ -57,12 +57,15 @@ def build_service(settings: Settings, *, restarts: int = 0) -> Service:
         UserError: a model or an index that cannot be served.
     """
     models = open_models(settings)
-    searcher = open_searcher(settings, models)
+    # A worker that takes the place of another serves embeddings while its index is being opened.
+    searcher = open_searcher(settings, models, wait=restarts == 0)
     return Service(settings, models, searcher, restarts=restarts)
 
 
-def open_searcher(settings: Settings, models: Mapping[str, Served]) -> Searcher | None:
-    """The index of the settings with the served model that made it.
+def open_searcher(
+    settings: Settings, models: Mapping[str, Served], *, wait: bool = True
+) -> Searcher | None:
+    """The index of the settings with the served model that made it; ``wait`` until it is open.
 
     Raises:
         UserError: no index, or none of the served models made it.
@@ -82,7 +85,7 @@ def open_searcher(settings: Settings, models: Mapping[str, Served]) -> Searcher 
                 limits.picture_bytes,
                 limits.pixels,
             )
-            return Searcher(place, name, limits)
+            return Searcher(place, name, limits, wait=wait)
     known = ", ".join(f"{name} {model.fingerprint}" for name, model in models.items())
     raise UserError(
         f"{settings.index} was made by the model with the fingerprint {wanted}, and none of the "
