@@ -179,7 +179,7 @@ def _check_schema(found: Any, dim: int, folder: Path) -> None:
     for column in wanted:
         place = found.get_field_index(column.name)
         kind = None if place < 0 else found.field(place).type
-        if column.name == "vector" and getattr(kind, "list_size", dim) != dim:
+        if kind is not None and column.name == "vector" and getattr(kind, "list_size", dim) != dim:
             raise SearchIndexError(
                 f"{folder} holds vectors of {kind.list_size} features, not {dim}"
             )

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import orjson
 from fastapi import Request, Response
 
-from plait.serving.body import client_in, media_type, parse_json, read_body
 from plait.core.errors import shown
+from plait.serving.body import client_in, media_type, parse_json, read_body
 from plait.serving.errors import CLIENT_GONE, RequestError, late
 from plait.serving.service import Service
 from plait.serving.settings import Limits

@@ -16,8 +16,8 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
-from plait.serving.connections import client_of
 from plait.core.errors import cut
+from plait.serving.connections import client_of
 from plait.serving.errors import CLIENT_GONE, RequestError, overloaded
 from plait.serving.settings import Limits
 
