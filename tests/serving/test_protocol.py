@@ -243,6 +243,7 @@ def test_an_answer_before_the_end_of_the_body_arrives(small: Site) -> None:
     with small.connect() as one:
         one.sendall(head("/early", f"Content-Length: {1 << 30}") + b"a" * 100_000)
         reply = received(one)
+        assert closed_within(one, 0.1)
     assert status(reply) == 200
     assert reply.endswith(b"\r\n\r\nno")
 
