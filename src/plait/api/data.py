@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from plait.api.sources import Source, aligned_model, checked_policy
+from plait.api.sources import Roots, Source, aligned_model, checked_policy
 
 if TYPE_CHECKING:
     from plait.data.audit import AuditReport
@@ -28,29 +28,53 @@ def convert(
     *,
     columns: Mapping[str, str] | None = None,
     on_bad_row: str = "fail",
+    root: Roots = None,
+    allow_outside: bool = False,
 ) -> dict[str, Any]:
     """Writes pairs in another format; refuses to overwrite."""
     from plait.data.convert import convert as convert_data
 
-    done = convert_data(source, out, to, columns=columns, on_bad_row=checked_policy(on_bad_row))
+    done = convert_data(
+        source,
+        out,
+        to,
+        columns=columns,
+        on_bad_row=checked_policy(on_bad_row),
+        root=root,
+        allow_outside=allow_outside,
+    )
     return done.to_json()
 
 
 def audit(
-    path: Source, *, model: Source | None = None, columns: Mapping[str, str] | None = None
+    path: Source,
+    *,
+    model: Source | None = None,
+    columns: Mapping[str, str] | None = None,
+    root: Roots = None,
+    allow_outside: bool = False,
 ) -> AuditReport:
     """Findings about pairs, row by row; a model adds over-long texts and likely mismatches."""
     from plait.data.audit import audit as audit_data
 
     if model is None:
-        return audit_data(path, columns=columns)
+        return audit_data(path, columns=columns, root=root, allow_outside=allow_outside)
     from plait.data import open_dataset
     from plait.data.tokenize import TextPreprocess
     from plait.engines.features import embed_dataset
 
     loaded = aligned_model(model, "the audit's search for mismatches")
-    dataset = open_dataset(path, columns=columns, on_bad_row="skip")
+    dataset = open_dataset(
+        path, columns=columns, on_bad_row="skip", root=root, allow_outside=allow_outside
+    )
     embeddings = embed_dataset(loaded, dataset, on_bad_row="skip")
     preprocess = loaded.tower("text").encoder.preprocess
     lengths = preprocess if isinstance(preprocess, TextPreprocess) else None
-    return audit_data(path, columns=columns, text_preprocess=lengths, embeddings=embeddings)
+    return audit_data(
+        path,
+        columns=columns,
+        root=root,
+        allow_outside=allow_outside,
+        text_preprocess=lengths,
+        embeddings=embeddings,
+    )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plait.api.sources import Source, aligned_model, load
+from plait.api.sources import Roots, Source, aligned_model, leave_overrides, load
 
 if TYPE_CHECKING:
     from plait.models.alignment import AlignmentModel
@@ -26,6 +26,8 @@ def compress(
     overrides: Sequence[str] = (),
     threads: int | None = None,
     seed: int = 0,
+    root: Roots = None,
+    allow_outside: bool = False,
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Makes the smallest artefact of a run whose recall@1 is within tolerance.
@@ -43,6 +45,9 @@ def compress(
         overrides: ``"stages.0.epochs=20"`` of the recipes that train students and pruned models.
         threads: of inference; default one a core.
         seed: of draws and intervals.
+        root: a folder, or several, below which the files that rows of ``data`` name may lie besides
+            its own folder.
+        allow_outside: they may lie anywhere.
         tell: is told what is being done.
 
     Returns:
@@ -61,6 +66,7 @@ def compress(
     from plait.deployment.export import export_bundle
     from plait.training.recipe import RUN_RECIPE, read_run_recipe
 
+    stated = leave_overrides(root, allow_outside)
     settings = Settings(
         int8=int8,
         students=tuple(students),
@@ -68,9 +74,11 @@ def compress(
         max_recall_drop=max_recall_drop,
         samples=samples,
         heal_steps=heal_steps,
-        overrides=tuple(overrides),
+        overrides=(*overrides, *(stated if students or prune else ())),
         threads=threads,
         seed=seed,
+        root=tuple(map(str, [root] if isinstance(root, str | Path) else root or ())),
+        allow_outside=allow_outside,
     )
     settings.check()
     check_free(Path(out))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plait.api.sources import Source, aligned_model, checked_policy, load, open_split
+from plait.api.sources import Roots, Source, aligned_model, checked_policy, load, open_split
 from plait.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -14,13 +14,20 @@ if TYPE_CHECKING:
 
 
 def embed(
-    run: Source, data: Source, out: Source, *, split: str = "all", on_bad_row: str = "fail"
+    run: Source,
+    data: Source,
+    out: Source,
+    *,
+    split: str = "all",
+    on_bad_row: str = "fail",
+    root: Roots = None,
+    allow_outside: bool = False,
 ) -> dict[str, Any]:
     """Writes unit vectors of ``data`` to ``out`` (.npz or .parquet); refuses to overwrite."""
     from plait.engines.features import embed_dataset
     from plait.retrieval.vectors import check_target, write_vectors
 
-    dataset = open_split(data, split, on_bad_row)
+    dataset = open_split(data, split, on_bad_row, root=root, allow_outside=allow_outside)
     check_target(Path(out))
     embeddings = embed_dataset(
         aligned_model(run, "embedding"), dataset, on_bad_row=checked_policy(on_bad_row)
@@ -37,6 +44,8 @@ def index(
     delete: Sequence[str] = (),
     split: str = "all",
     on_bad_row: str = "fail",
+    root: Roots = None,
+    allow_outside: bool = False,
 ) -> dict[str, Any]:
     """Makes an index of the pictures in ``data``, adds to one, or deletes rows by id."""
     from plait.retrieval import build_index, open_index
@@ -47,7 +56,7 @@ def index(
     deleted = open_index(out).delete(list(delete)) if delete else 0
     added, skipped = 0, 0
     if data is not None:
-        dataset = open_split(data, split, on_bad_row)
+        dataset = open_split(data, split, on_bad_row, root=root, allow_outside=allow_outside)
         model = aligned_model(run, "an index")
         done = build_index(model, dataset, out, run=Path(run), add=add, on_bad_row=on_bad_row)
         added, skipped = done.rows, len(done.skipped) + len(dataset.skipped)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,8 +13,10 @@ if TYPE_CHECKING:
     from plait.data import PairDataset
     from plait.models.alignment import AlignmentModel
     from plait.models.kinds import Model
+    from plait.training.schema import Data
 
 Source = str | Path
+Roots = str | Path | Sequence[str | Path] | None
 
 
 def load(
@@ -59,18 +62,32 @@ def aligned_model(path: Source | Model, duty: str) -> AlignmentModel:
     return aligned(load(path), duty)
 
 
-def data_of(run: Source) -> tuple[str, Mapping[str, str] | None]:
-    """The source that a run was trained on, with the user's names of columns."""
+def data_of(run: Source) -> Data:
+    """The data that a run was trained on: source, names of columns, where files may lie."""
     from plait.training.recipe import read_run_recipe
 
     data = read_run_recipe(Path(run)).data
     if data.source is None:
         raise UserError(f"the recipe of {run} names no data: give --data PATH")
-    return data.source, data.columns
+    return data
+
+
+def leave_overrides(root: Roots, allow_outside: bool) -> list[str]:
+    """Changes of a recipe that state where files may lie: folders are ``data.root``."""
+    roots = root if root is None or isinstance(root, str | Path) else [str(one) for one in root]
+    stated = [] if roots is None else [roots if isinstance(roots, list) else str(roots)]
+    changes = [f"data.root={json.dumps(one)}" for one in stated]
+    return changes + (["data.allow_outside=true"] if allow_outside else [])
 
 
 def open_split(
-    source: Source, split: str, on_bad_row: str, columns: Mapping[str, str] | None = None
+    source: Source,
+    split: str,
+    on_bad_row: str,
+    columns: Mapping[str, str] | None = None,
+    *,
+    root: Roots = None,
+    allow_outside: bool = False,
 ) -> PairDataset:
     """A split of a data set.
 
@@ -79,7 +96,13 @@ def open_split(
     """
     from plait.data import open_dataset
 
-    dataset = open_dataset(source, columns=columns, on_bad_row=checked_policy(on_bad_row))
+    dataset = open_dataset(
+        source,
+        columns=columns,
+        on_bad_row=checked_policy(on_bad_row),
+        root=root,
+        allow_outside=allow_outside,
+    )
     part = dataset.split(split)
     if not len(part):
         raise DataError(f"no samples in the split {split!r}", path=str(source))

@@ -7,7 +7,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plait.api.sources import Source, checked_policy, data_of, load, open_split
+from plait.api.sources import (
+    Roots,
+    Source,
+    checked_policy,
+    data_of,
+    leave_overrides,
+    load,
+    open_split,
+)
 from plait.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,6 +36,8 @@ def train(
     out: Source | None = None,
     overrides: Sequence[str] = (),
     resume: bool = False,
+    root: Roots = None,
+    allow_outside: bool = False,
 ) -> dict[str, Any] | None:
     """Trains a recipe (a file, or a built-in name) and evaluates the result on the test split.
 
@@ -37,6 +47,9 @@ def train(
         out: the run folder; ``runs/NAME-TIME`` when None.
         overrides: ``"stages.0.epochs=20"`` and the like.
         resume: go on with the run in ``out``.
+        root: a folder, or several, below which the files that rows name may lie besides the folder
+            of the data (``data.root`` of the recipe).
+        allow_outside: they may lie anywhere.
 
     Returns:
         ``run``, ``split``, ``retrieval``, ``seconds`` by step, ``skipped`` rows, ``health`` lines;
@@ -47,6 +60,7 @@ def train(
 
     if resume and out is None:
         raise UserError("--resume needs --out RUN: which run shall go on?")
+    overrides = [*overrides, *leave_overrides(root, allow_outside)]
     loaded = load_recipe(str(recipe), overrides, data=None if data is None else str(data))
     folder = Path(out) if out is not None else _new_run_folder(loaded.name)
     result = run_training(loaded, out=folder, resume=resume)
@@ -60,6 +74,8 @@ def compare(
     data: Source | None = None,
     out: Source | None = None,
     overrides: Sequence[str] = (),
+    root: Roots = None,
+    allow_outside: bool = False,
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any] | None:
     """Trains a recipe once for each value of a key and compares the runs.
@@ -70,6 +86,8 @@ def compare(
         data: replaces the data of the recipe.
         out: folder of the runs and of the table; finished runs in it are reused.
         overrides: for all runs.
+        root: as of `train`.
+        allow_outside: as of `train`.
         tell: is told which run begins.
 
     Returns:
@@ -88,7 +106,7 @@ def compare(
         over,
         out=folder,
         data=None if data is None else str(data),
-        overrides=overrides,
+        overrides=[*overrides, *leave_overrides(root, allow_outside)],
         tell=tell,
     )
     if not rows:
@@ -107,6 +125,8 @@ def evaluate(
     split: str = "test",
     on_bad_row: str = "fail",
     shots: int = 0,
+    root: Roots = None,
+    allow_outside: bool = False,
 ) -> dict[str, Any]:
     """Metrics of a run on a split of ``data`` (default: the data it was trained on), in percent.
 
@@ -123,11 +143,14 @@ def evaluate(
 
     columns = None
     if data is None:
-        data, columns = data_of(run)
-    dataset = open_split(data, split, on_bad_row, columns)
+        trained = data_of(run)
+        data, columns = str(trained.source), trained.columns
+        root, allow_outside = root or trained.root, allow_outside or trained.allow_outside
+    leave: dict[str, Any] = {"root": root, "allow_outside": allow_outside}
+    dataset = open_split(data, split, on_bad_row, columns, **leave)
     model = load(run)
     if isinstance(model, BridgedModel):
-        support = open_split(data, "train", on_bad_row, columns) if shots else None
+        support = open_split(data, "train", on_bad_row, columns, **leave) if shots else None
         judged = usable(dataset) if on_bad_row == "skip" else dataset
         metrics = evaluate_bridged(model, judged, shots=shots, support=support)
     elif shots:

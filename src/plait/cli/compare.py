@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from plait.cli.output import JsonOption, emit, say, table
+from plait.cli.output import JsonOption, OutsideOption, RootOption, emit, say, table
 
 
 def compare(
@@ -29,13 +29,24 @@ def compare(
             "Runs that are finished in it are reused, a stopped one goes on."
         ),
     ] = None,
+    root: RootOption = None,
+    allow_outside: OutsideOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a recipe once for each value of one setting; one table and chart of all."""
     from plait import api
 
     api.tune_process()
-    found = api.compare(recipe, over, data=data, out=out, overrides=list(settings or []), tell=say)
+    found = api.compare(
+        recipe,
+        over,
+        data=data,
+        out=out,
+        overrides=list(settings or []),
+        root=root,
+        allow_outside=allow_outside,
+        tell=say,
+    )
     if found is None:  # a helper process of `torchrun`: the first one speaks
         return
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from plait.cli.output import JsonOption, emit, say, table
+from plait.cli.output import JsonOption, OutsideOption, RootOption, emit, say, table
 
 
 def compress(
@@ -54,6 +54,8 @@ def compress(
         int | None, typer.Option(min=1, help="Threads of inference (default: one a core).")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of draws and intervals.")] = 0,
+    root: RootOption = None,
+    allow_outside: OutsideOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Quantise, prune or distil a run: the smallest artefact within tolerance, with a report."""
@@ -73,6 +75,8 @@ def compress(
         overrides=settings or (),
         threads=threads,
         seed=seed,
+        root=root,
+        allow_outside=allow_outside,
         tell=lambda line: say(f"[dim]{line}[/]"),
     )
 

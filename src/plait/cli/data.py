@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from plait.cli.output import JsonOption, emit, table
+from plait.cli.output import JsonOption, OutsideOption, RootOption, emit, table
 from plait.core.errors import UserError
 
 app = typer.Typer(help="Look at, check and convert data.", no_args_is_help=True)
@@ -55,13 +55,19 @@ def get(
 
 
 @app.command("inspect")
-def inspect(path: Source, column: Columns = None, as_json: JsonOption = False) -> None:
+def inspect(
+    path: Source,
+    column: Columns = None,
+    root: RootOption = None,
+    allow_outside: OutsideOption = False,
+    as_json: JsonOption = False,
+) -> None:
     """Say what a path holds: format, samples, texts, splits, examples."""
     from rich.markup import escape
 
     from plait.data import inspect as inspect_data
 
-    result = inspect_data(path, columns=_mapping(column))
+    result = inspect_data(path, columns=_mapping(column), root=root, allow_outside=allow_outside)
 
     def page() -> None:
         table("", ["what", "value"], [(key, escape(value)) for key, value in _described(result)])
@@ -88,12 +94,16 @@ def audit(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the findings as JSON here.")] = None,
     column: Columns = None,
+    root: RootOption = None,
+    allow_outside: OutsideOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Find unreadable, orphan, empty, over-long, duplicate, leaking and mismatched rows."""
     from plait import api
 
-    report = api.audit(path, model=model, columns=_mapping(column))
+    report = api.audit(
+        path, model=model, columns=_mapping(column), root=root, allow_outside=allow_outside
+    )
     if out is not None:
         from plait.core.files import write_json
 
@@ -115,12 +125,22 @@ def convert(
     ],
     on_bad_row: OnBadRow = "fail",
     column: Columns = None,
+    root: RootOption = None,
+    allow_outside: OutsideOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write pairs in another format."""
     from plait import api
 
-    result = api.convert(path, out, to, columns=_mapping(column), on_bad_row=on_bad_row)
+    result = api.convert(
+        path,
+        out,
+        to,
+        columns=_mapping(column),
+        on_bad_row=on_bad_row,
+        root=root,
+        allow_outside=allow_outside,
+    )
     line = "{samples} samples -> {path} ({format})".format(**result)
     if result["lost"]:
         lost = ", ".join(f"{name} of {count}" for name, count in result["lost"].items())

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from plait.cli.output import JsonOption, answer_table, emit, retrieval_table, table
+from plait.cli.output import (
+    JsonOption,
+    OutsideOption,
+    RootOption,
+    answer_table,
+    emit,
+    retrieval_table,
+    table,
+)
 
 
 def evaluate(
@@ -23,13 +31,23 @@ def evaluate(
             min=0, help="Of language models: so many training examples before each prompt."
         ),
     ] = 0,
+    root: RootOption = None,
+    allow_outside: OutsideOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure retrieval, classification and the geometry of the shared space, answers or captions."""
     from plait import api
 
     api.tune_process()
-    result = api.evaluate(run, data=data, split=split, on_bad_row=on_bad_row, shots=shots)
+    result = api.evaluate(
+        run,
+        data=data,
+        split=split,
+        on_bad_row=on_bad_row,
+        shots=shots,
+        root=root,
+        allow_outside=allow_outside,
+    )
 
     def page() -> None:
         if "retrieval" not in result:

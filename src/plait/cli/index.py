@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from plait.cli.output import JsonOption, emit
+from plait.cli.output import JsonOption, OutsideOption, RootOption, emit
 
 
 def index(
@@ -27,6 +27,8 @@ def index(
     ] = None,
     split: Annotated[str, typer.Option(help="train, validation, test or all.")] = "all",
     on_bad_row: Annotated[str, typer.Option(help="fail or skip (counted).")] = "fail",
+    root: RootOption = None,
+    allow_outside: OutsideOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make an index of pictures, or change one."""
@@ -34,7 +36,15 @@ def index(
 
     api.tune_process()
     result = api.index(
-        run, data, out, add=add, delete=delete or (), split=split, on_bad_row=on_bad_row
+        run,
+        data,
+        out,
+        add=add,
+        delete=delete or (),
+        split=split,
+        on_bad_row=on_bad_row,
+        root=root,
+        allow_outside=allow_outside,
     )
     line = "{rows} rows in {out} ({added} added, {deleted} deleted, {skipped} skipped)".format(
         **result

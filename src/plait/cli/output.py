@@ -5,10 +5,23 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+RootOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--root",
+        help="A folder below which the files that rows name may lie, besides the folder of the data "
+        "(repeatable).",
+    ),
+]
+OutsideOption = Annotated[
+    bool,
+    typer.Option("--allow-outside", help="Rows may name files anywhere: only for data you trust."),
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print exactly one JSON document on stdout, nothing else.")
 ]

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from plait.cli.output import JsonOption, answer_table, emit, retrieval_table, say
+from plait.cli.output import (
+    JsonOption,
+    OutsideOption,
+    RootOption,
+    answer_table,
+    emit,
+    retrieval_table,
+    say,
+)
 
 
 def train(
@@ -36,6 +44,8 @@ def train(
             help="fail: stop at the first bad row; skip: leave bad rows out and count them."
         ),
     ] = None,
+    root: RootOption = None,
+    allow_outside: OutsideOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a model on pairs, evaluate it, and write a report."""
@@ -45,7 +55,15 @@ def train(
     overrides = list(settings or [])
     if on_bad_row is not None:
         overrides.append(f"data.on_bad_row={on_bad_row}")
-    result = api.train(recipe, data=data, overrides=overrides, out=out, resume=resume)
+    result = api.train(
+        recipe,
+        data=data,
+        overrides=overrides,
+        out=out,
+        resume=resume,
+        root=root,
+        allow_outside=allow_outside,
+    )
     if result is None:  # a helper process of `torchrun`: the first one speaks
         return
 

@@ -26,6 +26,8 @@ class Settings:
         overrides: ``PATH=VALUE`` of the recipes that train candidates.
         threads: of inference; None: one a core.
         seed: of draws and intervals.
+        root: folders below which the files that rows name may lie besides the data's own.
+        allow_outside: they may lie anywhere.
     """
 
     int8: str = "auto"
@@ -37,6 +39,8 @@ class Settings:
     overrides: tuple[str, ...] = ()
     threads: int | None = None
     seed: int = 0
+    root: tuple[str, ...] = ()
+    allow_outside: bool = False
 
     def check(self) -> None:
         """Raises UserError for values out of range, MissingExtra for missing libraries."""

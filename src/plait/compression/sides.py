@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,16 @@ def preprocesses(model: AlignmentModel) -> dict[str, Any]:
     return {name: model.tower(name).encoder.preprocess for name in model.modalities}
 
 
-def dataset_of(recipe: Recipe | None, data: str | None) -> PairDataset:
+def dataset_of(
+    recipe: Recipe | None,
+    data: str | None,
+    *,
+    root: Sequence[str] = (),
+    allow_outside: bool = False,
+) -> PairDataset:
     """The pairs to calibrate and judge with. Raises DataError when nothing names them."""
     if data is not None:
-        return open_dataset(data)
+        return open_dataset(data, root=root, allow_outside=allow_outside)
     if recipe is None or recipe.data.source is None:
         raise DataError("the run names no data to calibrate and judge with: give --data PATH")
     found = opened(recipe)

@@ -4,6 +4,7 @@ what strangers wrote or named.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -93,8 +94,8 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def regular(path: str | Path, most_bytes: int = MOST_FILE) -> os.stat_result:
-    """The status of a regular file of at most ``most_bytes``; nothing is opened, nothing blocks.
+def regular(path: str | Path, most_bytes: int | None = MOST_FILE) -> os.stat_result:
+    """The status of a regular file of at most ``most_bytes`` (None: of any size); nothing is opened.
 
     Raises:
         DataError: no such file, or it is a folder, pipe, socket or device, one of the system's own
@@ -131,11 +132,11 @@ def read_regular(path: str | Path, *, most_bytes: int = MOST_FILE) -> bytes:
     return data
 
 
-def _check_status(path: str | Path, status: os.stat_result, most_bytes: int) -> None:
+def _check_status(path: str | Path, status: os.stat_result, most_bytes: int | None) -> None:
     if not stat.S_ISREG(status.st_mode):
         kind = next((name for test, name in _KINDS if test(status.st_mode)), "no file")
         raise DataError(f"is {kind}: only regular files are read", path=path)
-    if status.st_size > most_bytes:
+    if most_bytes is not None and status.st_size > most_bytes:
         raise DataError(
             f"has {status.st_size:,} bytes, more than the {most_bytes:,} that are read", path=path
         )
@@ -146,6 +147,12 @@ def _check_status(path: str | Path, status: os.stat_result, most_bytes: int) -> 
 
 def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def own_folders(folders: Iterable[Path]) -> list[Path]:
+    """The folders, and where the files of those that the hub's cache made of links lie."""
+    found = list(folders)
+    return found + [one.parent.parent / "blobs" for one in found if one.parent.name == "snapshots"]
 
 
 def is_below(path: str | Path, roots: Iterable[str | Path]) -> bool:
@@ -160,9 +167,72 @@ def is_below(path: str | Path, roots: Iterable[str | Path]) -> bool:
     )
 
 
-def read_json(path: str | Path) -> Any:
-    """Reads a JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+class BadJson(DataError, ValueError):
+    """A file that holds no JSON, or more than is read."""
+
+
+def read_json(path: str | Path, *, most_bytes: int = 128 << 20) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        BadJson: it is no valid JSON, larger than ``most_bytes``, nested too deeply, or no regular
+            file.
+        OSError: there is no such file.
+    """
+    if not os.path.lexists(path):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    try:
+        return parse_json(read_regular(path, most_bytes=most_bytes).decode("utf-8"))
+    except DataError as error:
+        raise BadJson(error.problem, path=path) from error
+    except ValueError as error:
+        raise BadJson(f"is no valid JSON: {error}", path=path) from error
+
+
+_PARTS = 10_000_000  # parts of a document that are parsed without a look at the memory
+_BYTES_A_PART = 100  # of an empty list or object and its place in another
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text; a few bytes of JSON can take hundreds of memory, so they are counted.
+
+    Raises:
+        ValueError: not JSON, nested too deeply, or more parts than there is memory for.
+    """
+    if len(text) > _PARTS:
+        parts = sum(map(text.count, "[{,:"))
+        if parts > _PARTS and parts * _BYTES_A_PART > _free_memory() // 2:
+            raise ValueError(
+                f"its {parts:,} parts would take {parts * _BYTES_A_PART / 1e9:.1f} GB of memory"
+            )
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested more deeply than is read") from None
+    except MemoryError:
+        raise ValueError("it does not fit in memory") from None
+
+
+def _free_memory() -> int:
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+_MOST_HEADER = 16 << 20
+
+
+def check_weights(path: str | Path) -> None:
+    """Looks at the header of a safetensors file, which is parsed whole, before a library does.
+
+    Raises:
+        DataError: no regular file, or a header longer than the file or than any model's.
+    """
+    size = regular(path, None).st_size
+    with Path(path).open("rb") as file:
+        stated = int.from_bytes(file.read(8), "little")
+    if stated > min(size - 8, _MOST_HEADER):
+        raise DataError(f"is no file of weights: it states a header of {stated:,} bytes", path=path)
 
 
 def digest(*parts: bytes | str | Path) -> str:

@@ -34,9 +34,10 @@ from plait.data.audit_questions import is_question, question_findings
 from plait.data.audit_rows import Audited, Finding
 from plait.data.audit_text import label_findings, text_findings
 from plait.data.dataset import PairDataset
-from plait.data.open import find, mapped, rows
+from plait.data.open import Roots, find, mapped, rows
 from plait.data.readers.assemble import assemble_traced
 from plait.data.readers.files import is_image, walk
+from plait.data.readers.leave import Leave
 from plait.data.readers.rows import Found, Rows
 from plait.data.sample import BadRow
 
@@ -124,6 +125,8 @@ def audit(
     source: str | Path | PairDataset,
     *,
     columns: Mapping[str, str] | None = None,
+    root: Roots = None,
+    allow_outside: bool = False,
     text_preprocess: TextLengths | None = None,
     embeddings: Vectors | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -134,6 +137,8 @@ def audit(
     Args:
         source: what `plait.data.open_dataset` takes, or a data set that is open.
         columns: as in `plait.data.open_dataset`.
+        root: likewise.
+        allow_outside: likewise.
         text_preprocess: the model's tokenizer, to find texts that it cuts.
         embeddings: of the model on this data set, to find pairs that do not fit.
         max_pixels: pictures with more are not decoded.
@@ -142,7 +147,7 @@ def audit(
     Raises:
         DataError: there is no such source, or nothing in it that plait reads.
     """
-    audited, findings, found = _read(source, columns)
+    audited, findings, found = _read(source, columns, Leave.of(root, allow_outside))
     checks = ["rows", "texts", "labels"]
     findings += text_findings(audited)
     findings += label_findings(audited)
@@ -169,7 +174,7 @@ def audit(
 
 
 def _read(
-    source: str | Path | PairDataset, columns: Mapping[str, str] | None
+    source: str | Path | PairDataset, columns: Mapping[str, str] | None, leave: Leave
 ) -> tuple[Audited, list[Finding], Found | None]:
     if isinstance(source, str):
         from plait.data.catalog import CATALOG
@@ -179,7 +184,7 @@ def _read(
     if isinstance(source, PairDataset):
         findings = [_bad(row) for row in source.skipped]
         return Audited.of(source), findings, None
-    found = mapped(find(source), columns)
+    found = mapped(find(source, leave), columns)
     failures: list[Finding] = []
     traced = assemble_traced(_rows(found, failures))
     dataset = PairDataset(traced.samples, found.format, found.root)

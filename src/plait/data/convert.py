@@ -19,7 +19,7 @@ from plait.core import progress
 from plait.core.errors import DataError, did_you_mean
 from plait.core.files import digest
 from plait.data.dataset import PairDataset
-from plait.data.open import OnBadRow, open_dataset
+from plait.data.open import OnBadRow, Roots, open_dataset
 from plait.data.readers.assemble import short_ids
 from plait.data.readers.files import MEDIA_SUFFIXES, suffix
 from plait.data.sample import MediaRef, Sample
@@ -92,6 +92,8 @@ def convert(
     *,
     columns: Mapping[str, str] | None = None,
     on_bad_row: OnBadRow = "fail",
+    root: Roots = None,
+    allow_outside: bool = False,
 ) -> Converted:
     """Writes ``source`` into the new folder ``target``; the pictures' bytes are copied as they are.
 
@@ -102,7 +104,9 @@ def convert(
             ``parquet`` (pictures inside), ``webdataset``, ``coco``, ``karpathy``, ``flickr8k``,
             ``llava``.
         columns: as in `plait.data.open_dataset`.
-        on_bad_row: as in `plait.data.open_dataset`.
+        on_bad_row: likewise.
+        root: likewise.
+        allow_outside: likewise.
 
     Raises:
         DataError: the target exists, the format is unknown, the source cannot be read, or a
@@ -119,7 +123,13 @@ def convert(
     if isinstance(source, PairDataset):
         dataset = source
     else:
-        dataset = open_dataset(source, columns=columns, on_bad_row=on_bad_row)
+        dataset = open_dataset(
+            source,
+            columns=columns,
+            on_bad_row=on_bad_row,
+            root=root,
+            allow_outside=allow_outside,
+        )
     items = list(_items(dataset, needs_picture=to != "llava"))
     lost: Counter[str] = Counter()
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeAlias, cast
 
 from plait.core.errors import DataError, did_you_mean
 from plait.data.dataset import PairDataset
 from plait.data.readers.assemble import assemble
 from plait.data.readers.detect import READERS, detect
+from plait.data.readers.leave import Leave
 from plait.data.readers.rows import Found, Rows
 from plait.data.sample import Sample
 
 OnBadRow = Literal["fail", "skip"]
+Roots: TypeAlias = str | Path | Sequence[str | Path] | None
 _WITH_COLUMNS = ("imagefolder", "table", "parquet", "webdataset", "huggingface")
 
 
@@ -23,6 +25,8 @@ def open_dataset(
     *,
     columns: Mapping[str, str] | None = None,
     on_bad_row: OnBadRow = "fail",
+    root: Roots = None,
+    allow_outside: bool = False,
 ) -> PairDataset:
     """The samples of a source.
 
@@ -32,9 +36,13 @@ def open_dataset(
         columns: which column of a table is what, e.g. ``{"image": "photo", "text": "title"}``.
         on_bad_row: ``fail`` at the first row that gives no sample, or ``skip`` it and keep it in
             ``.skipped``.
+        root: a folder, or several, below which the files that rows name may lie besides the
+            source's own folder.
+        allow_outside: they may lie anywhere.
 
     Raises:
-        DataError: no such source, nothing plait reads, a bad row, or no sample at all.
+        DataError: no such source, nothing plait reads, a bad row, rows that name files outside, or
+            no sample at all.
     """
     if on_bad_row not in ("fail", "skip"):
         raise DataError(f"on_bad_row must be 'fail' or 'skip', not {on_bad_row!r}")
@@ -43,8 +51,11 @@ def open_dataset(
 
         if source in CATALOG:
             return CATALOG[source].open()
-    found = mapped(find(source), columns)
-    samples, bad = assemble(rows(found), fail=on_bad_row == "fail")
+    found = mapped(find(source, Leave.of(root, allow_outside)), columns)
+    every = rows(found)
+    if on_bad_row == "fail":
+        every = found.leave.refusing(every, count=True)
+    samples, bad = assemble(every, fail=on_bad_row == "fail")
     if not samples:
         first = f"; the first bad row: {bad[0].error()}" if bad else ""
         raise DataError(f"no sample could be read{first}", path=found.root)
@@ -72,11 +83,18 @@ def rows(found: Found) -> Rows:
     return read(found)
 
 
-def find(source: str | Path) -> Found:
+def find(source: str | Path, leave: Leave | None = None) -> Found:
     """Where a source is and what it holds. Raises `DataError` when there is no such thing."""
+    leave = leave or Leave()
+    found = _find(source, leave)
+    found.leave = leave
+    return found
+
+
+def _find(source: str | Path, leave: Leave) -> Found:
     path = Path(source)
     if path.exists():
-        return detect(path)
+        return detect(path, leave)
     name = str(source)
     if name.startswith("hf/"):
         return Found("huggingface", path, (), "a data set of the Hugging Face hub")
@@ -95,6 +113,8 @@ def stream(
     *,
     columns: Mapping[str, str] | None = None,
     on_bad_row: OnBadRow = "fail",
+    root: Roots = None,
+    allow_outside: bool = False,
 ) -> Iterator[Sample]:
     """Samples one by one, for sources too large to open: each row is a sample of its own.
 
@@ -105,14 +125,23 @@ def stream(
     Raises:
         DataError: as `open_dataset`, when the bad row is reached.
     """
-    found = mapped(find(source), columns)
+    found = mapped(find(source, Leave.of(root, allow_outside)), columns)
     found.streaming = True
-    for row in rows(found):
+    every = rows(found)
+    if on_bad_row == "fail":
+        every = found.leave.refusing(every, count=False)
+    for row in every:
         samples, _ = assemble(iter([row]), fail=on_bad_row == "fail")
         yield from samples
 
 
-def inspect(source: str | Path, *, columns: Mapping[str, str] | None = None) -> dict[str, Any]:
+def inspect(
+    source: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    root: Roots = None,
+    allow_outside: bool = False,
+) -> dict[str, Any]:
     """What a source holds, as plain JSON values; bad rows are counted, not raised.
 
     Returns:
@@ -122,7 +151,9 @@ def inspect(source: str | Path, *, columns: Mapping[str, str] | None = None) -> 
     """
     from plait.data.audit_questions import describe
 
-    dataset = open_dataset(source, columns=columns, on_bad_row="skip")
+    dataset = open_dataset(
+        source, columns=columns, on_bad_row="skip", root=root, allow_outside=allow_outside
+    )
     questions = describe(dataset.samples)
     kinds: dict[str, int] = {}
     for bad in dataset.skipped:

@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from plait.core.batch import ModalityInput
 from plait.core.errors import DataError, did_you_mean
-from plait.core.files import digest
+from plait.core.files import check_weights, digest, regular
 from plait.data.sample import MediaRef
 
 FEATURES = "features_of_regions"
@@ -232,9 +232,17 @@ def _numbers(array: np.ndarray, name: str, path: Path | None) -> np.ndarray:
     return array.astype(np.float64)
 
 
+_MOST_UNPACKED = 1 << 30
+
+
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     if path.exists() and not zipfile.is_zipfile(path):
         raise DataError("is no .npz archive; write it with numpy.savez", path=path)
+    with zipfile.ZipFile(path) as packed:
+        unpacked = sum(entry.file_size for entry in packed.infolist())
+    most = max(_MOST_UNPACKED, 20 * regular(path, None).st_size)
+    if unpacked > most:
+        raise DataError(f"unpacks to {unpacked:,} bytes, at most {most:,} are read", path=path)
     with np.load(path, allow_pickle=False) as archive:
         return {name: archive[name] for name in _wanted(archive.files, path)}
 
@@ -242,6 +250,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     from safetensors import safe_open
 
+    check_weights(path)
     with safe_open(path, framework="pt") as file:  # torch knows bfloat16, numpy does not
         names = _wanted(list(file.keys()), path)
         return {name: file.get_tensor(name).to(torch.float64).numpy() for name in names}

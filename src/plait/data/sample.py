@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from plait.core.errors import DataError
+from plait.core.files import MOST_FILE, read_regular
 
 
 @runtime_checkable
@@ -59,10 +60,7 @@ class FileRef:
             raise DataError(f"cannot be read: {error.strerror}", path=self.path) from error
 
     def read(self) -> bytes:
-        try:
-            return self.path.read_bytes()
-        except OSError as error:
-            raise DataError(f"cannot be read: {error.strerror}", path=self.path) from error
+        return read_regular(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +81,11 @@ class TarRef:
         return None
 
     def read(self) -> bytes:
+        if self.size > MOST_FILE:
+            raise DataError(
+                f"{self.member} has {self.size:,} bytes, more than the {MOST_FILE:,} that are read",
+                path=self.tar,
+            )
         try:
             with self.tar.open("rb") as file:
                 file.seek(self.offset)

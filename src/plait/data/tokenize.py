@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from tokenizers import Tokenizer
 
-from plait.core.errors import ModelError
+from plait.core.errors import DataError, ModelError, shown
 from plait.core.files import digest, read_json, replacing, write_json
 from plait.core.shapes import Bool, Int64
 from plait.data.glosses import GLOSSES_FILE, Glossary
@@ -23,6 +23,7 @@ from plait.data.tokenizer_files import read_tokenizer, read_tokenizer_folder
 TOKENIZER_FILE = "tokenizer.json"
 SETTINGS_FILE = "text_preprocess.json"
 
+MOST_LENGTH = 1_000_000  # tokens of a text that a model reads
 Padding = Literal["longest", "full"]
 
 
@@ -125,7 +126,13 @@ class TextPreprocess:
             raise ModelError(f"{path} is missing: the folder holds no text preprocessing")
         glossary = Glossary.load(folder) if (Path(folder) / GLOSSES_FILE).is_file() else None
         tokenizer = read_tokenizer(Path(folder) / TOKENIZER_FILE)
-        return cls(tokenizer, **read_json(path), glossary=glossary)
+        try:
+            settings = read_json(path)
+            if not 0 < settings.get("max_length", 1) <= MOST_LENGTH:
+                raise ValueError(f"max_length is {shown(settings['max_length'])}")
+            return cls(tokenizer, **settings, glossary=glossary)
+        except (DataError, TypeError, ValueError, AttributeError) as error:
+            raise ModelError(f"{path} is damaged: {str(error)[:300]}") from error
 
     @classmethod
     def load_tokenizer(

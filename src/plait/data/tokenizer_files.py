@@ -14,7 +14,7 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from plait.core.errors import MissingExtra, ModelError
-from plait.core.files import read_json
+from plait.core.files import read_json, read_regular, regular
 
 # Words, single digits and runs of other signs (Radford et al. 2021, the published CLIP tokenizer).
 _CLIP_PIECES = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -30,8 +30,11 @@ def read_tokenizer(path: Path) -> Tokenizer:
     if not path.is_file():
         raise ModelError(f"{path} is missing: a folder with a text encoder needs its tokenizer")
     try:
+        regular(path, 128 << 20)
         return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception
+    except BaseException as error:  # the library raises bare Exception, and panics
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
         raise ModelError(f"{path} is not a readable tokenizer: {error}") from error
 
 
@@ -45,11 +48,14 @@ def read_tokenizer_folder(folder: Path) -> tuple[Tokenizer, int | None, int | No
     if (folder / "tokenizer.json").is_file():
         tokenizer = read_tokenizer(folder / "tokenizer.json")
     elif (folder / "vocab.txt").is_file():
-        words = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+        words = _text(folder / "vocab.txt").splitlines()
         tokenizer = bert_tokenizer(words, lowercase=bool(config.get("do_lower_case", True)))
     elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        merges = _merges((folder / "merges.txt").read_text(encoding="utf-8"))
-        tokenizer = clip_tokenizer(read_json(folder / "vocab.json"), merges)
+        merges = _merges(_text(folder / "merges.txt"))
+        try:
+            tokenizer = clip_tokenizer(read_json(folder / "vocab.json"), merges)
+        except (ValueError, TypeError, AttributeError) as error:  # no words, or no numbers
+            raise ModelError(f"{folder / 'vocab.json'} is no vocabulary: {error}") from error
     else:
         raise ModelError(
             f"{folder} holds no tokenizer: tokenizer.json, vocab.txt, or vocab.json with merges.txt"
@@ -61,6 +67,13 @@ def read_tokenizer_folder(folder: Path) -> tuple[Tokenizer, int | None, int | No
     limit = config.get("model_max_length")
     known = isinstance(limit, int | float) and 0 < limit < _NO_LIMIT
     return tokenizer, pad_id, int(limit) if known else None  # type: ignore[arg-type]
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_regular(path, most_bytes=128 << 20).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path} is no UTF-8 text: {error}") from error
 
 
 def bert_tokenizer(words: Sequence[str], *, lowercase: bool = True) -> Tokenizer:

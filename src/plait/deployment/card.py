@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plait.core.files import read_json
+from plait.core.files import BadJson, read_json
 from plait.runtime.manifest import Manifest
 
 
@@ -28,7 +27,7 @@ def origin_of(run: str | Path) -> Origin:
         path = Path(run) / f"{name}.json"
         try:
             found[name] = read_json(path) if path.is_file() else {}
-        except json.JSONDecodeError:
+        except BadJson:
             found[name] = {}  # a report cut short is no reason not to export
     return Origin(**found)
 

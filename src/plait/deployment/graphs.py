@@ -6,6 +6,7 @@ Shape legend: B samples, N tokens, E features of the shared space, A answers.
 from __future__ import annotations
 
 import copy
+import importlib
 import io
 import logging
 import warnings
@@ -152,7 +153,7 @@ def export_graph(exportable: Exportable, path: Path, *, longest: int = 0) -> lis
     """
     for library in ("onnx", "onnxscript"):
         try:
-            __import__(library)
+            importlib.import_module(library)
         except ImportError as error:
             raise MissingExtra(library, "onnx", "export") from error
     names = list(exportable.inputs)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from plait.core.errors import ModelError
-from plait.core.files import read_json
+from plait.core.files import check_weights, read_json
 from plait.data.preprocess import ImagePreprocess, TextPreprocess
 from plait.data.tokenize import read_tokenizer
 from plait.encoders import clip_keys, hf_weights
@@ -251,8 +251,10 @@ def read_weights(folder: Path, names: tuple[str, ...]) -> tuple[dict[str, Tensor
             for shard in shards:
                 if Path(shard).name != shard or not (folder / shard).exists():
                     raise ModelError(f"{path} names {shard!r}, which is not in the folder")
+                check_weights(folder / shard)
                 weights |= load_file(folder / shard)
         elif path.suffix == ".safetensors":
+            check_weights(path)
             weights = load_file(path)
         else:
             stored = torch.load(path, map_location="cpu", weights_only=True)

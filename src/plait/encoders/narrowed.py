@@ -19,7 +19,7 @@ from torch import nn
 
 from plait.core.batch import Encoded, ModalityInput
 from plait.core.errors import ModelError
-from plait.core.files import read_json
+from plait.core.files import check_weights, read_json
 from plait.core.modality import IMAGE
 from plait.encoders.base import Encoder, Example, Family, check_modality, check_options
 
@@ -151,6 +151,7 @@ def build(name: str, modality: str, pretrained: bool, options: dict[str, Any]) -
     encoder = encoder_from_spec(towers[modality]["encoder"], folder / modality)
     if pretrained:
         beginning = f"towers.{modality}.encoder."
+        check_weights(folder / "model.safetensors")
         state = load_file(folder / "model.safetensors")
         own = {k.removeprefix(beginning): v for k, v in state.items() if k.startswith(beginning)}
         encoder.load_state_dict(own)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from plait.core.errors import DataError
-from plait.core.files import read_json, write_json
+from plait.core.files import BadJson, parse_json, read_json, write_json
 from plait.data.decode import decode_image
 from plait.data.sample import MediaRef
 from plait.evaluation.examples import (
@@ -84,8 +83,8 @@ def _json(path: Path) -> dict[str, Any]:
         return {}
     try:
         found: dict[str, Any] = read_json(path)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"is damaged: {error}", path=path) from error
+    except BadJson as error:
+        raise DataError(f"is damaged: it {error.problem}", path=path) from error
     return found
 
 
@@ -95,8 +94,8 @@ def _records(path: Path) -> list[dict[str, Any]]:
     found = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError as error:
+            found.append(parse_json(line))
+        except ValueError as error:
             raise DataError(f"is damaged: {error}", path=path, row=number) from error
     return found
 

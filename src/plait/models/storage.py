@@ -7,7 +7,6 @@ what its preprocessing needs (tokenizers). No path in them leads out of the fold
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Container
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from plait.bridges.registry import bridge_from_spec
-from plait.core.errors import ModelError
-from plait.core.files import read_json, replacing, write_json
+from plait.core.errors import DataError, ModelError, shown
+from plait.core.files import BadJson, check_weights, read_json, regular, replacing, write_json
 from plait.core.modality import IMAGE
 from plait.encoders.adapt import merged_state_dict
 from plait.encoders.base import Encoder
@@ -32,6 +31,7 @@ from plait.models.heads import head_from_spec
 from plait.models.hubs import HubCorrection
 from plait.models.joints import joint_from_spec
 from plait.models.kinds import Model
+from plait.models.memory import check_sizes, described
 from plait.models.projection import build_projection
 from plait.models.shared_layers import other_names, shared_layers
 from plait.runtime.manifest import MANIFEST
@@ -133,14 +133,23 @@ def load_model(folder: str | Path) -> Model:
         from plait.models.drawing.storage import load_drawing
 
         return load_drawing(folder)
-    encoders = {
-        name: encoder_from_spec(part["encoder"], folder / name)
-        for name, part in spec["towers"].items()
-    }
-    share_blocks(encoders, spec.get("shared_layers", 0))
-    model = _built(spec, encoders, folder)
+    weights = regular(folder / WEIGHTS_FILE, None) if (folder / WEIGHTS_FILE).exists() else None
+    with described(folder / CONFIG_FILE, weights):
+        encoders = {
+            name: encoder_from_spec(part["encoder"], folder / _part(name))
+            for name, part in spec["towers"].items()
+        }
+        share_blocks(encoders, spec.get("shared_layers", 0))
+        model = _built(spec, encoders, folder)
     load_weights(model, folder / WEIGHTS_FILE, again=other_names(model))
     return model.eval()
+
+
+def _part(name: str) -> str:
+    """A modality as the name of its folder. Raises ModelError where it leads elsewhere."""
+    if not name.isidentifier():
+        raise ModelError(f"{shown(name)} is no modality")
+    return name
 
 
 def _built(spec: dict[str, Any], encoders: dict[str, Encoder], folder: Path) -> Model:
@@ -190,10 +199,13 @@ def _read_spec(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{folder} is no plait model: it has no {CONFIG_FILE}")
     try:
         spec: dict[str, Any] = read_json(path)
-    except (json.JSONDecodeError, UnicodeDecodeError) as problem:
-        raise ModelError(f"{path} is damaged: {problem}") from problem
+    except BadJson as bad:
+        raise ModelError(f"{path} is damaged: it {bad.problem}") from bad
     if not isinstance(spec, dict) or spec.get("format") != "plait-model":
         raise ModelError(f"{path} doesn't describe a plait model")
+    if not (isinstance(spec.get("version", 0), int) and isinstance(spec.get("kind", ""), str)):
+        raise ModelError(f"{path} is damaged: its version is a number and its kind a word")
+    check_sizes(spec, str(path))
     keys = {
         "fusion": ("towers", "joint", "heads"),
         "bridge": ("towers", "bridged"),
@@ -232,8 +244,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.exists():
         raise ModelError(f"{path} is missing")
     try:
+        check_weights(path)
         return load_file(path)
-    except SafetensorError as problem:
+    except DataError as problem:
+        raise ModelError(f"{path} is damaged: it {problem.problem}") from problem
+    except (SafetensorError, ValueError, KeyError, MemoryError) as problem:
         raise ModelError(f"{path} is damaged: {problem}") from problem
 
 

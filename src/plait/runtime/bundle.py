@@ -7,25 +7,27 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 import numpy as np
 
-from plait.core.errors import DataError, ModelError
-from plait.core.files import read_json
+from plait.core.errors import DataError, ModelError, RecipeError, shown
+from plait.core.files import BadJson, read_json
 from plait.core.modality import IMAGE, TEXT
 from plait.data.glosses import GLOSSES_FILE
 from plait.data.preprocess import ImagePreprocess
 from plait.data.tokenize import TextPreprocess
 from plait.runtime.choose import Chosen, choose
+from plait.runtime.external import external_files
 from plait.runtime.inputs import checked
-from plait.runtime.manifest import ANSWER, Manifest, check_files, read_manifest
+from plait.runtime.manifest import ANSWER, Graph, Manifest, check_files, read_manifest
 from plait.runtime.pictures import pixels_of
 from plait.runtime.ranking import answers_of, class_rows, prompts, shares
 from plait.runtime.sessions import Session, open_session
 
 IMAGE_PREPROCESS: Final = "image_preprocess.json"
+MOST_EDGE: Final = 8192  # pixels of a side that an encoder reads
 TOKENIZER_FILES: Final = ("tokenizer.json", "text_preprocess.json")
 
 Tensors = Mapping[str, np.ndarray]
@@ -162,6 +164,8 @@ class Bundle:
                 chosen = self.chosen[modality]
                 graph = chosen.graph
                 check_files(self.folder, self.manifest, (graph.file, *graph.parts))
+                if graph.format == "onnx":
+                    self._check_external(graph)
                 self._sessions[modality] = open_session(
                     self.folder / graph.file,
                     chosen.engine,
@@ -284,4 +288,22 @@ class Bundle:
         if "pixels" not in self._inputs:
             return None
         check_files(self.folder, self.manifest, [IMAGE_PREPROCESS])
-        return ImagePreprocess.from_json(read_json(self.folder / IMAGE_PREPROCESS))
+        path = self.folder / IMAGE_PREPROCESS
+        try:
+            found = ImagePreprocess.from_json(read_json(path))
+            edge = found.size if isinstance(found.size, int) else max(found.size)
+            if edge > MOST_EDGE:
+                raise ValueError(f"pictures of {edge:,} pixels a side")
+        except (BadJson, RecipeError, TypeError, ValueError, AttributeError) as error:
+            raise ModelError(f"{path} is damaged: {str(error)[:300]}") from error
+        return found
+
+    def _check_external(self, graph: Graph) -> None:
+        """Raises ModelError when a graph keeps weights in files that are not listed as its own."""
+        beside = PurePosixPath(graph.file).parent
+        for name in external_files(self.folder / graph.file):
+            if str(beside / name) not in graph.parts:
+                raise ModelError(
+                    f"{self.folder / graph.file} takes weights from {shown(name)}, which the "
+                    "manifest does not list"
+                )

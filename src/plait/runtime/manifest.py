@@ -17,14 +17,14 @@ gives ``logits``.
 from __future__ import annotations
 
 import hashlib
-import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal, get_args
 
-from plait.core.errors import ModelError
-from plait.core.files import read_json, write_json
+from plait.core.errors import ModelError, shown
+from plait.core.files import BadJson, is_below, own_folders, read_json, write_json
 
 Format = Literal["onnx", "openvino"]
 Stored = Literal["float32", "int8"]
@@ -32,6 +32,7 @@ Stored = Literal["float32", "int8"]
 MANIFEST: Final = "manifest.json"
 FORMAT: Final = "plait-bundle"
 VERSION: Final = 1
+MOST_SIZE: Final = 1_000_000
 ANSWER: Final = "answer"
 """The name of a fusion model's only tower."""
 
@@ -127,19 +128,19 @@ def read_manifest(folder: str | Path) -> Manifest:
         )
     try:
         value = read_json(path)
-    except (json.JSONDecodeError, UnicodeDecodeError) as problem:
-        raise ModelError(f"{path} is damaged: {problem}") from problem
+    except BadJson as bad:
+        raise ModelError(f"{path} is damaged: it {bad.problem}") from bad
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise ModelError(f"{path} is not the manifest of a plait bundle")
     if value.get("version") != VERSION:
         raise ModelError(
-            f"{path} has version {value.get('version')}, this plait reads {VERSION}: update plait"
+            f"{path} has version {shown(value.get('version'))}, this plait reads {VERSION}: update plait"
         )
     try:
         manifest = _from_json(value)
     except KeyError as missing:
         raise ModelError(f"{path} lacks {missing.args[0]!r}") from missing
-    except (TypeError, ValueError, AttributeError) as problem:
+    except (TypeError, ValueError, AttributeError, OverflowError) as problem:
         raise ModelError(f"{path} is damaged: {problem}") from problem
     return manifest
 
@@ -194,6 +195,8 @@ def check_files(folder: str | Path, manifest: Manifest, names: Iterable[str]) ->
     """
     for name in names:
         path = Path(folder) / name
+        if not is_below(path, own_folders([Path(folder)])):
+            raise ModelError(f"{path} is a link that leads out of the bundle: copy the file itself")
         if not path.is_file():
             raise ModelError(f"{path} is missing: the bundle is incomplete, copy all of it again")
         if manifest.files.get(name) != (found := sha256(path)):
@@ -255,7 +258,7 @@ def _tower_json(entry: TowerEntry) -> dict[str, Any]:
 def _from_json(value: Mapping[str, Any]) -> Manifest:
     kind = value["kind"]
     if kind not in ("alignment", "fusion"):
-        raise ValueError(f"a bundle of an unknown kind, {kind!r}")
+        raise ValueError(f"a bundle of an unknown kind, {shown(kind)}")
     for name in value["files"]:
         _check_name(name)
     return Manifest(
@@ -264,23 +267,23 @@ def _from_json(value: Mapping[str, Any]) -> Manifest:
         plait=str(value["plait"]),
         towers={name: _tower_from(entry) for name, entry in value["towers"].items()},
         model=str(value["model"]),
-        dim=int(value["dim"]) if kind == "alignment" else None,
-        scale=float(value["scale"]) if kind == "alignment" else 1.0,
-        bias=None if value.get("bias") is None else float(value["bias"]),
-        labels=tuple(value["labels"]) if kind == "fusion" else (),
-        question=value.get("question"),
+        dim=_size(value["dim"], "dim") if kind == "alignment" else None,
+        scale=_finite(value["scale"], "scale") if kind == "alignment" else 1.0,
+        bias=None if value.get("bias") is None else _finite(value["bias"], "bias"),
+        labels=_words(value["labels"], "labels") if kind == "fusion" else (),
+        question=None if value.get("question") is None else _word(value["question"], "question"),
         independent=bool(value.get("independent", False)),
-        files=dict(value["files"]),
+        files={name: _word(sha, "files") for name, sha in value["files"].items()},
     )
 
 
 def _tower_from(value: Mapping[str, Any]) -> TowerEntry:
     return TowerEntry(
         inputs={
-            name: Port(port["dtype"], tuple(port["shape"]))
+            name: Port(_word(port["dtype"], "dtype"), _shape(port["shape"]))
             for name, port in value["inputs"].items()
         },
-        output=value["output"],
+        output=_word(value["output"], "output"),
         graphs=tuple(_graph_from(graph) for graph in value["graphs"]),
     )
 
@@ -288,8 +291,10 @@ def _tower_from(value: Mapping[str, Any]) -> TowerEntry:
 def _graph_from(value: Mapping[str, Any]) -> Graph:
     for name, known in (("format", get_args(Format)), ("precision", get_args(Stored))):
         if value[name] not in known:
-            raise ValueError(f"a graph's {name} is {value[name]!r}; it can be {', '.join(known)}")
-    parts = tuple(value.get("parts", ()))
+            raise ValueError(
+                f"a graph's {name} is {shown(value[name])}; it can be {', '.join(known)}"
+            )
+    parts = _words(value.get("parts", []), "parts")
     for name in (value["file"], *parts):
         _check_name(name)
     return Graph(
@@ -297,13 +302,47 @@ def _graph_from(value: Mapping[str, Any]) -> Graph:
         value["format"],
         value["precision"],
         int(value["bytes"]),
-        value["sha256"],
+        _word(value["sha256"], "sha256"),
         parts,
+    )
+
+
+def _word(value: Any, what: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{what} must be a string, not {shown(value)}")
+    value.encode()  # half a character, as JSON can spell it, is a ValueError
+    return value
+
+
+def _words(value: Any, what: str) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ValueError(f"{what} must be a list of strings, not {shown(value)}")
+    return tuple(_word(one, what) for one in value)
+
+
+def _finite(value: Any, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{what} must be a finite number, not {shown(value)}")
+    return float(value)
+
+
+def _size(value: Any, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_SIZE:
+        raise ValueError(f"{what} must be a size from 1 to {MOST_SIZE:,}, not {shown(value)}")
+    return value
+
+
+def _shape(value: Any) -> tuple[int | str, ...]:
+    if not isinstance(value, list) or len(value) > 8:
+        raise ValueError(f"a shape must be a list of sizes, not {shown(value)}")
+    return tuple(
+        _word(one, "shape") if isinstance(one, str) else _size(one, "a size") for one in value
     )
 
 
 def _check_name(name: str) -> None:
     """A bundle may come from anywhere: its names stay inside it."""
+    name = _word(name, "a file name")
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or not path.parts:
-        raise ValueError(f"the file name {name!r} leads out of the bundle")
+        raise ValueError(f"the file name {shown(name)} leads out of the bundle")

@@ -24,6 +24,7 @@ from plait.models.fusion_model import FusionModel
 from plait.models.heads import AnyHead, Head, TokenHead
 from plait.models.joints import build_joint
 from plait.models.kinds import Model
+from plait.models.memory import check_sizes, within_memory
 from plait.models.projection import Projection, build_projection
 from plait.models.shared_layers import other_names
 from plait.models.systems.base import System
@@ -71,7 +72,15 @@ def build_model(
         ModelError: an unknown source or option, weights that are missing, or layers that the towers
             cannot share.
     """
+    check_sizes(recipe.model.model_dump(mode="json"), "model")
     torch.manual_seed(recipe.seed)
+    with within_memory(f"the model of the recipe {recipe.name!r:.100}"):
+        return _build_model(recipe, texts, labels)
+
+
+def _build_model(
+    recipe: schema.Recipe, texts: Sequence[str], labels: Mapping[str, Sequence[str]] | None
+) -> Model:
     model = recipe.model
     if model.kind == "drawing":
         return build_drawing(recipe, texts)

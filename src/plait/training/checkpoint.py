@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from plait.core.errors import DataError
-from plait.core.files import read_json, write_json
+from plait.core.files import check_weights, read_json, write_json
 
 FOLDER = "checkpoints"
 _TENSORS, _STATE = "state.safetensors", "state.json"
@@ -96,6 +96,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         state = read_json(path / _STATE)
+        check_weights(path / _TENSORS)
         tensors = load_file(path / _TENSORS)
     except Exception as error:
         raise DataError(

@@ -12,11 +12,12 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from plait.core.errors import RecipeError, did_you_mean
+from plait.core.errors import RecipeError, did_you_mean, shown
+from plait.core.files import read_regular
 from plait.training.combinations import Place, faults
 from plait.training.overrides import apply_overrides
 from plait.training.schema import Recipe
-from plait.training.yaml_lines import parse_yaml
+from plait.training.yaml_lines import MOST_CHARACTERS, parse_yaml
 
 HEADER = ("shows", "cost", "result")
 RUN_RECIPE = "recipe.yaml"
@@ -89,7 +90,7 @@ def _fault_of(entry: Mapping[str, Any]) -> tuple[Place, str]:
             word.strip("' ") for word in entry["ctx"]["expected"].replace(" or ", ",").split(",")
         ]
         message += did_you_mean(given, known)
-    return place, f"{given!r}: {message}" if not isinstance(given, dict | list) else message
+    return place, f"{shown(given)}: {message}" if not isinstance(given, dict | list) else message
 
 
 def _tell(
@@ -100,7 +101,7 @@ def _tell(
     changed: Mapping[Place, str],
 ) -> str:
     """``align.yaml, line 12: stages.0.epochs: -1: should be greater than 0``."""
-    key = ".".join(map(str, place))
+    key = ".".join(str(part)[:100] for part in place)
     for length in range(len(place), 0, -1):
         if place[:length] in changed:
             return f"--set {changed[place[:length]]}: {key}: {message}"
@@ -123,7 +124,7 @@ def recipe_path(name_or_path: str | Path) -> Path:
     text = str(name_or_path)
     path = Path(text)
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
-        if path.is_file():
+        if path.exists():
             return path
         raise RecipeError(f"no recipe file {text}")
     built_in = recipe_folder() / f"{text}.yaml"
@@ -158,7 +159,7 @@ def list_recipes() -> list[dict[str, str]]:
 
 def recipe_text(name_or_path: str | Path) -> str:
     """A recipe as it is written, comments included."""
-    return recipe_path(name_or_path).read_text(encoding="utf-8")
+    return read_regular(recipe_path(name_or_path), most_bytes=MOST_CHARACTERS).decode("utf-8")
 
 
 def resolved_yaml(recipe: Recipe) -> str:

@@ -136,7 +136,11 @@ def opened(recipe: Recipe) -> PairDataset:
     if recipe.data.source is None:
         raise DataError(f"the recipe {recipe.name!r} names no data: give --data PATH")
     dataset = open_dataset(
-        recipe.data.source, columns=recipe.data.columns, on_bad_row=recipe.data.on_bad_row
+        recipe.data.source,
+        columns=recipe.data.columns,
+        on_bad_row=recipe.data.on_bad_row,
+        root=recipe.data.root,
+        allow_outside=recipe.data.allow_outside,
     )
     if recipe.data.languages is not None:
         dataset = only_languages(dataset, recipe.data.languages)

@@ -25,6 +25,9 @@ class Data(Section):
     Attributes:
         source: a path or a catalogue name; null means that ``--data`` must say.
         columns: the user's column names, e.g. ``{image: photo, text: title}``.
+        root: a folder, or several, below which the files that rows name may lie, besides the folder of
+            the data itself.
+        allow_outside: they may lie anywhere.
         on_bad_row: ``fail`` at the first bad row, or ``skip`` and count.
         texts: ``one`` text of each image drawn anew every epoch, ``all`` (every text a row), or the
             ``first``.
@@ -37,6 +40,8 @@ class Data(Section):
 
     source: str | None = None
     columns: dict[str, str] | None = None
+    root: str | list[str] | None = None
+    allow_outside: bool = False
     on_bad_row: Literal["fail", "skip"] = "fail"
     texts: Literal["one", "all", "first"] = "one"
     languages: list[str] | None = None
@@ -86,7 +91,7 @@ class Recipe(Section):
     name: str
     data: Data = Data()
     model: Model
-    stages: Annotated[list[Stage], Field(min_length=1)]
+    stages: Annotated[list[Stage], Field(min_length=1, max_length=100)]
     evaluation: Evaluation = Evaluation()
     checkpoints: Checkpoints = Checkpoints()
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, le=2**62)] = 0

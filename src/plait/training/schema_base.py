@@ -13,7 +13,9 @@ from plait.core.errors import did_you_mean
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]  # steps, epochs, rows
+Width = Annotated[int, Field(ge=1, le=1_000_000)]  # features, pixels, rows of a batch
+Depth = Annotated[int, Field(ge=1, le=10_000)]  # layers, heads
 Precision = Literal["auto", "float32", "bfloat16"]
 Step = dict[str, Any]  # one augmentation: {kind: flip}, {kind: crop, scale: [0.5, 1.0]}
 
@@ -21,7 +23,7 @@ Step = dict[str, Any]  # one augmentation: {kind: flip}, {kind: crop, scale: [0.
 class Section(BaseModel):
     """A section of a recipe: strict types, no unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

@@ -8,9 +8,11 @@ from pydantic import Field, model_validator
 
 from plait.training.schema_base import (
     Count,
+    Depth,
     Fraction,
     Positive,
     Section,
+    Width,
 )
 
 
@@ -37,7 +39,7 @@ class Vocabulary(Section):
     """
 
     kind: Literal["word", "character", "bpe"] = "bpe"
-    size: Annotated[int, Field(ge=8)] = 8000
+    size: Annotated[int, Field(ge=8, le=10_000_000)] = 8000
 
 
 class Tower(Section):
@@ -112,7 +114,7 @@ class Hubs(Section):
         bank: training queries kept of each modality, at most.
     """
 
-    neighbours: Count = 64
+    neighbours: Width = 64
     strength: Annotated[float, Field(gt=0, le=1)] = 0.75
     bank: Annotated[int, Field(ge=1, le=2048)] = 2048
 
@@ -153,8 +155,8 @@ class Bridge(Section):
     injection: Literal["prefix", "gated"] = "prefix"
     reads: Literal["tokens", "pooled"] = "tokens"
     every: Count = 1
-    heads: Count = 8
-    head_width: Count = 64
+    heads: Depth = 8
+    head_width: Width = 64
     only_latest: bool = True
 
     @model_validator(mode="before")
@@ -177,12 +179,12 @@ class Dvae(Section):
         likelihood: what a reconstruction is judged by, see `plait.models.drawing.likelihoods`.
     """
 
-    image_size: Count = 64
-    codes: Annotated[int, Field(ge=2)] = 512
-    layers: Count = 3
-    width: Count = 64
-    blocks: Annotated[int, Field(ge=0)] = 2
-    code_width: Count = 128
+    image_size: Width = 64
+    codes: Annotated[int, Field(ge=2, le=1_000_000)] = 512
+    layers: Depth = 3
+    width: Width = 64
+    blocks: Annotated[int, Field(ge=0, le=10_000)] = 2
+    code_width: Width = 128
     net: Literal["strided", "paper"] = "strided"
     likelihood: Literal["mse", "smooth_l1", "logit_laplace"] = "mse"
 
@@ -198,10 +200,10 @@ class Drawer(Section):
         dropout: of embeddings and of what layers add.
     """
 
-    text_length: Count = 16
-    width: Count = 256
-    layers: Count = 6
-    heads: Count = 4
+    text_length: Width = 16
+    width: Width = 256
+    layers: Depth = 6
+    heads: Depth = 4
     kinds: Annotated[list[str], Field(min_length=1)] = [
         "row",
         "column",
@@ -210,7 +212,7 @@ class Drawer(Section):
         "column",
         "conv",
     ]
-    kernel: Count = 5
+    kernel: Width = 5
     dropout: Fraction = 0.0
 
 
@@ -250,7 +252,7 @@ class Model(Section):
     """
 
     kind: Literal["alignment", "fusion", "bridge", "drawing"] = "alignment"
-    dim: Count = 256
+    dim: Width = 256
     towers: dict[str, Tower] = {}
     temperature: Temperature = Temperature()
     bias: float | None = None
@@ -261,4 +263,4 @@ class Model(Section):
     sizes: dict[str, dict[str, Any]] = {}
     init_from: InitFrom | None = None
     hubs: Hubs | None = None
-    shared_layers: Annotated[int, Field(ge=0)] = 0
+    shared_layers: Annotated[int, Field(ge=0, le=10_000)] = 0

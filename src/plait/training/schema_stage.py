@@ -14,6 +14,7 @@ from plait.training.schema_base import (
     Precision,
     Section,
     Step,
+    Width,
 )
 
 
@@ -97,7 +98,7 @@ class Task(Section):
     ] = "info_nce"
     label: str = "label"
     loss: Literal["ce", "bce", "kl"] = "ce"
-    answers: Count = 3129
+    answers: Width = 3129
     unknown_answers: Literal["count", "fail"] = "count"
     negatives: Literal["random", "hard"] = "random"
     soften: Soften | None = None
@@ -133,8 +134,8 @@ class Part(Section):
     mode: Literal["frozen", "lora", "full"] = "full"
     lr: Positive | None = None
     weight_decay: NonNegative | None = None
-    rank: Count | None = None
-    alpha: Count | None = None
+    rank: Width | None = None
+    alpha: Width | None = None
     targets: list[str] | None = None
 
     @model_validator(mode="before")
@@ -188,7 +189,7 @@ class Features(Section):
     """
 
     cache: Literal["auto", True, False] = "auto"
-    slots: Count = 1
+    slots: Width = 1
     augment: list[Step] | None = None
     engine: Literal["auto", "torch", "openvino"] = "auto"
     precision: Precision = "auto"
@@ -229,12 +230,12 @@ class Stage(Section):
     """
 
     name: str = "train"
-    tasks: Annotated[list[Task], Field(min_length=1)] = [Task()]
+    tasks: Annotated[list[Task], Field(min_length=1, max_length=100)] = [Task()]
     train: dict[str, Part] = {}
     epochs: Count | None = None
     steps: Count | None = None
-    batch_size: Annotated[int, Field(ge=2)] = 256
-    chunk: Count | None = None
+    batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 256
+    chunk: Width | None = None
     optimiser: Optimiser = Optimiser()
     schedule: Schedule = Schedule()
     clip: Positive | None = 1.0

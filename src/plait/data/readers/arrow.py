@@ -7,7 +7,6 @@ table and are read one by one.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from plait.core.errors import DataError
+from plait.core.files import parse_json
 from plait.data.readers.columns import Plan, plan
 from plait.data.readers.files import Finder
 from plait.data.readers.records import Embedded, row_of
@@ -101,12 +101,12 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 def class_names(schema: pa.Schema) -> dict[str, list[str]]:
     """The names of integer classes that Hugging Face stores in a schema, by column."""
     try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, ValueError):
+        features = parse_json((schema.metadata or {})[b"huggingface"].decode())["info"]["features"]
+    except (KeyError, ValueError, TypeError):
         return {}
     return {
         column: feature["names"]
-        for column, feature in features.items()
+        for column, feature in (features if isinstance(features, Mapping) else {}).items()
         if isinstance(feature, Mapping) and feature.get("names")
     }
 

@@ -24,9 +24,13 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from plait.core.errors import DataError
 from plait.data.readers.files import stem
 from plait.data.readers.rows import Row, Rows
 from plait.data.sample import BadRow, Sample
+
+MOST_BAD = 1_000_000
+"""Rows that may be left out of one source."""
 
 
 @dataclass(slots=True)
@@ -81,6 +85,8 @@ def assemble_traced(rows: Rows, *, fail: bool = False) -> Traced:
             if fail:
                 raise result.error()
             bad.append(result)
+            if len(bad) > MOST_BAD:
+                raise DataError(f"more than {MOST_BAD:,} bad rows; the first: {bad[0].error()}")
     merged = list(growing.values())
     ids = make_ids([one.first for one in merged])
     samples = [_finish(one, id) for one, id in zip(merged, ids, strict=True)]

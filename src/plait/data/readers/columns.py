@@ -35,6 +35,7 @@ _CODES = (
     "ar bg bn ca cs da de el en es et fa fi fr he hi hr hu id it ja ko lt lv ms nl no pl pt ro ru "
     "sk sl sr sv sw ta th tr uk ur vi zh"
 )
+MOST_COLUMNS = 4096
 LANGUAGES = frozenset(_CODES.split())
 # fmt: on
 MEDIA = (AUDIO, VIDEO, SENSOR)
@@ -94,6 +95,10 @@ def plan(
     Raises:
         DataError: an unknown role, a column that is not there, no pictures or no texts.
     """
+    if len(columns) > MOST_COLUMNS:
+        raise DataError(
+            f"has {len(columns):,} columns, at most {MOST_COLUMNS:,} are read", path=path
+        )
     _check(columns, mapping, path)
     lower = {column.lower().strip(): column for column in reversed(columns)}
 
@@ -151,7 +156,7 @@ def _missing(role: str, what: str, columns: Sequence[str]) -> str:
     near = [hint for column in columns if (hint := did_you_mean(column, NAMES[role]))]
     hint = near[0] if near else f": name it {NAMES[role][0]!r}"
     shown = ", ".join(repr(column) for column in columns)
-    return f"no column names the {what} (columns: {shown}){hint}, or map it: {role}=COLUMN"
+    return f"no column names the {what} (columns: {shown[:400]}){hint}, or map it: {role}=COLUMN"
 
 
 def _image(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from plait.core.errors import DataError
+from plait.core.files import parse_json, regular
 from plait.data.readers.files import decoded, is_image, stem, walk
+from plait.data.readers.leave import Leave
 from plait.data.readers.rows import Found
 from plait.data.splits import splits_of_names
 
@@ -50,18 +51,18 @@ _ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".zst")
 _UNREAD = (*_SHEETS, *_ARCHIVES, ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 
 
-def detect(path: Path) -> Found:
+def detect(path: Path, leave: Leave | None = None) -> Found:
     """What ``path`` holds.
 
     Raises:
         DataError: nothing plait reads, or several things at once.
     """
-    if path.is_file():
+    if not path.is_dir():
         kind = file_kind(path)
         if kind is None:
             raise DataError(_not_readable(path), path=path)
         return Found(kind, path, (path,), f"{path.name}: {_WHY[kind]}")
-    return _folder(path)
+    return _folder(path, leave or Leave())
 
 
 def _not_readable(path: Path) -> str:
@@ -76,6 +77,7 @@ def _not_readable(path: Path) -> str:
 
 def file_kind(path: Path) -> str | None:
     """The format of one file, from its first bytes; JSON that is not lines is parsed whole."""
+    regular(path, None)
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)
@@ -89,7 +91,11 @@ def file_kind(path: Path) -> str | None:
         return None
     if not head.strip():
         return None
-    text = decoded(head if head[:2] not in (b"\xff\xfe", b"\xfe\xff") else path.read_bytes())[0]
+    text = (
+        head.decode("utf-16", "replace")
+        if head[:2] in (b"\xff\xfe", b"\xfe\xff")
+        else decoded(head)[0]
+    )
     text = text.lstrip()
     if text[:1] in ("{", "[") and path.suffix.lower() not in (".csv", ".tsv"):
         return _json_kind(path, text)
@@ -105,7 +111,7 @@ def file_kind(path: Path) -> str | None:
 def _json_kind(path: Path, text: str) -> str | None:
     first = text.split("\n", 1)[0]
     try:
-        entry = json.loads(first)
+        entry = parse_json(first)
         whole = entry if "\n" not in text.rstrip() and len(text) < _HEAD else None
     except ValueError:
         entry = whole = None
@@ -115,7 +121,7 @@ def _json_kind(path: Path, text: str) -> str | None:
         return _large_kind(path)
     if whole is None:
         try:
-            whole = json.loads(decoded(path.read_bytes())[0])
+            whole = parse_json(decoded(path.read_bytes())[0])
         except ValueError as error:
             if path.suffix.lower() == ".jsonl":
                 return "table"  # its bad first line is a bad row
@@ -165,7 +171,7 @@ def _document_kind(document: dict[str, object]) -> str | None:
     return None
 
 
-def _folder(root: Path) -> Found:
+def _folder(root: Path, leave: Leave) -> Found:
     names = list(walk(root))
     if not names:
         raise DataError("is an empty folder", path=root)
@@ -175,9 +181,11 @@ def _folder(root: Path) -> Found:
         name for name in names
         if name.rsplit("/", 1)[-1] in ("metadata.csv", "metadata.jsonl", "metadata.parquet")
     ]  # fmt: skip
+    for name in metadata:
+        leave.check(root / name, [root])
     if metadata:
         return _with_files("imagefolder", root, metadata, "metadata beside pictures: ")
-    found = dict(_candidates(root, names))
+    found = dict(_candidates(root, names, leave))
     kinds = set(found.values())
     if len(kinds) > 1:
         kinds = _preferred(kinds)
@@ -222,7 +230,7 @@ def _unread(path: Path, name: str) -> str:
     return f"{name} is not read: it {'is empty' if empty else 'has no rows that name pictures'}"
 
 
-def _candidates(root: Path, names: list[str]) -> Iterator[tuple[str, str]]:
+def _candidates(root: Path, names: list[str], leave: Leave) -> Iterator[tuple[str, str]]:
     """(name, format) of the files at most two folders deep that state rows."""
     pictures = {stem(name) for name in names if is_image(name)}
     for name in names:
@@ -235,6 +243,7 @@ def _candidates(root: Path, names: list[str]) -> Iterator[tuple[str, str]]:
             continue
         if not base.endswith((*_TEXT_FILES, ".tar", ".parquet")):
             continue
+        leave.check(root / name, [root])
         kind = file_kind(root / name)
         if kind is not None:
             yield name, kind

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
-from plait.core.errors import DataError
-from plait.data.readers.files import Finder, check_text, decoded
+from plait.core.errors import DataError, shown
+from plait.core.files import parse_json, read_regular
+from plait.data.readers.files import MOST_DOCUMENT, Finder, check_text, decoded
 from plait.data.readers.rows import Bad, Found
 
 _ANNOTATION_FOLDER = re.compile(r"^(annotations?|captions?|text|flickr_?8k_text)$", re.IGNORECASE)
@@ -17,9 +17,9 @@ _ANNOTATION_FOLDER = re.compile(r"^(annotations?|captions?|text|flickr_?8k_text)
 def load(path: Path) -> Any:
     """A JSON document. Raises `DataError` with the line of what is wrong."""
     try:
-        text, valid = decoded(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", path=path) from error
+        text, valid = decoded(read_regular(path, most_bytes=MOST_DOCUMENT))
+    except UnicodeDecodeError as error:
+        raise DataError(f"is not valid UTF-16: {error.reason}", path=path) from error
     if not valid:
         for number, line in enumerate(text.split("\n"), 1):
             try:
@@ -27,8 +27,8 @@ def load(path: Path) -> Any:
             except Bad as bad:
                 raise DataError(bad.problem, path=path, row=number) from None
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return parse_json(text)
+    except ValueError as error:
         raise DataError(f"is no valid JSON: {error}", path=path) from None
 
 
@@ -44,7 +44,7 @@ def finder_of(path: Path, found: Found) -> Finder:
     """Finds the pictures of an annotation file: near it, in what was opened, beside its folder."""
     beside = _ANNOTATION_FOLDER.match(path.parent.name) is not None
     wide = [path.parent, found.folder, *([path.parent.parent] if beside else [])]
-    return Finder([path.parent, found.folder], wide=wide)
+    return Finder([path.parent, found.folder], wide=wide, leave=found.leave)
 
 
 def required(entry: Any, name: str, kinds: tuple[type, ...], what: str) -> Any:
@@ -56,7 +56,9 @@ def required(entry: Any, name: str, kinds: tuple[type, ...], what: str) -> Any:
     value = entry[name]
     if not isinstance(value, kinds) or isinstance(value, bool):
         wanted = " or ".join(kind.__name__ for kind in kinds)
-        raise Bad("wrong-type", f"{name!r} must be {wanted}, not {type(value).__name__} {value!r}")
+        raise Bad(
+            "wrong-type", f"{name!r} must be {wanted}, not {type(value).__name__} {shown(value)}"
+        )
     return value
 
 
@@ -67,4 +69,4 @@ def optional(entry: dict[str, Any], name: str) -> str | None:
         return value or None
     if isinstance(value, int):
         return str(value)
-    raise Bad("wrong-type", f"{name!r} must be a string, not {type(value).__name__} {value!r}")
+    raise Bad("wrong-type", f"{name!r} must be a string, not {type(value).__name__} {shown(value)}")

@@ -8,6 +8,10 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from plait.core.errors import DataError
+from plait.core.errors import shown as cut
+from plait.core.files import regular
+from plait.data.readers.leave import OUTSIDE, Leave
 from plait.data.readers.rows import Bad
 from plait.data.sample import FileRef
 
@@ -18,6 +22,9 @@ AUDIO_SUFFIXES = frozenset(["wav", "flac", "ogg", "mp3", "opus", "m4a"])
 VIDEO_SUFFIXES = frozenset(["mp4", "webm", "mkv", "mov", "avi"])
 SENSOR_SUFFIXES = frozenset(["npy", "npz", "ts"])
 MEDIA_SUFFIXES = IMAGE_SUFFIXES | AUDIO_SUFFIXES | VIDEO_SUFFIXES | SENSOR_SUFFIXES
+MOST_TEXT = 16 << 20  # bytes of a line, or of a file that is one text
+MOST_DOCUMENT = 1 << 30  # bytes of a file that is parsed whole
+MOST_NAME = 4096  # characters of a stated name: no file system has longer paths
 _SUFFIX = re.compile(r"\.([A-Za-z0-9]{1,5})$")
 
 
@@ -63,47 +70,91 @@ class Finder:
     Args:
         roots: folders that names may start from.
         wide: folders whose subfolders may hold the files.
+        leave: where files may lie besides ``roots`` and ``wide``.
+
+    Attributes:
+        own: folders below which named files may lie without the user's leave.
+        used: how many files each root gave.
     """
 
-    def __init__(self, roots: Sequence[Path], wide: Sequence[Path] = ()) -> None:
+    def __init__(
+        self, roots: Sequence[Path], wide: Sequence[Path] = (), leave: Leave | None = None
+    ) -> None:
         self.roots = list(dict.fromkeys(roots))
         self._wide_from = list(dict.fromkeys(wide))
         self._wide: list[Path] | None = None
+        self.own = list(dict.fromkeys([*roots, *wide]))
+        self.leave = leave or Leave()
+        self._permitted: dict[Path, bool] = {}
+        self._links: set[Path] = set()  # and whatever else is no plain file
         self._listings: dict[Path, dict[str, str]] = {}
         self._near_names: dict[Path, dict[str, str]] = {}
         self._known: dict[str, FileRef] = {}
         self.used: dict[Path, int] = {}
 
     def find(self, name: str) -> FileRef:
-        """The file. Raises `Bad` when it is missing, empty, remote or in several places."""
+        """The file.
+
+        Raises:
+            Bad: it is missing, remote, in several places, no regular file, or lies outside.
+        """
         if name not in self._known:  # a picture has a row for each of its captions
             self._known[name] = self._find(name.strip())
         return self._known[name]
 
     def _find(self, name: str) -> FileRef:
+        if len(name) > MOST_NAME or "\0" in name:
+            raise Bad("missing-file", f"no file is called {cut(name)}")
         if name.startswith(("http://", "https://")):
-            raise Bad("remote-file", f"{name} is on the web: download it and name the file")
+            raise Bad("remote-file", f"{name[:200]} is on the web: download it and name the file")
         if name.startswith("file://"):
             name = name[len("file://") :]
         for attempt in dict.fromkeys([name, name.replace("\\", "/")]):
             found = self._in(self.roots, attempt)
             if found:
-                return FileRef(found[0], attempt)
+                return self._checked(FileRef(found[0], attempt))
         found = self._in(self._subfolders(), name.replace("\\", "/"), everywhere=True)
         if len(found) > 1:
             both = " and ".join(str(path) for path in found[:2])
             raise Bad("ambiguous-file", f"{name} is both {both}: state its folder too")
         if found:
-            return FileRef(found[0], name.replace("\\", "/"))
+            return self._checked(FileRef(found[0], name.replace("\\", "/")))
+        self._refuse(name)
         hint = self._near(name.replace("\\", "/"))
-        raise Bad("missing-file", f"there is no file {name} (looked in {self.roots[0]}){hint}")
+        raise Bad(
+            "missing-file", f"there is no file {name[:200]} (looked in {self.roots[0]}){hint}"
+        )
+
+    def _checked(self, ref: FileRef) -> FileRef:
+        """The same. Raises `Bad` for a link that leads outside, and for what is no regular file."""
+        if ref.path in self._links:
+            if not self.leave.permits(ref.path, self.own):
+                raise Bad(OUTSIDE, self.leave.refusal(ref.name, ref.path))
+            try:
+                regular(ref.path)
+            except DataError as error:
+                raise Bad("unreadable-file", f"{ref.name} {error.problem}") from None
+        return ref
+
+    def _permits(self, folder: Path) -> bool:
+        """Whether a folder may be looked into: what lies elsewhere is not even listed."""
+        if folder not in self._permitted:
+            self._permitted[folder] = self.leave.permits(folder, self.own)
+        return self._permitted[folder]
+
+    def _refuse(self, name: str) -> None:
+        """Raises `Bad` for a name that was nowhere looked for, as it leads outside."""
+        for attempt in dict.fromkeys([name, name.replace("\\", "/")]):
+            places = [root / attempt for root in self.roots]
+            if places and not any(self._permits(place.parent) for place in places):
+                raise Bad(OUTSIDE, self.leave.refusal(name, places[0]))
 
     def _near(self, name: str) -> str:
         """A hint at a file whose name differs in upper and lower case or in the ending alone."""
         folder, _, base = name.rpartition("/")
         wanted = base.casefold()
         for root in self.roots:
-            listing = self._folded(root / folder)
+            listing = self._folded(root / folder) if self._permits(root / folder) else {}
             near = listing.get(wanted) or listing.get(stem(wanted))
             if near is not None:
                 return f"; did you mean {shown(near)!r}?"
@@ -126,7 +177,7 @@ class Finder:
         found = []
         for root in roots:
             place = root / (folder or "/") if name.startswith("/") else root / folder
-            real = self._listing(place).get(base)
+            real = self._listing(place).get(base) if self._permits(place) else None
             if real is not None:
                 found.append(place / real)
                 self.used[root] = self.used.get(root, 0) + 1
@@ -138,9 +189,13 @@ class Finder:
         if folder not in self._listings:
             try:
                 with os.scandir(folder) as entries:
-                    names = [entry.name for entry in entries if not entry.is_dir()]
-            except OSError:
-                names = []  # no such folder: whatever is looked for in it is missing
+                    files = [entry for entry in entries if not entry.is_dir()]
+            except (OSError, ValueError):  # ValueError: a null byte
+                files = []  # no such folder: whatever is looked for in it is missing
+            names = [entry.name for entry in files]
+            self._links.update(
+                folder / entry.name for entry in files if not entry.is_file(follow_symlinks=False)
+            )
             self._listings[folder] = {unicodedata.normalize("NFC", name): name for name in names}
         return self._listings[folder]
 
@@ -161,6 +216,52 @@ def _folders(folder: Path) -> list[Path]:
     except OSError:
         return []  # not ours to read: the file will be reported missing
     return [folder / name for name in sorted(names)]
+
+
+class Lines:
+    """The lines of a text file one by one (see `decoded`), none longer than `MOST_TEXT`.
+
+    Args:
+        path: the file.
+        newline: as `open` takes it.
+
+    Attributes:
+        head: the first characters of the file.
+        taken: characters since the user of the lines last set it to 0; at most 4 * `MOST_TEXT`.
+    """
+
+    def __init__(self, path: Path, newline: str) -> None:
+        regular(path, None)
+        self.path, self.newline, self.taken = path, newline, 0
+        try:
+            with path.open("rb") as file:
+                data = file.read(1 << 16)
+        except OSError as error:
+            raise DataError(f"cannot be read: {error.strerror}", path=path) from error
+        wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+        self._encoding, self._errors = (
+            ("utf-16", "strict") if wide else ("utf-8-sig", "surrogateescape")
+        )
+        self.head = data.decode(self._encoding, "replace" if wide else self._errors)
+
+    def __iter__(self) -> Iterator[str]:
+        try:
+            with self.path.open(
+                encoding=self._encoding, errors=self._errors, newline=self.newline
+            ) as file:
+                number = 0
+                while line := file.readline(MOST_TEXT + 1):
+                    number += 1
+                    self.taken += len(line)
+                    if len(line) > MOST_TEXT or self.taken > 4 * MOST_TEXT:
+                        raise DataError(
+                            f"has more than {MOST_TEXT:,} characters", path=self.path, row=number
+                        )
+                    yield line
+        except OSError as error:
+            raise DataError(f"cannot be read: {error.strerror}", path=self.path) from error
+        except UnicodeDecodeError as error:
+            raise DataError(f"is not valid UTF-16: {error.reason}", path=self.path) from error
 
 
 def decoded(data: bytes) -> tuple[str, bool]:

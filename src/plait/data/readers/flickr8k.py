@@ -13,13 +13,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from plait.core.errors import DataError
+from plait.core.errors import DataError, shown
+from plait.core.files import read_regular
 from plait.data.readers import documents
-from plait.data.readers.files import IMAGE_SUFFIXES, check_text, decoded, is_image
+from plait.data.readers.files import IMAGE_SUFFIXES, MOST_TEXT, check_text, decoded, is_image
 from plait.data.readers.records import file_key, listed
 from plait.data.readers.rows import Bad, Found, Row, Rows, clean_texts
 from plait.data.splits import split_in_name
 
+_MOST_BYTES = 128 << 20  # ten times Flickr30k
 _FOLDERS = ("Images", "images", "Flicker8k_Dataset", "Flickr8k_Dataset")  # the first is no slip
 _ENDINGS = "|".join(sorted(IMAGE_SUFFIXES, key=len, reverse=True))
 _CSV = re.compile(rf'^(?:"(?P<quoted>(?:[^"]|"")+)"|(?P<bare>.+?\.(?:{_ENDINGS})))\s*,', re.I)
@@ -33,14 +35,16 @@ def read(found: Found) -> Rows:
         found.notes.append(f"{path.name}: lemmatised twin, not read")
     finder = documents.finder_of(paths[0], found)
     bases = dict.fromkeys([paths[0].parent, found.folder, paths[0].parent.parent])
-    finder.roots += [base / name for base in bases for name in _FOLDERS if (base / name).is_dir()]
+    places = [base / name for base in bases for name in _FOLDERS if (base / name).is_dir()]
+    finder.roots += places
+    finder.own += [place for place in places if not place.is_symlink()]
     in_split = _split_lists(paths[0], found)
     for path in paths:
         for number, name, text in _pairs(path):
             row = Row(str(path), number, split=in_split.get(name) or found.splits.get(path))
             try:
                 if text is None:
-                    raise Bad("bad-csv", f"is no picture name, comma and caption: {name!r}")
+                    raise Bad("bad-csv", f"is no picture name, comma and caption: {shown(name)}")
                 check_text(name + text)
                 ref = finder.find(name)
                 row.image, row.name, row.key = ref, ref.name, file_key(ref)
@@ -57,9 +61,9 @@ def read(found: Found) -> Rows:
 def _pairs(path: Path) -> Iterator[tuple[int, str, str | None]]:
     """(line, picture, caption); caption None where a line cannot be divided."""
     try:
-        text, _ = decoded(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", path=path) from error
+        text, _ = decoded(read_regular(path, most_bytes=_MOST_BYTES))
+    except UnicodeDecodeError as error:
+        raise DataError(f"is not valid UTF-16: {error.reason}", path=path) from error
     lines = text.replace("\r\n", "\n").split("\n")
     if len(lines) == 1:
         lines = text.split("\r")  # Excel's "CSV (Macintosh)"
@@ -120,9 +124,12 @@ def _split_lists(path: Path, found: Found) -> dict[str, str]:
     folders = dict.fromkeys([path.parent, found.folder])
     for file in sorted(file for folder in folders for file in folder.glob("*.txt")):
         split = split_in_name(file.stem)
-        if split is None or file in found.files:
+        if split is None or file in found.files or file.is_symlink() or not file.is_file():
             continue
-        names = [name.strip() for name in decoded(file.read_bytes())[0].split("\n")]
+        names = [
+            name.strip()
+            for name in decoded(read_regular(file, most_bytes=MOST_TEXT))[0].split("\n")
+        ]
         names = [name for name in names if name]
         if names and all(is_image(name) for name in names):
             in_split.update(dict.fromkeys(names, split))

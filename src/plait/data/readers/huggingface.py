@@ -25,7 +25,7 @@ def read(found: Found) -> Rows:
     local = found.root.exists()
     tables = from_disk(found.root) if local else from_hub(str(found.root), found.streaming)
     stated = splits_of_names(tables)
-    finder = Finder([found.folder]) if local else Finder([Path()])
+    finder = Finder([found.folder], leave=found.leave) if local else _cached(found)
     paths = {name: found.root / name if len(tables) > 1 else found.root for name in tables}
     if found.streaming and not local:
         for name, data in tables.items():
@@ -33,6 +33,16 @@ def read(found: Found) -> Rows:
         return
     parts = [arrow.Part(paths[name], table_of(data), stated[name]) for name, data in tables.items()]
     yield from arrow.read(parts, found, finder)
+
+
+def _cached(found: Found) -> Finder:
+    """Finds files of a set of the hub: in the caches that it was fetched to, nowhere else."""
+    import datasets
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    finder = Finder([Path()], leave=found.leave)
+    finder.own = [Path(datasets.config.HF_DATASETS_CACHE), Path(HF_HUB_CACHE)]
+    return finder
 
 
 def from_disk(path: Path) -> dict[str, Any]:
@@ -45,7 +55,7 @@ def from_disk(path: Path) -> dict[str, Any]:
 
     try:
         loaded = datasets.load_from_disk(str(path))
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # of a damaged folder any of Arrow's, JSON's and its own
         raise DataError(f"cannot be loaded by datasets: {error}", path=path) from error
     return dict(loaded) if isinstance(loaded, Mapping) else {"all": loaded}
 

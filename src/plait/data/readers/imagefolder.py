@@ -5,11 +5,23 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from plait.data.readers.files import Finder, check_text, decoded, is_image, shown, stem, walk
+from plait.core.errors import DataError
+from plait.core.files import read_regular
+from plait.data.readers.files import (
+    MOST_TEXT,
+    Finder,
+    check_text,
+    decoded,
+    is_image,
+    shown,
+    stem,
+    walk,
+)
+from plait.data.readers.leave import OUTSIDE
 from plait.data.readers.records import file_key
 from plait.data.readers.rows import Bad, Found, Row, Rows, clean_texts
 from plait.data.readers.table import rows_of
-from plait.data.sample import FileRef
+from plait.data.sample import BadRow, FileRef
 from plait.data.splits import canonical, splits_of_names
 
 
@@ -33,7 +45,7 @@ def _metadata(path: Path, found: Found) -> Rows:
         from plait.data.readers.parquet import read_files
 
         return read_files([path], found, wide=False)
-    return rows_of(path, Finder([path.parent]), found)
+    return rows_of(path, Finder([path.parent], leave=found.leave), found)
 
 
 def read_classes(found: Found) -> Rows:
@@ -44,7 +56,10 @@ def read_classes(found: Found) -> Rows:
     """
     names = [name for name in walk(found.root) if is_image(name)]
     for name, split, rest in _with_splits(names):
-        row = _row(found.root, name, split)
+        row = _row(found, name, split)
+        if isinstance(row, BadRow):
+            yield row
+            continue
         if "/" not in rest:
             yield row.bad("no-class", f"{name} is in no class folder: move it into one")
             continue
@@ -58,19 +73,27 @@ def read_sidecars(found: Found) -> Rows:
     """Pictures beside a ``.txt`` of the same name, which is the text."""
     names = [name for name in walk(found.root) if is_image(name)]
     for name, split, _ in _with_splits(names):
-        row = _row(found.root, name, split)
+        row = _row(found, name, split)
+        if isinstance(row, BadRow):
+            yield row
+            continue
         beside = found.root / (stem(name) + ".txt")
         if not beside.is_file():
             beside = beside.with_name(beside.name[:-4] + ".TXT")
         try:
             if not beside.is_file():
                 raise Bad("empty-text", f"there is no {stem(name)}.txt with its text")
-            text, valid = decoded(beside.read_bytes())
+            if not inside(found, beside):
+                raise Bad(OUTSIDE, found.leave.refusal(beside.name, beside))
+            text, valid = decoded(read_regular(beside, most_bytes=MOST_TEXT))
             if not valid:
                 check_text(text)
             row.texts = clean_texts([text])
         except Bad as bad:
             yield row.bad(bad.kind, bad.problem)
+            continue
+        except DataError as error:
+            yield row.bad("unreadable-file", f"{beside.name} {error.problem}")
             continue
         yield row
 
@@ -79,7 +102,7 @@ def read_bare(found: Found) -> Rows:
     """Pictures alone, without texts: to embed, index and search."""
     names = [name for name in walk(found.root) if is_image(name)]
     for name, split, _ in _with_splits(names):
-        yield _row(found.root, name, split)
+        yield _row(found, name, split)
 
 
 def _with_splits(names: list[str]) -> list[tuple[str, str | None, str]]:
@@ -94,6 +117,14 @@ def _with_splits(names: list[str]) -> list[tuple[str, str | None, str]]:
     return result
 
 
-def _row(root: Path, name: str, split: str | None) -> Row:
-    ref = FileRef(Path(os.path.join(root, name)), shown(name))  # noqa: PTH118  a third of Path's time
-    return Row(str(root), ref.name, name=ref.name, key=file_key(ref), image=ref, split=split)
+def inside(found: Found, path: Path) -> bool:
+    """Whether a file that lies in the source is no link that leads out of it."""
+    return not os.path.islink(path) or found.leave.permits(path, [found.folder, path.parent])  # noqa: PTH114
+
+
+def _row(found: Found, name: str, split: str | None) -> Row | BadRow:
+    ref = FileRef(Path(os.path.join(found.root, name)), shown(name))  # noqa: PTH118  a third of Path's time
+    row = Row(str(found.root), ref.name, name=ref.name, key=file_key(ref), image=ref, split=split)
+    if not inside(found, ref.path):
+        return row.bad(OUTSIDE, found.leave.refusal(ref.name, ref.path))
+    return row

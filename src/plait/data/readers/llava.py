@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from plait.data.readers import documents
-from plait.data.readers.files import Finder
+from plait.data.readers.files import Finder, Lines
 from plait.data.readers.records import file_key
 from plait.data.readers.rows import Bad, Found, Row, Rows, clean_split, clean_texts
 from plait.data.readers.table import parse
@@ -31,9 +31,7 @@ def read(found: Found) -> Rows:
 
 
 def _entries(path: Path) -> Iterator[tuple[int, dict[str, Any]] | BadRow]:
-    with path.open("rb") as file:
-        lines = file.read(4096).lstrip()[:1] == b"{"
-    if lines or path.suffix.lower() == ".jsonl":
+    if Lines(path, "").head.lstrip()[:1] == "{" or path.suffix.lower() == ".jsonl":
         yield from parse(path)
         return
     for number, entry in enumerate(documents.load(path), 1):

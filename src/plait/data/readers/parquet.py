@@ -1,22 +1,34 @@
-"""Parquet pairs tables, one file or several, with paths or embedded pictures."""
+"""Parquet pairs tables, one file or several, with paths or embedded pictures.
+
+A value that repeats is stored once, and whole pages shrink to nothing: a file of kilobytes can hold
+gigabytes. What a file unpacks to is told from its metadata before anything is read, and counted
+batch by batch, in the form that stores repeated values once, before it is unpacked.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from plait.core.errors import DataError
-from plait.core.files import cache_home, digest, replacing
+from plait.core.files import cache_home, digest, regular, replacing
 from plait.data.readers import arrow
 from plait.data.readers.files import Finder
 from plait.data.readers.rows import Found, Rows
 
 IN_MEMORY = 256 << 20
 """Sets of files with more bytes than this are copied to the cache as Arrow, and mapped."""
+
+MOST_UNPACKED = 1 << 30
+"""Bytes that any file may unpack to; larger files to `MOST_RATIO` times their size."""
+MOST_RATIO = 20
+_BYTES_A_ROW = 256  # of a row as a sample in memory, however little the file says of it
+_PIECE = 64 << 20  # unpacked at once
 
 
 def read(found: Found) -> Rows:
@@ -29,7 +41,7 @@ def read_files(paths: Sequence[Path], found: Found, *, wide: bool) -> Rows:
     small = sum(path.stat().st_size for path in paths) <= IN_MEMORY
     parts = [arrow.Part(path, table(path, small), found.splits.get(path)) for path in paths]
     folders = list(dict.fromkeys(path.parent for path in paths))
-    finder = Finder([*folders, found.folder], wide=folders if wide else ())
+    finder = Finder([*folders, found.folder], wide=folders if wide else (), leave=found.leave)
     yield from arrow.read(parts, found, finder)
 
 
@@ -39,25 +51,121 @@ def table(path: Path, in_memory: bool) -> pa.Table:
     Raises:
         DataError: the file is damaged.
     """
+    status = regular(path, None)
     try:
         with pq.ParquetFile(path) as file:
-            if in_memory:
-                return file.read()
-            status = path.stat()
+            limit = max(MOST_UNPACKED, MOST_RATIO * status.st_size)
+            stated = _stated_bytes(file.metadata)
+            if stated > limit:
+                raise _bomb(path, stated, status.st_size)
+            schema = file.schema_arrow
+            if in_memory and stated <= MOST_UNPACKED:
+                parts: list[pa.RecordBatch] = []
+                total = 0
+                for part in _parts(path, file, limit):
+                    total += part.nbytes
+                    if total > MOST_UNPACKED:
+                        break
+                    parts.append(part)
+                else:
+                    return pa.Table.from_batches(parts, schema).combine_chunks()
+                del parts
             name = digest(str(path.resolve()), f"{status.st_size} {status.st_mtime_ns}")
             copy = cache_home() / "arrow" / f"{name}.arrow"
             if not copy.exists():
-                _copy(file, copy)
-    except (pa.ArrowException, OSError) as error:
+                _copy(path, file, copy, limit)
+    except (pa.ArrowException, OSError, MemoryError) as error:
         raise DataError(f"is no readable Parquet file: {error}", path=path) from error
     return pa.ipc.open_file(pa.memory_map(os.fspath(copy))).read_all()
 
 
-def _copy(file: pq.ParquetFile, target: Path) -> None:
+def _bomb(path: Path, unpacked: int, size: int) -> DataError:
+    return DataError(
+        f"unpacks to more than {unpacked / 1e9:.1f} GB from {size / 1e6:.1f} MB, at most "
+        f"{MOST_UNPACKED / 1e9:.1f} GB or {MOST_RATIO} times the size are read: write it again with "
+        "less in a file",
+        path=path,
+    )
+
+
+def _stated_bytes(metadata: pq.FileMetaData) -> int:
+    """What a file says that it unpacks to; repeated values count once here."""
+    total = int(metadata.num_rows) * _BYTES_A_ROW
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        for place in range(group.num_columns):
+            column = group.column(place)
+            total += max(column.total_uncompressed_size, column.num_values)
+    return total
+
+
+def _parts(path: Path, file: pq.ParquetFile, limit: int) -> Iterator[pa.RecordBatch]:
+    """Batches of a file, each of about `_PIECE` bytes or one row.
+
+    Raises:
+        DataError: all of them have more than ``limit`` bytes.
+    """
+    total = 0
+    for batch in _batches(path, file.metadata):
+        size = sum(map(_unpacked, batch.columns))
+        total += size
+        if total > limit:
+            raise _bomb(path, total, regular(path, None).st_size)
+        pieces = min(-(-size // _PIECE), len(batch)) or 1
+        rows = -(-len(batch) // pieces) or 1
+        for start in range(0, len(batch), rows):
+            some = pa.Table.from_batches([batch.slice(start, rows)]).cast(file.schema_arrow)
+            yield from some.combine_chunks().to_batches()
+
+
+def _batches(path: Path, metadata: pq.FileMetaData) -> Iterator[pa.RecordBatch]:
+    """Batches of at most 1,000 rows, repeated values stored once."""
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        columns = [group.column(place) for place in range(group.num_columns)]
+        texts = [one for one in columns if one.physical_type == "BYTE_ARRAY"]
+        names = [one.path_in_schema for one in texts]
+        done = 0
+        try:
+            with pq.ParquetFile(path, read_dictionary=names) as once:
+                for batch in once.iter_batches(1000, row_groups=[number]):
+                    yield batch
+                    done += len(batch)
+            continue
+        except pa.ArrowNotImplementedError:  # inner columns that are stored once only at first
+            largest = max((one.total_uncompressed_size for one in texts), default=1)
+        # such a column is read as it unpacks: by so few rows that they cannot be too large
+        rows = min(max(_PIECE // max(largest, 1), 1), 1000)
+        outer = [name for name in names if "." not in name]
+        with pq.ParquetFile(path, read_dictionary=outer) as flat:
+            for batch in flat.iter_batches(rows, row_groups=[number]):
+                skipped = min(done, len(batch))
+                done -= skipped
+                if skipped < len(batch):
+                    yield batch.slice(skipped)
+
+
+def _unpacked(array: pa.Array) -> int:
+    """Bytes of an array with every repeated value written out."""
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        values = array.dictionary
+        if pa.types.is_string(values.type) or pa.types.is_binary(values.type):
+            lengths = pc.binary_length(values)
+            return int(pc.sum(lengths.take(array.indices)).as_py() or 0) + 8 * len(array)
+        return len(array) * 8
+    if pa.types.is_struct(kind):
+        return sum(map(_unpacked, array.flatten()))
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _unpacked(array.flatten()) + 8 * len(array)
+    return int(array.nbytes)
+
+
+def _copy(path: Path, file: pq.ParquetFile, target: Path, limit: int) -> None:
     with (
         replacing(target) as temporary,
         pa.OSFile(os.fspath(temporary), "wb") as sink,
         pa.ipc.new_file(sink, file.schema_arrow) as writer,
     ):
-        for batch in file.iter_batches(1000):
+        for batch in _parts(path, file, limit):
             writer.write_batch(batch)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import ast
-import json
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from plait.core.errors import shown
+from plait.core.files import parse_json
 from plait.data.readers.columns import Plan
 from plait.data.readers.files import Finder
 from plait.data.readers.rows import Bad, Row, clean_split, clean_texts
 from plait.data.sample import BadRow, FileRef, MediaRef
+
+_LISTED = 1 << 20  # characters of a list in a cell: Python's own parser takes 500 bytes for each
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +103,8 @@ def listed(cell: Any) -> list[Any]:
     """A cell as a list: a list as it is, ``'["a", "b"]'`` (JSON or Python) parsed, else alone."""
     if isinstance(cell, list | tuple):
         return list(cell)
-    if isinstance(cell, str) and cell[:1] == "[" and cell[-1:] == "]":
-        for parse in (json.loads, ast.literal_eval):
+    if isinstance(cell, str) and cell[:1] == "[" and cell[-1:] == "]" and len(cell) < _LISTED:
+        for parse in (parse_json, ast.literal_eval):
             try:
                 value = parse(cell)
             except (ValueError, SyntaxError, RecursionError, MemoryError):
@@ -119,7 +122,9 @@ def _medium(value: Any, column: str | None, finder: Finder) -> Embedded:
         return Embedded(ref, ref.name, file_key(ref))
     if value is None or value == "":
         raise Bad("missing-file", f"the row names no file: {column!r} is empty")
-    raise Bad("wrong-type", f"{column!r} must name a file, not be {type(value).__name__} {value!r}")
+    raise Bad(
+        "wrong-type", f"{column!r} must name a file, not be {type(value).__name__} {shown(value)}"
+    )
 
 
 def file_key(ref: FileRef) -> str:
@@ -132,7 +137,9 @@ def _string(value: Any, column: str) -> str | None:
         return None
     if isinstance(value, bool | int | str):
         return str(value)
-    raise Bad("wrong-type", f"{column!r} must be a string, not {type(value).__name__} {value!r}")
+    raise Bad(
+        "wrong-type", f"{column!r} must be a string, not {type(value).__name__} {shown(value)}"
+    )
 
 
 def _labels(record: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
@@ -143,7 +150,7 @@ def _labels(record: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
             continue
         if column == "labels" and isinstance(value, str) and value[:1] == "{":
             try:
-                value = json.loads(value)
+                value = parse_json(value)
             except ValueError as error:
                 raise Bad("bad-json", f"'labels' is no JSON object: {error}") from None
         if column == "labels" and isinstance(value, Mapping):

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from plait.core.errors import shown
 from plait.data import splits
+from plait.data.readers.leave import Leave
 from plait.data.sample import BadRow, MediaRef
 
 
@@ -71,6 +73,7 @@ class Found:
         columns: the user's column mapping, role to column.
         splits: the split each file states, by file.
         streaming: rows are taken one by one, once: hold nothing, store nothing.
+        leave: where the files that rows name may lie.
         notes: readers add what a user should know.
     """
 
@@ -81,6 +84,7 @@ class Found:
     columns: Mapping[str, str] = field(default_factory=dict)
     splits: Mapping[Path, str | None] = field(default_factory=dict)
     streaming: bool = False
+    leave: Leave = field(default_factory=Leave)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -120,5 +124,5 @@ def clean_split(value: Any) -> str | None:
         return None
     split = splits.canonical(value) if isinstance(value, str) else None
     if split is None:
-        raise Bad("bad-split", f"unknown split {value!r}: write train, validation or test")
+        raise Bad("bad-split", f"unknown split {shown(value)}: write train, validation or test")
     return split

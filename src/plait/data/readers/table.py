@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import itertools
 import json
 import re
@@ -12,8 +11,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from plait.core.errors import DataError
-from plait.data.readers.columns import plan
-from plait.data.readers.files import Finder, check_text, decoded, is_image
+from plait.core.files import parse_json
+from plait.data.readers import documents
+from plait.data.readers.columns import MOST_COLUMNS, plan
+from plait.data.readers.files import Finder, Lines, check_text, is_image
 from plait.data.readers.records import row_of
 from plait.data.readers.rows import Bad, Found, Rows
 from plait.data.sample import BadRow
@@ -26,7 +27,7 @@ _SEP = re.compile(r"sep=(.)\r?\n")  # the line by which Excel is told of the del
 def read(found: Found) -> Rows:
     """Rows of all files of ``found``, CSV or JSON by content."""
     for path in found.files:
-        finder = Finder([path.parent, found.folder], wide=[path.parent])
+        finder = Finder([path.parent, found.folder], wide=[path.parent], leave=found.leave)
         yield from rows_of(path, finder, found)
         for root in finder.used:
             if root not in finder.roots:
@@ -64,41 +65,28 @@ def _bad_only(records: Iterator[Record | BadRow]) -> Rows:
 
 def parse(path: Path) -> Iterator[Record | BadRow]:
     """Numbered records of a CSV, TSV, JSONL or JSON file; numbers are lines, or entries of JSON."""
-    try:
-        text, valid = decoded(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", path=path) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"is not valid UTF-16: {error.reason}", path=path) from error
-    start = text[:4096].lstrip()
+    start = Lines(path, "").head.lstrip()
     if start[:1] == "[" and path.suffix.lower() not in (".csv", ".tsv", ".txt"):
-        yield from _json_list(path, text)
+        for number, entry in enumerate(documents.load(path), 1):
+            yield _entry(path, number, entry)
     elif start[:1] == "{" or path.suffix.lower() in (".jsonl", ".ndjson"):
-        yield from _json_lines(path, text, valid)
+        yield from _json_lines(path)
     else:
-        yield from _csv(path, text, valid)
+        yield from _csv(path)
 
 
-def _json_list(path: Path, text: str) -> Iterator[Record | BadRow]:
-    try:
-        entries = json.loads(text)
-    except ValueError as error:
-        raise DataError(f"is no valid JSON: {error}", path=path) from None
-    for number, entry in enumerate(entries, 1):
-        yield _entry(path, number, entry)
-
-
-def _json_lines(path: Path, text: str, valid: bool) -> Iterator[Record | BadRow]:
-    for number, line in enumerate(text.split("\n"), 1):
+def _json_lines(path: Path) -> Iterator[Record | BadRow]:
+    lines = Lines(path, "\n")
+    for number, line in enumerate(lines, 1):
+        lines.taken = 0
         if not line.strip():
             continue
         try:
-            if not valid:
-                check_text(line)
-            yield _entry(path, number, json.loads(line))
+            check_text(line)
+            yield _entry(path, number, parse_json(line))
         except Bad as bad:
             yield BadRow(str(path), number, bad.problem, bad.kind)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             yield BadRow(str(path), number, f"is no valid JSON: {error}", "bad-json")
 
 
@@ -121,18 +109,18 @@ def delimiter(text: str, path: Path) -> str:
     return max(",\t;|", key=header.count)
 
 
-def _csv(path: Path, text: str, valid: bool) -> Iterator[Record | BadRow]:
-    lines = io.StringIO(text, newline="")
+def _csv(path: Path) -> Iterator[Record | BadRow]:
+    lines = Lines(path, "")
     # strict: a quote that nobody closes must not swallow the rows after it unseen
-    reader = csv.reader(lines, delimiter=delimiter(text, path), strict=True)
+    reader = csv.reader(iter(lines), delimiter=delimiter(lines.head, path), strict=True)
     csv.field_size_limit(10_000_000)
     header: list[str] = []
     while True:
         number = reader.line_num + 1
+        lines.taken = 0
         try:
             cells = next(reader)
-            if not valid:
-                check_text("\t".join(cells))
+            check_text("\t".join(cells))
         except StopIteration:
             return
         except csv.Error as error:
@@ -179,6 +167,10 @@ def _check_names(path: Path, columns: Sequence[str]) -> None:
 
 
 def _check_header(path: Path, header: list[str]) -> None:
+    if len(header) > MOST_COLUMNS:
+        raise DataError(
+            f"has {len(header):,} columns, at most {MOST_COLUMNS:,} are read", path=path
+        )
     doubled = sorted({name for name in header if header.count(name) > 1})
     if doubled:
         raise DataError(f"the header names {doubled[0]!r} twice", path=path, row=1)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 BLOCK = 512
+_MOST_NAME = 1 << 20  # bytes of a record that holds a long name
 
 
 class TarError(Exception):
@@ -33,19 +34,26 @@ def members(path: Path) -> Iterator[tuple[str, int, int]]:
             _check(header, position)
             kind = header[156:157]
             size = _number(header[124:136], position) if long_size < 0 else long_size
+            if size < 0:  # it would lead back to headers that were read
+                raise TarError(f"the header at byte {position} is damaged")
             start = position + BLOCK
             position = start + -(-size // BLOCK) * BLOCK
             if start + size > total:
                 name = long_name or _text(header[:100])
                 raise TarError(f"it ends inside {name}, at byte {total} of {start + size}")
             if kind in b"LxgK":
+                if size > _MOST_NAME:
+                    raise TarError(f"the record at byte {start} has {size} bytes")
                 data = file.read(size)
                 if kind == b"L":
                     long_name = _text(data)
                 elif kind == b"x":
-                    fields = _pax(data)
+                    try:
+                        fields = _pax(data)
+                        long_size = int(fields.get("size", "-1"))
+                    except ValueError:
+                        raise TarError(f"the record at byte {start} is damaged") from None
                     long_name = fields.get("path", long_name)
-                    long_size = int(fields.get("size", "-1"))
             else:
                 if kind in (b"0", b"\0", b"7"):
                     yield long_name or _name(header), start, size
@@ -82,10 +90,12 @@ def _text(field: bytes) -> str:
 
 
 def _pax(data: bytes) -> dict[str, str]:
-    """Records of length, space, key, equals sign, value and newline."""
+    """Records of length, space, key, equals sign, value and newline. Raises ValueError."""
     fields = {}
     while data.strip(b"\0"):
         length, _, _ = data.partition(b" ")
+        if int(length) <= len(length) + 1:
+            raise ValueError("a record shorter than its own length")
         record, data = data[: int(length)], data[int(length) :]
         key, _, value = record[len(length) + 1 : -1].partition(b"=")
         fields[key.decode()] = value.decode("utf-8", "surrogateescape")

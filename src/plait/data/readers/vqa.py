@@ -17,6 +17,8 @@ from plait.core.errors import DataError
 from plait.data.readers import documents
 from plait.data.readers.detect import file_kind
 from plait.data.readers.files import is_image, stem, walk
+from plait.data.readers.imagefolder import inside
+from plait.data.readers.leave import OUTSIDE
 from plait.data.readers.rows import Bad, Found, Row, Rows, clean_texts
 from plait.data.sample import FileRef
 
@@ -46,7 +48,7 @@ def read(found: Found) -> Rows:
         for number, entry in enumerate(documents.entries(document, "questions", path)):
             row = Row(str(path), f"questions[{number}]", split=found.splits.get(path))
             try:
-                asked.add(_fill(row, entry, answers, pictures, subtype))
+                asked.add(_fill(row, found, entry, answers, pictures, subtype))
             except Bad as bad:
                 yield row.bad(bad.kind, bad.problem)
                 continue
@@ -63,7 +65,7 @@ def _files(found: Found) -> Iterator[Path]:
             same = re.sub("questions|annotations", "", path.name, flags=re.IGNORECASE)
             mine = re.sub("questions|annotations", "", found.root.name, flags=re.IGNORECASE)
             twin = same.replace("OpenEnded_", "") == mine.replace("OpenEnded_", "")
-            if path != found.root and twin and file_kind(path) == "vqa":
+            if path != found.root and twin and not path.is_symlink() and file_kind(path) == "vqa":
                 yield path
 
 
@@ -84,6 +86,7 @@ def _pictures(found: Found, paths: list[Path]) -> dict[int, list[FileRef]]:
 
 def _fill(
     row: Row,
+    found: Found,
     entry: Any,
     answers: dict[int, Any],
     pictures: dict[int, list[FileRef]],
@@ -100,6 +103,8 @@ def _fill(
     if len(candidates) > 1:
         both = f"{candidates[0].name} and {candidates[1].name}"
         raise Bad("ambiguous-file", f"image_id {image_id} may be {both}")
+    if not inside(found, candidates[0].path):
+        raise Bad(OUTSIDE, found.leave.refusal(candidates[0].name, candidates[0].path))
     row.image, row.name = candidates[0], candidates[0].name
     row.key, row.id = ("question", question_id), str(question_id)
     row.group = stem(row.name.rsplit("/", 1)[-1])

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import glob
 import itertools
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from plait.core.errors import DataError
+from plait.core.files import parse_json
 from plait.core.modality import AUDIO, SENSOR, VIDEO
 from plait.data.readers import files, tar
 from plait.data.readers.columns import Plan, plan, text_columns
@@ -159,6 +159,8 @@ def _divided(group: _Group) -> Iterator[_Group]:
 def _lines_are_texts(head: list[_Group | BadRow]) -> int:
     texts = [
         ref.read().decode("utf-8", "replace").strip().splitlines()
+        if ref.size <= files.MOST_TEXT
+        else [""]
         for group in head
         if isinstance(group, _Group)
         for name, ref in group.fields.items()
@@ -181,7 +183,12 @@ def _row(
         wanted = {role: name for role, name in found.columns.items() if name in record}
         plans[columns] = plan(columns, {**mapping, **wanted}, shard)
     return row_of(
-        record, plans[columns], Finder([shard.parent]), shard, group.key, found.splits.get(shard)
+        record,
+        plans[columns],
+        Finder([shard.parent], leave=found.leave),
+        shard,
+        group.key,
+        found.splits.get(shard),
     )
 
 
@@ -257,6 +264,8 @@ def _strings(value: Any) -> bool:
 
 
 def _text(ref: TarRef) -> str:
+    if ref.size > files.MOST_TEXT:
+        raise Bad("over-long", f"{ref.member} has {ref.size:,} bytes: no text")
     text, valid = decoded(ref.read())
     if not valid:
         check_text(text)
@@ -268,8 +277,8 @@ def _json(group: _Group) -> Any:
     if ref is None:
         return {}
     try:
-        value = json.loads(_text(ref))
-    except (ValueError, RecursionError) as error:
+        value = parse_json(_text(ref))
+    except ValueError as error:
         raise Bad("bad-json", f"{ref.member} is no valid JSON: {error}") from None
     if not isinstance(value, dict | str) and not _strings(value):
         kind = type(value).__name__

@@ -6,18 +6,18 @@ tokenizer.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from plait.core.errors import ModelError
-from plait.core.files import read_json, replacing, write_json
+from plait.core.files import BadJson, read_json, regular, replacing, write_json
 from plait.data.tokenize import TextPreprocess
 from plait.models.drawing.drawing import DrawingModel
 from plait.models.drawing.dvae import DiscreteVAE
 from plait.models.drawing.transformer import DrawingTransformer
+from plait.models.memory import check_sizes, described
 from plait.models.storage import CONFIG_FILE, WEIGHTS_FILE, load_weights
 
 KIND, DVAE_KIND = "drawing", "dvae"
@@ -84,16 +84,17 @@ def _read(folder: Path, kind: str, parts: tuple[str, ...]) -> dict[str, Any]:
         raise ModelError(f"{folder} is no plait model: it has no {CONFIG_FILE}")
     try:
         spec = read_json(path)
-    except (json.JSONDecodeError, UnicodeDecodeError) as problem:
-        raise ModelError(f"{path} is damaged: {problem}") from problem
+    except BadJson as bad:
+        raise ModelError(f"{path} is damaged: it {bad.problem}") from bad
     if not isinstance(spec, dict) or spec.get("format") != "plait-model":
         raise ModelError(f"{path} doesn't describe a plait model")
+    check_sizes(spec, str(path))
     if spec.get("kind") != kind:
         raise ModelError(f"{path} holds a model of the kind {spec.get('kind')!r}, not {kind!r}")
     lacking = [key for key in ("version", *parts) if key not in spec]
     if lacking:
         raise ModelError(f"{path} lacks {lacking[0]!r}")
-    if spec["version"] > VERSION:
+    if not isinstance(spec["version"], int) or spec["version"] > VERSION:
         raise ModelError(
             f"{path} has version {spec['version']}, this plait reads up to {VERSION}: update plait"
         )
@@ -101,7 +102,6 @@ def _read(folder: Path, kind: str, parts: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _built(build: Any, arguments: dict[str, Any], folder: Path) -> Any:
-    try:
+    weights = regular(folder / WEIGHTS_FILE, None) if (folder / WEIGHTS_FILE).exists() else None
+    with described(folder / CONFIG_FILE, weights):
         return build(**arguments)
-    except TypeError as problem:
-        raise ModelError(f"{folder / CONFIG_FILE} doesn't fit this plait: {problem}") from problem
