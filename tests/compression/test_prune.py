@@ -10,8 +10,8 @@ from tests.compression.made import made, outputs, pictures, words
 from torch import nn
 
 from plait.compression.cost import multiply_adds
-from plait.compression.prune import prune
-from plait.compression.units import groups_of
+from plait.compression.prune import _choose, prune
+from plait.compression.units import Group, groups_of
 from plait.core.errors import ModelError, UserError
 from plait.encoders.base import Encoder
 from plait.encoders.narrowed import narrowed
@@ -156,3 +156,14 @@ def test_refusals() -> None:
         narrowed(encoder, {"stages.9.up": {"out_channels": 2}})
     with pytest.raises(ModelError, match="a Conv2d has no height to be narrowed"):
         narrowed(encoder, {"stages.1.up": {"height": 2}})
+
+
+def test_units_go_by_their_share_for_each_multiply_add() -> None:
+    """By hand: the dear group's units save ten each at a share of 0.5, the cheap one's save one at
+    0.4 and 0.6. Ten multiply-adds are saved with the least harm by one dear unit (0.05 each), not
+    by the cheap unit of least share (0.4) and a dear one."""
+    cheap, dear = (Group(((f"{n}.make", 1),), f"{n}.read", 2) for n in ("cheap", "dear"))
+    costs = {"cheap.make": 1.0, "cheap.read": 1.0, "dear.make": 10.0, "dear.read": 10.0}
+    shares = [torch.tensor([0.4, 0.6]), torch.tensor([0.5, 0.5])]
+    assert _choose([cheap, dear], shares, costs, 10.0, "image") == [set(), {0}]
+    assert _choose([cheap, dear], shares, costs, 10.5, "image") == [{0}, {0}]

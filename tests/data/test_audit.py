@@ -129,6 +129,18 @@ def test_planted_faults_are_found_with_their_rows(faulty: Path) -> None:
     assert report.errors == 7
 
 
+def test_a_twin_in_the_same_split_hides_no_leak(tmp_path: Path) -> None:
+    """Three near copies, two of them in test: the second of these is told of both ways."""
+    first, train, second = in_split("test", "k"), in_split("train", "l"), in_split("test", "m")
+    for number, name in enumerate((first, train, second)):
+        size = (96 - 8 * number, 96 - 8 * number)
+        save(scene(20).resize(size), tmp_path / "images" / f"{name}.jpg", quality=90 - number)
+    rows = [f"images/{name}.jpg,{name}" for name in (first, train, second)]
+    (tmp_path / "pairs.csv").write_text("\n".join(["image,text", *rows]) + "\n")
+    found = [(f.kind, f.row) for f in audit(tmp_path / "pairs.csv").rows]
+    assert sorted(found) == [("near-duplicate", 4), ("near-leakage", 3), ("near-leakage", 4)]
+
+
 def test_report_as_json_and_table(faulty: Path) -> None:
     report = audit(faulty / "pairs.csv")
     document = json.loads(json.dumps(report.to_json(), allow_nan=False))

@@ -275,3 +275,24 @@ def test_an_engine_is_chosen_once_for_a_tower(
     image_features(image_encoder, refs[:2])
     image_features(image_encoder, refs, slot="flipped", augment=lambda pixels, places: pixels)
     assert [len(wanted) for wanted in asked] == [2, 1]
+
+
+def test_a_text_read_through_a_dictionary_is_another_text(text_encoder: Encoder) -> None:
+    """Equal weights and tokens: the preprocessing alone tells the rows of the two apart."""
+    from plait.data.glosses import Glossary
+    from plait.data.preprocess import TextPreprocess
+
+    plain = text_encoder.preprocess
+    assert isinstance(plain, TextPreprocess)
+    before = text_features(text_encoder, ["猫"], engine="torch")
+    settings = {**plain.settings}
+    text_encoder.preprocess = TextPreprocess(
+        plain.tokenizer, **settings, glossary=Glossary({"猫": "cat"})
+    )
+    after = text_features(text_encoder, ["猫"], engine="torch")
+    assert not np.allclose(before, after)
+    np.testing.assert_array_equal(after, text_features(text_encoder, ["cat"], engine="torch"))
+    text_encoder.preprocess = TextPreprocess(plain.tokenizer, **{**settings, "max_length": 3})
+    cut = text_features(text_encoder, ["a long text of many words"], engine="torch")
+    text_encoder.preprocess = plain
+    assert not np.allclose(cut, text_features(text_encoder, ["a long text of many words"]))

@@ -172,3 +172,44 @@ def test_affinities_need_no_space_of_one_length(
     task = f"stages.0.tasks=[{{objective: distil, teacher: {teacher}, mse: 0}}]"
     found = train(tiny(task, "model.dim=4", "stages.0.epochs=1"), out=tmp_path / "narrow")
     assert load_model(found.run).dim == 4
+
+
+def test_affinities_of_the_teacher_have_its_own_scale(tiny: Tiny, teacher: Path) -> None:
+    """KL of softmaxes, written out with numpy; the student's scale is another than the teacher's."""
+    recipe = tiny(
+        f"stages.0.tasks=[{{objective: distil, teacher: {teacher}, mse: 0, affinity: 1}}]",
+        "model.temperature.init=0.2",
+    )
+    model = build.build_model(recipe, []).eval()
+    random = np.random.default_rng(1)
+
+    def unit(columns: int) -> np.ndarray:
+        rows = random.normal(size=(5, columns))
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    own = {"image": unit(8), "text": unit(8)}
+    taught = {"image": unit(6), "text": unit(6)}
+    batch = Batch(
+        [""] * 5,
+        torch.arange(5),
+        {name: ModalityInput.of(features=torch.zeros(5, 1)) for name in own},
+        targets={
+            **{f"teacher_{name}": torch.from_numpy(rows) for name, rows in taught.items()},
+            "teacher_scale": torch.full((5,), 2.0),
+        },
+    )
+    task = build.build_task(model, recipe.stages[0])
+    found = task.loss_of_embeddings({n: torch.from_numpy(r) for n, r in own.items()}, batch)
+    scale = float(model.scale.detach())
+    assert scale != pytest.approx(2.0)
+
+    def shares(logits: np.ndarray) -> np.ndarray:
+        raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return raised / raised.sum(axis=1, keepdims=True)
+
+    divergences = []
+    for one, other in (("image", "text"), ("text", "image")):
+        wanted = shares(2.0 * taught[one] @ taught[other].T)
+        mine = shares(scale * own[one] @ own[other].T)
+        divergences.append((wanted * np.log(wanted / mine)).sum(axis=1).mean())
+    assert found.total.item() == pytest.approx(np.mean(divergences), rel=1e-6)

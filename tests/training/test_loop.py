@@ -222,3 +222,36 @@ def test_clipping_and_the_norm_before_it() -> None:
     grads = torch.cat([p.grad.flatten() for p in loop.updater.parameters if p.grad is not None])
     assert grads.norm().item() == pytest.approx(0.01, rel=1e-4)
     assert record.grad_norm > 0.01
+
+
+def test_the_average_is_what_an_evaluation_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: after update t the average keeps min(0.5, (1 + t) / (10 + t)) of itself."""
+    loop = make([0.0], ema=0.5, steps=3, keep_best=False)
+
+    def now() -> dict[str, torch.Tensor]:
+        return {name: value.detach().clone() for name, value in loop.model.named_parameters()}
+
+    average, trained, seen = now(), [], []
+    inner = Updater.__call__
+
+    def update(updater: Updater, batch: Batch, factor: float) -> UpdateRecord:
+        record = inner(updater, batch, factor)
+        trained.append(now())
+        return record
+
+    def evaluate() -> tuple[float, dict[str, Any]]:
+        seen.append(now())
+        return 0.0, {}
+
+    monkeypatch.setattr(Updater, "__call__", update)
+    loop.evaluate = evaluate
+    loop.run(Bar())
+    for t, weights_then in enumerate(trained):
+        kept = min(0.5, (1 + t) / (10 + t))
+        average = {n: kept * average[n] + (1 - kept) * weights_then[n] for n in average}
+    assert (len(trained), len(seen)) == (3, 1)
+    for name, value in seen[0].items():
+        torch.testing.assert_close(value, average[name])
+        assert not torch.equal(value, trained[-1][name]), name
+    for name, value in now().items():  # and the run ends with it
+        torch.testing.assert_close(value, average[name])
