@@ -6,16 +6,17 @@ import io
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from plait.core.errors import DataError
-from plait.data.decode import decode_image, over_white
+from plait.data.decode import decode_image, over_white, to_rgb
 from plait.data.exif import exif_orientation
 
 
@@ -322,10 +323,12 @@ def test_what_is_no_picture_is_called_by_name(data: bytes, words: str) -> None:
 
 
 SEEDS = [
-    encoded(noise(9, 7), form) for form in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "ICO")
+    encoded(noise(9, 7), form)
+    for form in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "ICO")
 ]
 
 
+@settings(deadline=None)
 @given(st.sampled_from(SEEDS), st.data())
 def test_damage_gives_pixels_or_a_data_error(seed: bytes, data: st.DataObject) -> None:
     damaged = bytearray(seed)
@@ -344,3 +347,93 @@ def test_decoding_and_preprocessing_need_no_torch() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def reference(image: Image.Image) -> np.ndarray:
+    """`to_rgb` of a whole picture at once, in wide numbers."""
+    values = np.asarray(image)
+    if image.mode in ("I", "F"):
+        finite = np.isfinite(values)
+        wide = values.astype(np.float64 if image.mode == "F" else np.int64)
+        low, high = wide[finite].min(), wide[finite].max()
+        if image.mode == "F":
+            tops = [top for top in (1, 255) if low >= 0 and high <= top]
+            low, high = (0, tops[0]) if tops else (low, high)
+            scaled = np.rint((np.where(finite, wide, low) - low) / max(high - low, 1e-300) * 255)
+            return gray(np.where(finite, scaled, 0).astype(np.uint8).tolist())
+        fits = low >= 0 and high <= 65535
+        values = wide if fits else (wide - low) * 65535 // max(1, high - low)
+    if image.mode.startswith("I"):
+        found = (values.astype(np.int64) * 255 + 32767) // 65535
+        return gray(np.where(values == image.info.get("transparency"), 255, found).tolist())
+    if image.has_transparency_data:
+        rgba = np.asarray(image.convert("RGBA")).astype(np.int64)
+        color, alpha = rgba[..., :3], rgba[..., 3:]
+        return ((color * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    return np.asarray(image.convert("RGB"))
+
+
+def image_of(mode: str) -> Image.Image:
+    rng = np.random.default_rng(1)
+    shape = (37, 11)
+    if mode.startswith("I;16"):
+        values = rng.integers(0, 65536, shape).astype("<u2" if mode == "I;16" else ">u2")
+        image = Image.frombytes(mode, shape[::-1], values.tobytes())
+        image.info["transparency"] = int(values[5, 5])
+        return image
+    if mode in ("I", "I wide"):
+        most = 65536 if mode == "I" else 1 << 30
+        return Image.fromarray(
+            rng.integers(0 if mode == "I" else -most, most, shape, dtype=np.int32)
+        )
+    if mode in ("F", "F wide"):
+        values = rng.uniform(0, 255, shape) if mode == "F" else rng.normal(size=shape) * 1e6
+        values[3, 3:6] = np.nan, np.inf, -np.inf
+        return Image.fromarray(values.astype(np.float32))
+    image = Image.fromarray(rng.integers(0, 256, (*shape, 4), dtype=np.uint8))
+    if mode in ("P", "P with alpha"):
+        image = image.convert("RGB").quantize(50)
+        image.info.update({"transparency": bytes(range(50))} if mode == "P with alpha" else {})
+        return image
+    if mode == "LA":
+        return image.convert("LA")
+    if mode == "PA":
+        return image.convert("RGB").quantize(50).convert("PA")
+    if mode in ("CMYK", "RGBA"):
+        return Image.frombytes(mode, image.size, image.tobytes())
+    if mode == "RGB with a colour":
+        image = image.convert("RGB")
+        image.info["transparency"] = image.getpixel((2, 3))
+        return image
+    return image.convert("RGB").convert(mode)
+
+
+MODES = ("1", "L", "P", "P with alpha", "RGB", "RGB with a colour", "RGBA", "LA", "PA", "CMYK", "YCbCr", "HSV",
+         "I;16", "I;16B", "I", "I wide", "F", "F wide")  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_bands_give_what_the_whole_gives(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = image_of(mode)
+    expected = reference(image)
+    np.testing.assert_array_equal(to_rgb(image), expected)
+    monkeypatch.setattr("plait.data.decode._BAND", 30)  # two rows at a time
+    np.testing.assert_array_equal(to_rgb(image), expected)
+
+
+@pytest.mark.parametrize(
+    "mode", ["RGB", "RGBA", "LA", "PA", "P with alpha", "CMYK", "I;16", "I", "F"]
+)
+def test_memory_for_conversion(mode: str) -> None:
+    image = image_of(mode).resize((1500, 1000), Image.Resampling.NEAREST)
+    if mode == "P with alpha":
+        image.info["transparency"] = bytes(range(50))
+    pixels = image.width * image.height
+    tracemalloc.start()
+    try:
+        to_rgb(image)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # Three bytes are the result; wide numbers are there for a band alone.
+    assert peak < 3 * pixels + 48 * (1 << 17)

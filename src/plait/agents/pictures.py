@@ -21,6 +21,7 @@ from PIL import Image
 
 from plait.core.errors import DataError
 from plait.data.decode import decode_image, open_image
+from plait.data.structure import SAFE_FORMATS
 
 MAX_BYTES = 20_000_000
 MAX_PIXELS = 50_000_000
@@ -123,7 +124,7 @@ class Doorkeeper:
         except binascii.Error as error:
             raise DataError(f"the base64 is damaged: {error}", path=_INLINE) from error
         self._check_bytes(len(data), _INLINE)
-        decode_image(data, name=_INLINE, max_pixels=self.max_pixels)
+        decode_image(data, name=_INLINE, max_pixels=self.max_pixels, formats=SAFE_FORMATS)
         path = scratch / f"picture-{len(list(scratch.iterdir()))}"
         path.write_bytes(data)
         return path

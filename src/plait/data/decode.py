@@ -9,15 +9,21 @@ from __future__ import annotations
 
 import io
 import threading
+from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from plait.core.errors import DataError
 from plait.core.shapes import UInt8
-from plait.data.exif import exif_orientation, upright
+from plait.data.exif import exif_orientation, stored
+from plait.data.structure import Bounds, structure_of
 
 MAX_PIXELS = 100_000_000
+
+_BAND: Final = 1 << 17  # pixels that are converted at a time: wide numbers only ever hold so many
+_PROGRAMS: Final = frozenset({"EPS", "WMF"})  # formats for which Pillow calls other programs
 
 _TIFF_ORIENTATION = 274
 _opening = threading.Lock()
@@ -34,22 +40,34 @@ _HEIF_BRANDS = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1", b"ftyphevc")
 
 
 def decode_image(
-    data: bytes, *, name: str, max_pixels: int = MAX_PIXELS
+    data: bytes,
+    *,
+    name: str,
+    max_pixels: int = MAX_PIXELS,
+    formats: Sequence[str] | None = None,
+    bounds: Bounds | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
     """The picture in ``data`` as RGB.
 
+    Beside what the decoder of its format takes, memory for 7 bytes a pixel.
+
     Args:
-        data: the content of a file in any format that Pillow reads.
+        data: the content of a file.
         name: what to call it in messages.
         max_pixels: larger pictures are refused by their header, before any pixel is decoded.
+        formats: Pillow's names of those that may be decoded. Default: all that Pillow reads without
+            another program. From strangers take `plait.data.structure.SAFE_FORMATS`.
+        bounds: of the parts of the file; the default is far above every real picture.
 
     Raises:
-        DataError: no bytes, no picture, a truncated or damaged file, or too many pixels.
+        DataError: no bytes, no picture, a truncated or damaged file, or too much of something.
     """
-    with open_image(data, name=name, max_pixels=max_pixels) as image:
+    with open_image(
+        data, name=name, max_pixels=max_pixels, formats=formats, bounds=bounds
+    ) as image:
         try:
             image.load()
-            return upright(to_rgb(image), orientation_of(image))
+            return to_rgb(image, orientation_of(image))
         except MemoryError:
             raise
         except DataError as error:
@@ -62,40 +80,64 @@ def decode_image(
             ) from error
 
 
-def open_image(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image(
+    data: bytes,
+    *,
+    name: str,
+    max_pixels: int = MAX_PIXELS,
+    formats: Sequence[str] | None = None,
+    bounds: Bounds | None = None,
+) -> Image.Image:
     """The header of the picture in ``data``: format, mode and size, no pixel decoded yet.
 
+    Takes the arguments of `decode_image`.
+
     Raises:
-        DataError: no bytes, no picture, a damaged header, or too many pixels.
+        DataError: no bytes, no picture, a damaged header, or too much of something.
     """
     if not data:
         raise DataError("the file is empty (0 bytes)", path=name)
     try:
-        image = _open(data)
+        structure = structure_of(data, bounds)
+    except DataError as error:
+        raise DataError(error.problem, path=name) from error
+    # Some decoders make room for the whole picture as soon as they are opened.
+    _check_size(structure.width, structure.height, name, max_pixels, least=0)
+    try:
+        image = _open(data, [structure.kind] if structure.kind else _allowed(formats), formats)
     except UnidentifiedImageError as error:
         raise DataError(_what_it_is(data), path=name) from error
     except Exception as error:  # the same for damaged headers
         raise DataError(f"the header cannot be read: {_reason(error)}", path=name) from error
-    _check_size(image, name, max_pixels)
+    _check_size(*image.size, name, max_pixels)
     return image
 
 
-def _open(data: bytes) -> Image.Image:
+def _allowed(formats: Sequence[str] | None) -> list[str]:
+    """The formats that Pillow may try on bytes of an unknown kind."""
+    if formats is not None:
+        return list(formats)
+    Image.init()
+    return [name for name in Image.ID if name not in _PROGRAMS]
+
+
+def _open(data: bytes, tried: Sequence[str], formats: Sequence[str] | None) -> Image.Image:
     """Reads the header. Pillow's own size limit is lifted: `open_image` has one that is exact.
 
     That limit is a global of Pillow, hence the lock; it is back in place before pixels are read.
     """
+    if formats is not None and not set(tried) <= set(formats):
+        raise UnidentifiedImageError
     with _opening:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(io.BytesIO(data))
+            return Image.open(io.BytesIO(data), formats=list(tried))
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
-    width, height = image.size
-    if width < 1 or height < 1:
+def _check_size(width: int, height: int, name: str, max_pixels: int, *, least: int = 1) -> None:
+    if min(width, height) < least:
         raise DataError(f"the picture has no pixels ({width} x {height})", path=name)
     if width * height > max_pixels:
         raise DataError(
@@ -129,19 +171,66 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def to_rgb(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
-    """A loaded Pillow image of any mode as RGB, transparency over white."""
+def to_rgb(image: Image.Image, orientation: int = 1) -> UInt8[np.ndarray, "H W 3"]:
+    """A loaded Pillow image of any mode as RGB, transparency over white.
+
+    Args:
+        image: as its file stores it.
+        orientation: by EXIF; the result is upright.
+
+    Raises:
+        DataError: a picture of floating-point numbers, none of which is finite.
+    """
+    width, height = image.size
+    rows = max(1, _BAND // max(1, width))
+    bands = [(top, min(top + rows, height)) for top in range(0, height, rows)]
+    low, high = _range_of(image, bands) if image.mode in ("I", "F") else (0.0, 0.0)
+    shape = (width, height, 3) if orientation >= 5 else (height, width, 3)
+    result = np.empty(shape, np.uint8)
+    lines = stored(result, orientation)  # turned while it is written: no second copy
+    for top, bottom in bands:
+        band = image.crop((0, top, width, bottom)) if len(bands) > 1 else image
+        lines[top:bottom] = _band_to_rgb(band, low, high)
+    return result
+
+
+def _band_to_rgb(image: Image.Image, low: float, high: float) -> np.ndarray:
+    """(H, W, 3), or (H, W, 1) of a gray picture; ``low`` and ``high``: see `_range_of`."""
     if image.mode.startswith("I;16"):
         return _gray16(np.asarray(image).astype(np.int64), image.info.get("transparency"))
     if image.mode == "I":
-        return _gray16(_into_16_bits(np.asarray(image)), None)
+        values = np.asarray(image).astype(np.int64)
+        if (low, high) != (0.0, 65535.0):
+            values = (values - int(low)) * 65535 // max(1, int(high) - int(low))
+        return _gray16(values, None)
     if image.mode == "F":
-        return _repeated(_float_to_8_bits(np.asarray(image)))
+        return _float_to_8_bits(np.asarray(image), low, high)[..., None]
     if image.has_transparency_data:
         return over_white(np.asarray(image.convert("RGBA")))
     if image.mode == "LAB":
         return np.asarray(_lab_to_rgb(image))
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _range_of(image: Image.Image, bands: Sequence[tuple[int, int]]) -> tuple[float, float]:
+    """The values that become black and white in a picture of 32-bit integers or floats.
+
+    Integers are taken as 16-bit where they fit, floats as 0..1 or 0..255; any other range is
+    stretched from least to greatest. Not-a-number and infinities do not count.
+    """
+    least, greatest = np.inf, -np.inf
+    for top, bottom in bands:
+        values = np.asarray(image.crop((0, top, image.width, bottom)))
+        finite = values if image.mode == "I" else values[np.isfinite(values)]
+        if finite.size:
+            least = min(least, float(finite.min()))
+            greatest = max(greatest, float(finite.max()))
+    if least > greatest:
+        raise DataError("the picture has no finite value")
+    for top_value in (65535.0,) if image.mode == "I" else (1.0, 255.0):
+        if least >= 0 and greatest <= top_value:
+            return 0.0, top_value
+    return least, greatest
 
 
 def over_white(rgba: UInt8[np.ndarray, "H W 4"]) -> UInt8[np.ndarray, "H W 3"]:
@@ -152,43 +241,18 @@ def over_white(rgba: UInt8[np.ndarray, "H W 4"]) -> UInt8[np.ndarray, "H W 3"]:
     return ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
-def _repeated(gray: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
-    return np.repeat(gray[..., None], 3, axis=2)
-
-
-def _gray16(values: np.ndarray, transparent: object) -> UInt8[np.ndarray, "H W 3"]:
+def _gray16(values: np.ndarray, transparent: object) -> UInt8[np.ndarray, "H W 1"]:
     """0..65535 to 0..255, rounded to nearest; one value may stand for transparency (PNG tRNS)."""
     gray = ((values * 255 + 32767) // 65535).astype(np.uint8)
     if isinstance(transparent, int):
         gray[values == transparent] = 255
-    return _repeated(gray)
+    return gray[..., None]
 
 
-def _into_16_bits(values: np.ndarray) -> np.ndarray:
-    """32-bit integers: taken as 16-bit where they fit, else stretched from least to greatest."""
-    values = values.astype(np.int64)
-    least, greatest = int(values.min()), int(values.max())
-    if least >= 0 and greatest <= 65535:
-        return values
-    return (values - least) * 65535 // max(1, greatest - least)
-
-
-def _float_to_8_bits(values: np.ndarray) -> UInt8[np.ndarray, "H W"]:
-    """0..1 as it is, 0..255 as it is, any other range stretched from least to greatest.
-
-    Not-a-number and infinities are black.
-    """
+def _float_to_8_bits(values: np.ndarray, low: float, high: float) -> UInt8[np.ndarray, "H W"]:
+    """``low`` to ``high`` as 0 to 255; not-a-number and infinities are black."""
     finite = np.isfinite(values)
-    if not finite.any():
-        raise DataError("the picture has no finite value")
     known = values[finite].astype(np.float64)
-    least, greatest = float(known.min()), float(known.max())
-    if least >= 0 and greatest <= 1:
-        low, high = 0.0, 1.0
-    elif least >= 0 and greatest <= 255:
-        low, high = 0.0, 255.0
-    else:
-        low, high = least, greatest
     gray = np.zeros(values.shape, np.uint8)
     gray[finite] = np.rint((known - low) / max(high - low, 1e-300) * 255).astype(np.uint8)
     return gray

@@ -38,6 +38,15 @@ def exif_orientation(exif: bytes) -> int:
     return 1
 
 
+def stored(array: np.ndarray, orientation: int) -> np.ndarray:
+    """A view of an upright picture as the file stores it: the inverse of `upright`, uncopied."""
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    return array.swapaxes(0, 1) if orientation >= 5 else array
+
+
 def upright(array: np.ndarray, orientation: int) -> np.ndarray:
     """A picture (H, W, ...) turned as its orientation tag says (EXIF 2.32, section 4.6.4)."""
     if orientation >= 5:  # 5 to 8: rows and columns are exchanged
