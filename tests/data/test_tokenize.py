@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from plait.core.errors import DataError, ModelError, RecipeError
+from plait.data import tokenize
+from plait.data.glosses import Glossary
 from plait.data.tokenize import TextPreprocess
 from plait.data.tokenizer_files import bert_tokenizer, clip_tokenizer, open_clip_tokenizer
 from plait.data.tokenizer_training import KINDS, train_tokenizer
@@ -241,3 +244,99 @@ def test_training_refuses_the_impossible() -> None:
         train_tokenizer(["", "  "])
     with pytest.raises(RecipeError, match="no room"):
         train_tokenizer(OWN, vocabulary=4)
+
+
+def every_kind() -> dict[str, Tokenizer]:
+    """A tokenizer of each kind that splits words in its own way."""
+    unigram = Tokenizer(
+        models.Unigram([("<unk>", 0.0), ("▁", -2.0), *((sign, -3.0) for sign in "abct'!"),
+                        ("▁cat", -3.0), ("tt", -2.5)], unk_id=0)
+    )  # fmt: skip
+    unigram.normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
+    )
+    unigram.pre_tokenizer = pre_tokenizers.Metaspace()
+    found = {kind: train_tokenizer(OWN, kind=kind, vocabulary=60) for kind in KINDS}
+    byte = Tokenizer(models.BPE())
+    byte.pre_tokenizer = pre_tokenizers.ByteLevel()
+    byte.train_from_iterator(
+        OWN,
+        trainers.BpeTrainer(
+            vocab_size=300,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    return {
+        **found,
+        "bert": bert_tokenizer(WORDS),
+        "clip": open_clip_tokenizer(),
+        "unigram": unigram,
+        "bytes": byte,
+    }
+
+
+EVERY_KIND = every_kind()
+# What texts are made of that tokenizers might join over a cut: accents, jamo, joined emoji, special
+# tokens in parts, curly quotes, long words and blanks.
+BITS = [
+    "a", "cat", "tt", "dog ", " ", "  ", "\n", "'", "'re", "!", "...", "1", "23", "e\u0301", "\u0316\u0301",
+    "\u1100\u1161", "\uac00\u11a8", "👩\u200d👩", "猫", "狗和", "\0", "[SEP]", "[SE", "P]", "<|endoftext|>", "<|end",
+    "’", "ﬁ", "İ", "Σ", "я", "\u00a0", "▁",
+]  # fmt: skip
+
+
+@cache
+def preprocessing(kind: str, glossed: bool) -> tuple[TextPreprocess, Tokenizer]:
+    """(what is tested, the same tokenizer for whole texts)."""
+    glossary = (
+        Glossary({"猫": "cat", "狗": "dog dog", "猫狗": "the", "和": ""}) if glossed else None
+    )
+    whole = Tokenizer.from_str(EVERY_KIND[kind].to_str())
+    whole.no_padding()
+    whole.enable_truncation(6)
+    return TextPreprocess(EVERY_KIND[kind], 6, pad_id=0, glossary=glossary), whole
+
+
+@pytest.mark.parametrize("kind", EVERY_KIND)
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.lists(st.sampled_from(BITS), max_size=40).map("".join), min_size=1, max_size=3),
+    st.booleans(),
+)
+def test_a_beginning_gives_what_the_whole_text_gives(
+    kind: str, texts: list[str], glossed: bool
+) -> None:
+    text, whole = preprocessing(kind, glossed)
+    assert text._is_local
+    rewritten = [text.glossary(one) if text.glossary else one for one in texts]
+    expected = [one.ids for one in whole.encode_batch(rewritten)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenize, "_CHARACTERS", 1)  # far too few: it must be seen
+        ids, mask = text(texts)
+    found = [row[kept].tolist() for row, kept in zip(ids, mask, strict=True)]
+    assert found == [row or [0] for row in expected]
+
+
+def test_of_a_long_text_little_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = TextPreprocess(bert_tokenizer(WORDS), 8, glossary=Glossary({"猫": "a cat"}))
+    read: list[int] = []
+    settles = text._settles
+
+    def seen(beginning: str) -> bool:
+        read.append(len(beginning))
+        assert settles(beginning)
+        return True
+
+    monkeypatch.setattr(text, "_settles", seen)
+    ids, _ = text(["猫" * 20_000, "a cat sits. " * 2000])
+    assert ids.tolist() == [[2, 5, 6, 5, 6, 5, 6, 3], [2, 5, 6, 8, 11, 5, 6, 3]]
+    assert len(read) == 2 and max(read) < 100
+
+
+def test_a_tokenizer_of_unknown_parts_reads_whole_texts() -> None:
+    whole = Tokenizer(models.BPE(vocab={"a": 0, "▁": 1}, merges=[]))
+    whole.normalizer = normalizers.Replace(" ", "▁")  # no splitter: one word, however long
+    assert not TextPreprocess(whole, 5, pad_id=0)._is_local
+    whole.pre_tokenizer = pre_tokenizers.Split(Regex(r"(?<=x)a"), "isolated")
+    assert not TextPreprocess(whole, 5, pad_id=0)._is_local

@@ -11,7 +11,8 @@ from __future__ import annotations
 import gzip
 import importlib.metadata
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
@@ -25,6 +26,7 @@ LICENCE = "# from CC-CEDICT, https://cc-cedict.org, licence CC BY-SA 4.0"
 _LONGEST = 8  # characters of a word; longer entries are sayings
 _SENSES = 2  # of a word that go into its gloss
 _WORDS = 4  # of a sense; longer ones are explanations
+_LOOK = 64  # characters after which it is looked for words that are sure
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0002ffff]+")
 _ENTRY = re.compile(r"(\S+) (\S+) \[([^\]]*)\] /(.*)/\s*")
 _ASIDE = re.compile(r"\([^)]*\)|\[[^\]]*\]|(?:[^\x00-\u02ff]+\|)?[^\x00-\u02ff]+")
@@ -65,34 +67,75 @@ class Glossary:
 
     def __call__(self, text: str) -> str:
         """The text in English words, e.g. ``红苹果 3`` to ``red apple 3``."""
-        if not _HAN.search(text):
-            return text
-        return " ".join(_HAN.sub(self._translated, text).split())
+        return self.beginning(text, sys.maxsize)[0]
 
-    def _translated(self, found: re.Match[str]) -> str:
-        return f" {' '.join(self.glosses.get(word, '') for word in self.words(found[0]))} "
+    def beginning(self, text: str, most: int) -> tuple[str, bool]:
+        """(the rewritten text, or its first words of at least ``most`` characters; whether all).
+
+        What is left out follows after a space. Takes time for the part that comes back, and for
+        characters without a gloss.
+        """
+        if not _HAN.search(text):
+            return text, True
+        found: list[str] = []
+        size = 0
+        for word in self._rewritten(text):
+            if size >= most:
+                return " ".join(found), False
+            found.append(word)
+            size += len(word) + 1
+        return " ".join(found), True
+
+    def _rewritten(self, text: str) -> Iterator[str]:
+        """The words of a rewritten text, one after another."""
+        place = 0
+        for run in _HAN.finditer(text):
+            yield from text[place : run.start()].split()
+            for word in self._words(run[0]):
+                yield from self.glosses.get(word, "").split()
+            place = run.end()
+        yield from text[place:].split()
 
     def words(self, text: str) -> list[str]:
         """Cuts a run of Han characters into the fewest words, of these cuts the most even.
 
         A character that is in no word counts as two, so that known words go before it.
         """
+        return list(self._words(text))
+
+    def _words(self, text: str) -> Iterator[str]:
+        """Yields each word of `words` as soon as no later character can change it."""
+        size, glosses, pairs = len(text), self.glosses, self._pairs
         # best[i]: (cost, sum of squared lengths, start of the last word) of i characters
-        best: list[tuple[int, int, int]] = [(0, 0, 0)]
-        for end in range(1, len(text) + 1):
-            choices = []
-            for start in range(max(0, end - _LONGEST), end):
-                known = text[start:end] in self.glosses
-                if known or end - start == 1:
-                    cost, squares, _ = best[start]
-                    choices.append((cost + 2 - known, squares + (end - start) ** 2, start))
-            best.append(min(choices))
-        words, end = [], len(text)
-        while end:
-            start = best[end][2]
-            words.append(text[start:end])
-            end = start
-        return words[::-1]
+        best: list[tuple[int, int, int]] = [(2 * size + 1, 0, 0)] * (size + 1)
+        best[0] = (0, 0, 0)
+        known = 0  # characters that are cut already
+        for start in range(size):
+            cost, squares, _ = best[start]
+            one = (cost + (1 if text[start] in glosses else 2), squares + 1, start)
+            if one < best[start + 1]:
+                best[start + 1] = one
+            longest = pairs.get(text[start : start + 2], 1)
+            for end in range(start + 2, min(start + longest, size) + 1):
+                if text[start:end] in glosses:
+                    more = (cost + 1, squares + (end - start) ** 2, start)
+                    if more < best[end]:
+                        best[end] = more
+            if start % _LOOK == _LOOK - 1:
+                # Every cut of the whole goes through one of the last places.
+                sure = _meeting(best, range(max(known, start + 2 - _LONGEST), start + 2), known)
+                yield from _cut(text, best, known, sure)
+                known = sure
+        yield from _cut(text, best, known, size)
+
+    @cached_property
+    def _pairs(self) -> dict[str, int]:
+        """Length of the longest word that begins with two characters."""
+        found: dict[str, int] = {}
+        for word in self.glosses:
+            if len(word) > 1:
+                found[word[:2]] = max(len(word), found.get(word[:2], 0))
+        return found
 
     @cached_property
     def fingerprint(self) -> str:
@@ -116,6 +159,25 @@ class Glossary:
             return cls(dict(line.split("\t") for line in lines if not line.startswith("#")))
         except (OSError, EOFError, ValueError) as problem:
             raise ModelError(f"{path} is damaged: {problem}") from problem
+
+
+def _meeting(best: Sequence[tuple[int, int, int]], ends: Iterable[int], known: int) -> int:
+    """The last place, not before ``known``, through which the cuts up to all ``ends`` go."""
+    places = set(ends)
+    while len(places) > 1:
+        last = max(places)
+        places.remove(last)
+        places.add(max(known, best[last][2]))
+    return places.pop()
+
+
+def _cut(text: str, best: Sequence[tuple[int, int, int]], start: int, end: int) -> Iterator[str]:
+    """The words from ``start`` to ``end``, both of which are places of a cut."""
+    places = [end]
+    while places[-1] > start:
+        places.append(best[places[-1]][2])
+    for first, last in zip(places[:0:-1], places[-2::-1]):
+        yield text[first:last]
 
 
 def open_glossary(name: str) -> Glossary:

@@ -6,10 +6,12 @@ Shape legend: B texts, N positions.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -18,13 +20,41 @@ from plait.core.errors import DataError, ModelError, shown
 from plait.core.files import digest, read_json, replacing, write_json
 from plait.core.shapes import Bool, Int64
 from plait.data.glosses import GLOSSES_FILE, Glossary
-from plait.data.tokenizer_files import read_tokenizer, read_tokenizer_folder
+from plait.data.tokenizer_files import CLIP_PIECES, read_tokenizer, read_tokenizer_folder
 
 TOKENIZER_FILE = "tokenizer.json"
 SETTINGS_FILE = "text_preprocess.json"
 
 MOST_LENGTH = 1_000_000  # tokens of a text that a model reads
 Padding = Literal["longest", "full"]
+
+_CHARACTERS: Final = 8  # a token, in the beginning of a long text that is read at first
+# Signs that never combine with what stands before them: a text can be cut there.
+_PLAIN: Final = re.compile("[\t\n -~\u0400-\u0482\u048a-\u052f\u3400-\u9fff\uac00-\ud7a3]")
+
+# Parts of tokenizers that look at neighbouring signs alone, and those that end words among them.
+_LOCAL_NORMALIZERS: Final = frozenset(
+    [
+        "BertNormalizer",
+        "NFC",
+        "NFD",
+        "NFKC",
+        "NFKD",
+        "Lowercase",
+        "StripAccents",
+        "Strip",
+        "Precompiled",
+        "Replace",
+    ]
+)
+_SPLITTERS: Final = frozenset(
+    ["BertPreTokenizer", "Whitespace", "WhitespaceSplit", "ByteLevel", "Metaspace", "Split"]
+)
+_LOCAL_PARTS: Final = frozenset({"Punctuation", "Digits", "Metaspace without a split"})
+# A class of signs, a run of them, or the pieces of CLIP's words.
+_LOCAL_PATTERN: Final = re.compile(
+    r"\[(?:\\.|[^\]\\])+\]\+?|\\s\+| \{2,\}| \+|" + re.escape(CLIP_PIECES)
+)
 
 
 class TextPreprocess:
@@ -79,7 +109,7 @@ class TextPreprocess:
         self, texts: Sequence[str]
     ) -> tuple[Int64[np.ndarray, "B N"], Bool[np.ndarray, "B N"]]:
         """(ids, mask): mask is True at real positions."""
-        rows = [e.ids for e in self._truncating.encode_batch_fast(self._rewritten(texts))]
+        rows = self._rows(texts)
         longest = max((len(row) for row in rows), default=1)
         width = self.max_length if self.padding == "full" else max(1, longest)
         ids = np.full((len(rows), width), self.pad_id, np.int64)
@@ -88,6 +118,60 @@ class TextPreprocess:
             ids[index, : len(row)] = row
             mask[index, : max(1, len(row))] = True
         return ids, mask
+
+    def _rows(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text, cut at ``max_length``: of long texts only a beginning is read."""
+        most = _CHARACTERS * self.max_length if self._is_local else sys.maxsize
+        begun = [self._beginning(text, most) for text in texts]
+        rows = [e.ids for e in self._truncating.encode_batch_fast([text for text, _ in begun])]
+        for place, (text, whole) in enumerate(begun):
+            if not whole and not self._settles(text):
+                (entire,) = self._rewritten(texts[place : place + 1])
+                rows[place] = self._truncating.encode_batch_fast([entire])[0].ids
+        return rows
+
+    def _beginning(self, text: str, most: int) -> tuple[str, bool]:
+        """(a text as the tokenizer gets it, or a beginning of it; whether that is all)."""
+        if self.glossary is not None:
+            text, whole = self.glossary.beginning(text, most)
+            if not whole:
+                return text, False
+        cut = _safe_cut(text, most)
+        return text[:cut], cut == len(text)
+
+    def _settles(self, beginning: str) -> bool:
+        """Whether a text that goes on has the same first tokens as its beginning.
+
+        Words are apart for all tokenizers that `_is_local` allows, so more text changes nothing but
+        the last words of the beginning, or a special token that the cut went through.
+        """
+        (encoding,) = self.tokenizer.encode_batch([beginning], add_special_tokens=False)
+        sure = len(beginning) - self._margin
+        last = next(
+            (word for word, (_, end) in zip(encoding.word_ids, encoding.offsets) if end > sure),
+            None,
+        )
+        if last is None:
+            return False
+        return encoding.word_ids.index(last) >= self.max_length
+
+    @cached_property
+    def _margin(self) -> int:
+        """Characters before a cut whose words more text may change."""
+        added = self.tokenizer.get_added_tokens_decoder().values()
+        return 8 + max((len(token.content) for token in added), default=0)
+
+    @cached_property
+    def _is_local(self) -> bool:
+        """Whether the tokenizer splits a text into words, each by the signs next to it alone."""
+        parts = json.loads(self.tokenizer.to_str())
+        normalizers = set(_types(parts["normalizer"]))
+        splitters = set(_types(parts["pre_tokenizer"]))
+        return (
+            normalizers <= _LOCAL_NORMALIZERS
+            and not splitters.isdisjoint(_SPLITTERS)
+            and (splitters <= _SPLITTERS | _LOCAL_PARTS)
+        )
 
     def lengths(self, texts: Sequence[str]) -> Int64[np.ndarray, " B"]:
         """How many tokens each text has before truncation, special tokens included."""
@@ -148,6 +232,36 @@ class TextPreprocess:
         tokenizer, pad_id, limit = read_tokenizer_folder(Path(folder))
         longest = min(limit or 512, 512) if max_length is None else max_length
         return cls(tokenizer, longest, pad_id, padding)
+
+
+def _safe_cut(text: str, most: int) -> int:
+    """Where a text can be cut after ``most`` characters: before a letter or a space of ASCII.
+
+    Nothing that follows there combines with what is before.
+    """
+    if len(text) <= most:
+        return len(text)
+    found = _PLAIN.search(text, most)
+    return len(text) if found is None else found.start()
+
+
+def _types(part: Mapping[str, Any] | None) -> Iterator[str]:
+    """The kinds of a normalizer or pre-tokenizer in a tokenizer's file, of all in a sequence."""
+    if part is None:
+        return
+    inner = part.get("normalizers") or part.get("pretokenizers")
+    if inner is not None:
+        for one in inner:
+            yield from _types(one)
+        return
+    kind, pattern = part["type"], part.get("pattern") or {}
+    if len(pattern.get("String", "")) > 1 or not _LOCAL_PATTERN.fullmatch(
+        pattern.get("Regex", r"\s+")
+    ):
+        kind += " at another pattern"
+    if not part.get("split", True) or not part.get("use_regex", True):
+        kind += " without a split"
+    yield kind
 
 
 def _pad_id(tokenizer: Tokenizer) -> int:

@@ -17,7 +17,7 @@ from plait.core.errors import MissingExtra, ModelError
 from plait.core.files import read_json, read_regular, regular
 
 # Words, single digits and runs of other signs (Radford et al. 2021, the published CLIP tokenizer).
-_CLIP_PIECES = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+CLIP_PIECES = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _OPENAI_MERGES = (
     48_894  # of the longer list in the file: 49,152 less 256 bytes and 2 special tokens
 )
@@ -111,7 +111,7 @@ def clip_tokenizer(
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(_CLIP_PIECES), behavior="removed", invert=True),
+            pre_tokenizers.Split(Regex(CLIP_PIECES), behavior="removed", invert=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
