@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,9 +18,12 @@ from plait.core.errors import DataError
 from plait.serving.body import Intake
 from plait.serving.errors import RequestError
 from plait.serving.lanes import Prepared
+from plait.serving.preparing import STEP_COST, Preparers, parts
 from plait.serving.queueing import Misfit
 from plait.serving.scheduler import Scheduler
 from plait.serving.settings import Limits
+
+SLOW = 900  # this number and the nine after it are slow to prepare
 
 
 class Doubling:
@@ -31,6 +35,12 @@ class Doubling:
         self.passes: list[list[int]] = []
         self.may_run = threading.Event()
         self.may_run.set()
+
+    def cost(self, raw: int) -> int:
+        return 0
+
+    def is_slow(self, raw: int) -> bool:
+        return SLOW <= raw < SLOW + 10
 
     def prepare(self, raws: Sequence[int]) -> list[Prepared | Exception]:
         return [
@@ -539,3 +549,75 @@ def test_what_computes_lets_the_event_loop_go_first() -> None:
     run(scenario, Noting())
     assert nice["prepare"] > nice["loop"]
     assert nice["run"] > nice["loop"]
+
+
+def test_inputs_that_are_slow_to_prepare_delay_no_others() -> None:
+    class Blocking(Doubling):
+        may_prepare = threading.Event()
+
+        def prepare(self, raws: Sequence[int]) -> list[Prepared | Exception]:
+            if self.is_slow(raws[0]):
+                self.may_prepare.wait(10)
+            return super().prepare(raws)
+
+    lane = Blocking()
+
+    async def scenario(scheduler: Scheduler) -> Any:
+        waiting = [
+            asyncio.create_task(requested(scheduler, "numbers", [SLOW + n], deadline=soon()))
+            for n in range(4)  # twice as many as threads
+        ]
+        await asyncio.sleep(0.05)
+        quick = [await requested(scheduler, "numbers", [n], deadline=soon(2)) for n in range(10)]
+        lane.may_prepare.set()
+        return [done.results for done in quick], await asyncio.gather(*waiting)
+
+    results, slow = run(scenario, lane)
+    assert results == [[2 * n] for n in range(10)]
+    assert [done.results for done in slow] == [[2 * (SLOW + n)] for n in range(4)]
+
+
+def test_slow_inputs_are_refused_when_those_before_them_take_too_long() -> None:
+    async def scenario(scheduler: Scheduler) -> Any:
+        pool = scheduler._preparers._slow
+        pool._count, pool._cost = 4, 6.0  # two threads: twelve seconds
+        with pytest.raises(RequestError) as caught:
+            await requested(scheduler, "numbers", [SLOW], deadline=soon(20))
+        assert (await requested(scheduler, "numbers", [1], deadline=soon(20))).results == [2]
+        assert (await requested(scheduler, "numbers", [SLOW], deadline=soon(30))).results
+        return caught.value
+
+    refusal = run(scenario, Doubling())
+    assert refusal.status == 429 and refusal.headers["Retry-After"] == "12"
+
+
+def test_a_request_is_prepared_in_parts_of_bounded_cost() -> None:
+    class Costly(Doubling):
+        chunk = 64
+
+        def cost(self, raw: int) -> int:
+            return raw
+
+    half = STEP_COST // 2
+    found = list(parts(Costly(), [1, 2, 3, half, half, half, 3 * half, 1, SLOW, SLOW, 1]))
+    assert found[:4] == [(0, 4, False), (4, 6, False), (6, 7, False), (7, 8, False)]
+    assert found[4:] == [(8, 10, True), (10, 11, False)]
+    assert list(parts(Doubling(), [1] * 5)) == [(0, 2, False), (2, 4, False), (4, 5, False)]
+    assert list(parts(Doubling(), [])) == []
+
+
+def test_what_is_due_first_is_prepared_first() -> None:
+    done: list[str] = []
+    may_go = threading.Event()
+    pool = Preparers(["numbers"], 1, lambda: None)
+    try:
+        pool.submit("numbers", lambda: may_go.wait(10) and None, due=0.0, slow=False)
+        for name, due in (("late", 3.0), ("early", 1.0), ("middle", 2.0)):
+            pool.submit("numbers", partial(done.append, name), due=due, slow=False)
+        may_go.set()
+    finally:
+        deadline = soon()
+        while len(done) < 3 and time.monotonic() < deadline:
+            time.sleep(0.005)
+        pool.stop()
+    assert done == ["early", "middle", "late"]

@@ -18,10 +18,11 @@ from tests.serving.conftest import KEY
 from tests.serving.made import encoded, noisy
 
 from plait.core.errors import UserError
+from plait.data.structure import kind_of
 from plait.serving.app import create_app
 from plait.serving.errors import RequestError
 from plait.serving.fetch import Fetcher, Refused, is_public
-from plait.serving.inputs import Input, image_input, kind_of
+from plait.serving.inputs import Input, image_input
 from plait.serving.run import named, read_limits, run_server
 from plait.serving.security import Keys, read_keys
 from plait.serving.settings import Limits, Settings

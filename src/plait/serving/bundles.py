@@ -7,17 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from plait.data.decode import decode_image
 from plait.runtime.bundle import Bundle, open_bundle
 from plait.runtime.manifest import ANSWER
 from plait.runtime.ranking import answers_of
+from plait.serving.decoders import Decoders
 from plait.serving.lanes import HERE, Asked, Prepared, embedding_lanes, joined, pads_of
 from plait.serving.remote import split
 from plait.serving.served import ASK, Served
 from plait.serving.settings import Limits, Settings
 
 
-def open_served(name: str, folder: Path, settings: Settings, created: int) -> Served:
+def open_served(
+    name: str, folder: Path, settings: Settings, created: int, decoders: Decoders
+) -> Served:
     """A bundle with its lanes; its engines are opened now.
 
     Raises:
@@ -34,10 +36,10 @@ def open_served(name: str, folder: Path, settings: Settings, created: int) -> Se
     for tower in bundle.chosen:  # a damaged graph shows now
         bundle.session(tower)
     if bundle.manifest.kind == "fusion":
-        lane = BundleAskLane(f"{name}/{ASK}", bundle, settings.limits)
+        lane = BundleAskLane(f"{name}/{ASK}", bundle, settings.limits, decoders)
         return Served(name, "fusion", {ASK: lane}, created=created)
     model = split(bundle, settings.towers, bundle.manifest.model)
-    lanes = embedding_lanes(name, model, settings.limits, settings.towers)
+    lanes = embedding_lanes(name, model, settings.limits, decoders, settings.towers)
     return Served(name, "alignment", lanes, model, bundle.manifest.model, created)
 
 
@@ -47,29 +49,40 @@ class BundleAskLane:
     Args:
         name: for metrics and logs.
         bundle: of a fusion model.
-        limits: budget of a pass, and pixels of a picture.
+        limits: budget of a pass.
+        decoders: of the pictures' files.
     """
 
     chunk, group = 1, HERE
 
-    def __init__(self, name: str, bundle: Bundle, limits: Limits) -> None:
-        self.name, self.bundle, self.max_pixels = name, bundle, limits.pixels
+    def __init__(self, name: str, bundle: Bundle, limits: Limits, decoders: Decoders) -> None:
+        self.name, self.bundle, self.decoders = name, bundle, decoders
         self.rows, self.most = limits.batch_rows, float(limits.tokens)
         height, width = bundle.image_preprocess.size_2d
         self.budget, self._pixels = limits.batch_pixels, height * width
         self._pads = pads_of(bundle.text_preprocess)
+
+    def cost(self, raw: Asked) -> int:
+        """See `plait.serving.lanes.Lane.cost`."""
+        return 0
+
+    def is_slow(self, raw: Asked) -> bool:
+        """See `plait.serving.lanes.Lane.is_slow`."""
+        return not self.decoders.is_quick(raw.picture)
 
     def prepare(self, raws: Any) -> list[Prepared | Exception]:
         """See `plait.serving.lanes.Lane.prepare`: `Asked`."""
         return [self._prepare(raw) for raw in raws]
 
     def _prepare(self, raw: Asked) -> Prepared:
-        array = raw.picture
-        if not isinstance(array, np.ndarray):
-            array = decode_image(array, name="image", max_pixels=self.max_pixels)
+        if self.is_slow(raw):
+            pixels = self.decoders.pixels(raw.picture, self.bundle.image_preprocess, "image")
+            seen = {"pixels": pixels[None]}
+        else:
+            seen = self.bundle.prepare_images([self.decoders.picture(raw.picture, "image")])
         template = self.bundle.manifest.question
         text = raw.question if template is None else template.format(question=raw.question)
-        tensors = {**self.bundle.prepare_images([array]), **self.bundle.prepare_texts([text])}
+        tensors = {**seen, **self.bundle.prepare_texts([text])}
         row = {name: part[0] for name, part in tensors.items()}
         return Prepared((row, raw.answers), self._pixels)
 

@@ -10,22 +10,13 @@ from dataclasses import dataclass
 
 from plait.core.errors import shown
 from plait.core.modality import IMAGE, TEXT
+from plait.data.structure import kind_of
 from plait.runtime.ranking import prompts
 from plait.serving.errors import RequestError
 from plait.serving.settings import Limits
 
 _DATA_URL = re.compile(r"data:([^;,]*)((?:;[^;,]*)*),", re.IGNORECASE)
 
-# Only these ever reach a decoder: some of what Pillow reads runs other programs (EPS) or is rare.
-_SIGNATURES = (
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"GIF87a", "GIF"),
-    (b"GIF89a", "GIF"),
-    (b"BM", "BMP"),
-    (b"II*\x00", "TIFF"),
-    (b"MM\x00*", "TIFF"),
-)
 FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"
 
 
@@ -132,18 +123,6 @@ def picture(data: bytes, place: str, limits: Limits) -> Input:
         reason = "is empty" if not data else f"is not a picture of a known kind ({FORMATS})"
         raise RequestError(400, f"{place} {reason}", param=place, code="invalid_image")
     return Input(IMAGE, data, place)
-
-
-def kind_of(data: bytes) -> str | None:
-    """The format that the first bytes promise, or None."""
-    for signature, kind in _SIGNATURES:
-        if data.startswith(signature):
-            return kind
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WebP"
-    if data[4:12] in (b"ftypavif", b"ftypavis"):
-        return "AVIF"
-    return None
 
 
 def is_data_url(text: str) -> bool:

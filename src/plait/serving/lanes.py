@@ -18,9 +18,9 @@ from jaxtyping import Float
 
 from plait.core.errors import DataError, PlaitError
 from plait.core.modality import IMAGE, TEXT
-from plait.data.decode import decode_image
 from plait.data.preprocess import ImagePreprocess
 from plait.data.tokenize import TextPreprocess
+from plait.serving.decoders import Decoders
 from plait.serving.settings import Limits
 
 HERE = "here"
@@ -124,6 +124,12 @@ class Lane(Protocol):
     def chunk(self) -> int:
         """How many inputs of a request one thread prepares at a time."""
 
+    def cost(self, raw: Any) -> int:
+        """What preparing an input takes, in characters of a text; 0 where `chunk` is bound enough."""
+
+    def is_slow(self, raw: Any) -> bool:
+        """Whether preparing an input may take so long that others must not wait for it."""
+
     def prepare(self, raws: Sequence[Any]) -> list[Prepared | Exception]:
         """Each input ready to run, or what is wrong with it."""
 
@@ -155,6 +161,14 @@ class TextLane:
         # Texts that are always padded to the full length are trained so: they must not be cut.
         self._cuts = preprocess.padding == "longest"
         self._pads = pads_of(preprocess)
+
+    def cost(self, raw: Any) -> int:
+        """See `Lane.cost`: what is beyond the model's length is hardly read."""
+        return 0 if isinstance(raw, Tensors) else len(raw)
+
+    def is_slow(self, raw: Any) -> bool:
+        """See `Lane.is_slow`."""
+        return False
 
     def prepare(self, raws: Sequence[Any]) -> list[Prepared | Exception]:
         """See `Lane.prepare`."""
@@ -206,17 +220,28 @@ class ImageLane:
     Args:
         name: for metrics and logs.
         model: that embeds them.
-        limits: budget of a pass, and pixels of a picture.
+        limits: budget of a pass.
+        decoders: of their files.
         group: see `Lane.group`.
     """
 
     chunk = 1
     most = math.inf  # their number is limited, and each has the same length
 
-    def __init__(self, name: str, model: Embedder, limits: Limits, group: str = HERE) -> None:
+    def __init__(
+        self, name: str, model: Embedder, limits: Limits, decoders: Decoders, group: str = HERE
+    ) -> None:
         self.name, self.model, self.group = name, model, group
-        self.max_pixels, self._shape = limits.pixels, (3, *model.image_preprocess.size_2d)
+        self.decoders, self._shape = decoders, (3, *model.image_preprocess.size_2d)
         self.budget, self.rows = limits.batch_pixels, limits.batch_rows
+
+    def cost(self, raw: Any) -> int:
+        """See `Lane.cost`."""
+        return 0
+
+    def is_slow(self, raw: Any) -> bool:
+        """See `Lane.is_slow`."""
+        return not isinstance(raw, Tensors) and not self.decoders.is_quick(raw)
 
     def prepare(self, raws: Sequence[Any]) -> list[Prepared | Exception]:
         """See `Lane.prepare`."""
@@ -241,11 +266,10 @@ class ImageLane:
                 raise DataError(
                     f"the image tower takes pixels (uint8), (inputs, 3, {height}, {width})"
                 )
+        elif self.is_slow(raw):
+            row = {"pixels": self.decoders.pixels(raw, self.model.image_preprocess)}
         else:
-            array = raw
-            if not isinstance(raw, np.ndarray):
-                array = decode_image(raw, name="", max_pixels=self.max_pixels)
-            (row,) = _rows(self.model.prepare_images([array]), 1)
+            (row,) = _rows(self.model.prepare_images([self.decoders.picture(raw)]), 1)
         pixels = row["pixels"]
         return Prepared(row, int(pixels.shape[-1] * pixels.shape[-2]))
 
@@ -297,13 +321,19 @@ def joined(
 
 
 def embedding_lanes(
-    name: str, model: Embedder, limits: Limits, groups: Mapping[str, str] | None = None
+    name: str,
+    model: Embedder,
+    limits: Limits,
+    decoders: Decoders,
+    groups: Mapping[str, str] | None = None,
 ) -> dict[str, Lane]:
     """The lanes of a model by modality; ``groups`` of those that are not run here."""
     groups = groups or {}
     lanes: dict[str, Lane] = {}
-    for modality, kind in ((TEXT, TextLane), (IMAGE, ImageLane)):
-        if modality in model.modalities:
-            group = groups.get(modality, HERE)
-            lanes[modality] = kind(f"{name}/{modality}", model, limits, group)
+    if TEXT in model.modalities:
+        group = groups.get(TEXT, HERE)
+        lanes[TEXT] = TextLane(f"{name}/{TEXT}", model, limits, group)
+    if IMAGE in model.modalities:
+        group = groups.get(IMAGE, HERE)
+        lanes[IMAGE] = ImageLane(f"{name}/{IMAGE}", model, limits, decoders, group)
     return lanes

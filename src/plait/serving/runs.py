@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 
 from plait.core.errors import UserError
+from plait.serving.decoders import Decoders
 from plait.serving.lanes import HERE, Asked, Prepared, embedding_lanes
 from plait.serving.remote import split
 from plait.serving.served import ASK, Served
-from plait.serving.settings import Limits, Settings
+from plait.serving.settings import Settings
 
 
-def open_served(name: str, folder: Path, settings: Settings, created: int) -> Served:
+def open_served(
+    name: str, folder: Path, settings: Settings, created: int, decoders: Decoders
+) -> Served:
     """A run with its lanes.
 
     Raises:
@@ -37,10 +40,10 @@ def open_served(name: str, folder: Path, settings: Settings, created: int) -> Se
         own = RunEmbedder(model, settings.engine, settings.precision, threads=settings.threads)
         known = model_fingerprint(model)
         embedder = split(own, settings.towers, known)
-        lanes = embedding_lanes(name, embedder, settings.limits, settings.towers)
+        lanes = embedding_lanes(name, embedder, settings.limits, decoders, settings.towers)
         return Served(name, "alignment", lanes, embedder, known, created)
     if isinstance(model, FusionModel | BridgedModel):
-        lane = RunAskLane(f"{name}/{ASK}", model, settings.limits)
+        lane = RunAskLane(f"{name}/{ASK}", model, decoders)
         kind = "fusion" if isinstance(model, FusionModel) else "language"
         return Served(name, kind, {ASK: lane}, created=created)
     raise UserError(f"{folder} holds a {type(model).__name__}, which answers no requests")
@@ -118,29 +121,33 @@ class RunAskLane:
     Args:
         name: for metrics and logs.
         model: a fusion model that answers, or a language model that sees.
-        limits: pixels of a picture.
+        decoders: of the pictures' files.
     """
 
     chunk = rows = budget = 1
     group = HERE
     most = float("inf")
 
-    def __init__(self, name: str, model: Any, limits: Limits) -> None:
-        self.name, self.model, self.max_pixels = name, model, limits.pixels
+    def __init__(self, name: str, model: Any, decoders: Decoders) -> None:
+        self.name, self.model, self.decoders = name, model, decoders
         self._computing = threading.Lock()
+
+    def cost(self, raw: Asked) -> int:
+        """See `plait.serving.lanes.Lane.cost`."""
+        return 0
+
+    def is_slow(self, raw: Asked) -> bool:
+        """See `plait.serving.lanes.Lane.is_slow`."""
+        return not self.decoders.is_quick(raw.picture)
 
     def prepare(self, raws: Sequence[Asked]) -> list[Prepared | Exception]:
         """See `plait.serving.lanes.Lane.prepare`: the picture is decoded here, to find its faults."""
         from PIL import Image
 
-        from plait.data.decode import decode_image
-
         found: list[Prepared | Exception] = []
         for raw in raws:
             try:
-                array = raw.picture
-                if not isinstance(array, np.ndarray):
-                    array = decode_image(array, name="image", max_pixels=self.max_pixels)
+                array = self.decoders.picture(raw.picture, "image")
             except UserError as error:
                 found.append(error)
             else:

@@ -18,14 +18,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from plait.core.errors import DataError
 from plait.serving.batching import choose
 from plait.serving.errors import RequestError, late, overloaded
 from plait.serving.lanes import HERE, Lane
+from plait.serving.preparing import Preparers, parts
 from plait.serving.queueing import Done, Group, Job, Misfit, Observer, Piece, Queue, Silent
 from plait.serving.settings import Limits
 
@@ -62,10 +63,7 @@ class Scheduler:
         self._queues = {name: Queue(lane) for name, lane in lanes.items()}
         self._changed = threading.Condition()
         self._stopping = False
-        self._pools = {
-            name: ThreadPoolExecutor(threads, f"prepare-{name}", initializer=stand_back)
-            for name in lanes
-        }
+        self._preparers = Preparers(lanes, threads, stand_back)
         self._groups = [
             Group([queue for queue in self._queues.values() if queue.lane.group == name])
             for name in sorted({lane.group for lane in lanes.values()})
@@ -89,8 +87,7 @@ class Scheduler:
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        for pool in self._pools.values():
-            pool.shutdown(wait=True, cancel_futures=True)
+        self._preparers.stop()
         for thread in self._inference:
             if thread.is_alive():
                 thread.join()
@@ -144,7 +141,7 @@ class Scheduler:
             deadline: by the monotonic clock.
 
         Raises:
-            RequestError: 504 when the deadline passes.
+            RequestError: 504 when the deadline passes, 429 for slow inputs when many are waiting.
             Exception: what is wrong with an input, with its ``place``.
         """
         queue = self._queues[lane]
@@ -164,10 +161,15 @@ class Scheduler:
             step=_SHARE * queue.run_cost,
         )
         try:
-            for start in range(0, len(raws), queue.lane.chunk):
+            work_of = list(parts(queue.lane, raws))
+            if any(slow for _, _, slow in work_of):
+                self._preparers.admit_slow(deadline)
+            for start, end, slow in work_of:
                 with self._changed:
-                    queue.preparing += 1
-                self._pools[lane].submit(self._prepare, job, start)
+                    queue.preparing += not slow
+                due = job.arrived + start * _SHARE * queue.prepare_cost
+                work = partial(self._prepare, job, start, end, slow)
+                self._preparers.submit(lane, work, due=due, slow=slow)
             async with asyncio.timeout_at(loop.time() + deadline - time.monotonic()):
                 await job.future
         except TimeoutError:
@@ -202,10 +204,10 @@ class Scheduler:
         if wait > min(self.limits.queue_seconds, deadline - time.monotonic()):
             raise overloaded(wait, f"the wait would be {wait:.1f} s")
 
-    def _prepare(self, job: Job, start: int) -> None:
-        """Prepares a chunk of a request, in a thread of the pool."""
+    def _prepare(self, job: Job, start: int, end: int, slow: bool) -> None:
+        """Prepares a part of a request, in a thread."""
         queue, ready = job.lane, []
-        raws = job.raws[start : start + queue.lane.chunk]
+        raws = job.raws[start:end]
         try:
             if self._is_over(job, len(raws)):
                 return
@@ -213,7 +215,8 @@ class Scheduler:
             found = queue.lane.prepare(raws)
             now = time.monotonic()
             self.observer.prepared(queue.lane.name, len(raws), now - began)
-            queue.prepare_cost = _smooth(queue.prepare_cost, (now - began) / len(raws))
+            if not slow:  # what slow ones cost, only slow ones wait for
+                queue.prepare_cost = _smooth(queue.prepare_cost, (now - began) / len(raws))
             for place, one in enumerate(found, start):
                 if isinstance(one, Exception):
                     self._call(job.fail, Misfit(place, one))
@@ -231,7 +234,7 @@ class Scheduler:
             self._call(job.fail, error)
         finally:
             with self._changed:
-                queue.preparing -= 1
+                queue.preparing -= not slow
                 if ready and not queue.waiting:  # it saved up no turns while it had nothing to run
                     queue.turn = max(queue.turn, self._clock[queue.lane.group])
                 for piece in ready:

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from plait.core.errors import PlaitError, UserError, shown
 from plait.core.modality import IMAGE, TEXT
 from plait.serving.body import Hold, Intake
+from plait.serving.decoders import Decoders
 from plait.serving.errors import RequestError
 from plait.serving.fetch import Fetcher
 from plait.serving.inputs import Input
@@ -46,6 +47,7 @@ class Service:
         settings: of the server.
         models: that are served, by name.
         searcher: over the index, if there is one.
+        decoders: of the lanes' pictures, closed at the end.
         restarts: how often the worker had to be replaced before.
     """
 
@@ -55,10 +57,11 @@ class Service:
         models: Mapping[str, Served],
         searcher: Searcher | None = None,
         *,
+        decoders: Decoders | None = None,
         restarts: int = 0,
     ) -> None:
         self.settings, self.limits = settings, settings.limits
-        self.models, self.searcher = dict(models), searcher
+        self.models, self.searcher, self.decoders = dict(models), searcher, decoders
         self.intake = Intake(self.limits)
         lanes = {lane.name: lane for model in models.values() for lane in model.lanes.values()}
         self.metrics = Metrics(
@@ -100,6 +103,8 @@ class Service:
             task.cancel()
         await asyncio.to_thread(self.scheduler.stop)
         self.fetcher.close()
+        if self.decoders is not None:
+            self.decoders.close()
         if self.searcher is not None:
             self.searcher.close()
         for model in self.models.values():

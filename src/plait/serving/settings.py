@@ -31,6 +31,7 @@ class Limits:
         pictures: in a request.
         picture_bytes: of one, encoded.
         pixels: of one, width times height, by its header.
+        picture_seconds: of processor time that decoding one may take.
         characters: of one text.
         tokens: of all texts in a request, after each is cut at the model's limit.
         labels: in a request to classify, times its templates.
@@ -61,6 +62,7 @@ class Limits:
     pictures: int = 64
     picture_bytes: int = 20 * MIB
     pixels: int = 25_000_000
+    picture_seconds: float = 5.0
     characters: int = 20_000
     tokens: int = 131_072
     labels: int = 1000

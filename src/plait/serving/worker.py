@@ -29,6 +29,7 @@ import uvicorn
 from plait.core.errors import PlaitError, UserError
 from plait.serving.app import PAGE, create_app
 from plait.serving.connections import Guard
+from plait.serving.decoders import Decoders
 from plait.serving.protocol import guarded_protocol
 from plait.serving.search_process import Place
 from plait.serving.searching import Searcher
@@ -56,10 +57,16 @@ def build_service(settings: Settings, *, restarts: int = 0) -> Service:
     Raises:
         UserError: a model or an index that cannot be served.
     """
-    models = open_models(settings)
-    # A worker that takes the place of another serves embeddings while its index is being opened.
-    searcher = open_searcher(settings, models, wait=restarts == 0)
-    return Service(settings, models, searcher, restarts=restarts)
+    decoders = Decoders(settings.limits)
+    decoders.start()  # they load while the models do
+    try:
+        models = open_models(settings, decoders)
+        # A worker that takes the place of another serves embeddings while its index is being opened.
+        searcher = open_searcher(settings, models, wait=restarts == 0)
+    except BaseException:
+        decoders.close()
+        raise
+    return Service(settings, models, searcher, decoders=decoders, restarts=restarts)
 
 
 def open_searcher(
