@@ -102,14 +102,14 @@ class Wires:
         self.host, self.port = parts.hostname, parts.port
         self._idle: list[Wire] = []
 
-    async def ask(self, request: bytes) -> tuple[int, bytes]:
-        """Asks on a connection that is idle, or on a new one.
+    async def ask(self, request: bytes, *, anew: bool = False) -> tuple[int, bytes]:
+        """Asks on a connection that is idle, or on a new one (always, if ``anew``).
 
         Raises:
             Broken, OSError, TimeoutError: there was no answer.
         """
         wire = None
-        while self._idle and wire is None:
+        while self._idle and wire is None and not anew:
             wire = self._idle.pop()
             wire = wire if wire.usable else None
         async with asyncio.timeout(PATIENCE):
@@ -190,7 +190,7 @@ async def _valid(
     for attempt in range(2):
         tally.retried += attempt
         try:
-            status, body = await wires.ask(request)
+            status, body = await wires.ask(request, anew=attempt > 0)
         except (Broken, OSError):
             continue
         tally.statuses[str(status)] += 1

@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 1.0
 DRAIN_SECONDS = 0.5  # in which what stands in the socket's backlog is still taken
-_ACCEPTS = 16  # connections that are taken in one turn of the event loop
+_ACCEPTS = 64  # connections that are taken in one turn of the event loop, at most
 _FILES = 1 << 16
 # How long a thread may keep the interpreter's lock while others want it. The event loop lets go of
 # it in every system call, and would wait for threads that prepare and run that long each time.
@@ -166,8 +166,7 @@ def serve(
     )
     server = Worker(config, service)
     threading.Thread(target=_follow_parent, args=(server,), daemon=True).start()
-    # uvloop accepts one connection a turn from each socket: a crowd would wait for many turns.
-    server.run(sockets=[listening, *(listening.dup() for _ in range(_ACCEPTS - 1))])
+    server.run(sockets=[listening, *(listening.dup() for _ in range(accepts() - 1))])
 
 
 async def _beat(beats: int, service: Service) -> None:
@@ -207,6 +206,20 @@ def load_libraries(settings: Settings) -> None:
         import plait.models.storage
     if settings.index is not None:
         import plait.retrieval.manifest  # noqa: F401
+
+
+def accepts() -> int:
+    """How often the listening socket is listened on, within a small part of the open files.
+
+    uvloop accepts one connection a turn from each: a crowd, such as waits for a new worker, would
+    wait for as many turns.
+    """
+    if find_spec("resource") is None:
+        return 1
+    import resource
+
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _ACCEPTS if files == resource.RLIM_INFINITY else max(1, min(_ACCEPTS, files // 64))
 
 
 def allow_many_connections() -> None:
