@@ -141,8 +141,8 @@ def test_a_small_request_is_served_between_the_parts_of_a_large_one() -> None:
         large = asyncio.create_task(requested(scheduler, "numbers", [20] * 40, deadline=soon()))
         await until(lambda: len(scheduler._queues["numbers"].waiting) >= 30)
         small = asyncio.create_task(requested(scheduler, "numbers", [21], deadline=soon()))
-        waiting = scheduler._queues["numbers"].waiting
-        await until(lambda: any(piece.prepared.value == 21 for piece in waiting))
+        queue = scheduler._queues["numbers"]
+        await until(lambda: any(piece.prepared.value == 21 for piece in queue.waiting))
         lane.may_run.set()
         await asyncio.gather(large, small)
 
@@ -418,6 +418,7 @@ def test_the_wait_of_a_lane_is_its_own_and_what_takes_turns_with_it() -> None:
         assert scheduler.expected_wait("c") == pytest.approx(10.0)
         assert scheduler.shortest_wait == pytest.approx(0.4)
         scheduler._queues["b"].prepare_cost = 0.5  # by two threads
+        scheduler._queues["b"].preparing = 2
         assert scheduler.expected_wait("b") == pytest.approx(0.4 + 0.5)
 
 
@@ -621,3 +622,40 @@ def test_what_is_due_first_is_prepared_first() -> None:
             time.sleep(0.005)
         pool.stop()
     assert done == ["early", "middle", "late"]
+
+
+def test_a_large_request_delays_a_small_one_by_what_is_due_alone() -> None:
+    lane = Doubling()
+    lane.most = 1e6
+
+    async def scenario(scheduler: Scheduler) -> None:
+        queue = scheduler._queues["numbers"]
+        queue.run_cost, queue.has_run = 1.0, True
+        lane.may_run.clear()
+        with scheduler.admitted({"numbers": 40}, soon()) as claim:
+            work = scheduler.do("numbers", [100] * 40, deadline=soon(), claim=claim)
+            large = asyncio.create_task(work)
+            await until(lambda: len(queue.waiting) == 39)  # one is in its pass
+            # Each later part is due two seconds after that before it.
+            assert scheduler.expected_wait("numbers", 1) == pytest.approx(1.0)
+            assert scheduler.expected_wait("numbers", 11) == pytest.approx(11.0)
+            assert scheduler.expected_wait("numbers", 100) == pytest.approx(40.0)
+            with scheduler.admitted({"numbers": 1}, soon()):
+                pass
+            with pytest.raises(RequestError), scheduler.admitted({"numbers": 11}, soon(60.0)):
+                pass
+            lane.may_run.set()
+            await large
+            assert scheduler.pending == 0  # each was over when it had its result
+        assert scheduler.pending == 0
+
+    run(scenario, lane, queue_seconds=5.0)
+
+
+def test_a_request_that_fails_gives_up_all_its_claims() -> None:
+    async def scenario(scheduler: Scheduler) -> None:
+        with pytest.raises(Misfit), scheduler.admitted({"numbers": 30}, soon()) as claim:
+            await scheduler.do("numbers", [*range(1, 30), -1], deadline=soon(), claim=claim)
+        assert scheduler.pending == 0
+
+    run(scenario, Doubling())

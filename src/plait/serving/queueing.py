@@ -51,6 +51,7 @@ class Job:
     cost: int  # lengths of the inputs that are prepared
     arrived: float
     step: float  # seconds between the due times of its inputs
+    claim: dict[str, int] | None = None  # inputs by lane that its request still has pending
     gone: bool = False
 
     def fail(self, error: Exception) -> None:
@@ -77,8 +78,8 @@ class Queue:
 
     lane: Lane
     waiting: list[Piece] = field(default_factory=list)
-    pending: int = 0  # inputs of jobs that are not over
-    preparing: int = 0
+    pending: int = 0  # inputs of admitted requests that have no result yet
+    preparing: int = 0  # inputs
     has_run: bool = False
     run_cost: float = 0.0  # seconds an input, smoothed; 0 until known
     prepare_cost: float = 0.0

@@ -107,38 +107,52 @@ class Scheduler:
         """Seconds since a forward pass of the lane last went well."""
         return time.monotonic() - self._queues[lane].succeeded
 
-    def expected_wait(self, lane: str) -> float:
-        """Seconds until what is pending in a lane now is done, by the latest costs.
+    def expected_wait(self, lane: str, count: int = 1) -> float:
+        """Seconds until ``count`` inputs that came to a lane now would have their turn.
 
         Lanes that take turns get equal times: one whose work ends sooner than this lane's delays
         it by that work, another by no more than this lane's own.
         """
         queue = self._queues[lane]
-        own = self._work(queue)
+        own = self._work(queue, count)
         others = (
-            min(self._work(other), own)
+            min(self._work(other, other.pending), own)
             for other in self._queues.values()
             if other is not queue and other.lane.group == queue.lane.group
         )
-        return own + sum(others) + queue.pending * queue.prepare_cost / self.threads
+        return own + sum(others) + queue.preparing * queue.prepare_cost / self.threads
 
-    def _work(self, queue: Queue) -> float:
-        """Seconds of passes that what is pending in a lane needs."""
+    def _work(self, queue: Queue, count: int) -> float:
+        """Seconds of passes before so many new inputs of a lane, by the latest costs.
+
+        Parts of large requests that are due later than the new inputs are not before them.
+        """
+        horizon = time.monotonic() + (count - 1) * _SHARE * queue.run_cost
+        waiting = queue.waiting  # other threads replace it, or insert into it
+        later = len(waiting) - bisect.bisect_right(waiting, horizon, key=_due)
         streams = self.streams if queue.lane.group == HERE else 1
-        return queue.pending * queue.run_cost / streams
+        return max(0, queue.pending - later) * queue.run_cost / streams
 
     @property
     def shortest_wait(self) -> float:
         """The least `expected_wait` of all lanes: while it is too long, nothing is admitted."""
         return min(map(self.expected_wait, self._queues), default=0.0)
 
-    async def do(self, lane: str, raws: Sequence[Any], *, deadline: float) -> Done:
-        """Prepares and runs the inputs of a request in one lane; see `admitted`.
+    async def do(
+        self,
+        lane: str,
+        raws: Sequence[Any],
+        *,
+        deadline: float,
+        claim: dict[str, int] | None = None,
+    ) -> Done:
+        """Prepares and runs the inputs of a request in one lane.
 
         Args:
             lane: by name.
             raws: the inputs.
             deadline: by the monotonic clock.
+            claim: of the request, from `admitted`.
 
         Raises:
             RequestError: 504 when the deadline passes, 429 for slow inputs when many are waiting.
@@ -159,6 +173,7 @@ class Scheduler:
             cost=0,
             arrived=time.monotonic(),
             step=_SHARE * queue.run_cost,
+            claim=claim,
         )
         try:
             work_of = list(parts(queue.lane, raws))
@@ -166,7 +181,7 @@ class Scheduler:
                 self._preparers.admit_slow(deadline)
             for start, end, slow in work_of:
                 with self._changed:
-                    queue.preparing += not slow
+                    queue.preparing += 0 if slow else end - start
                 due = job.arrived + start * _SHARE * queue.prepare_cost
                 work = partial(self._prepare, job, start, end, slow)
                 self._preparers.submit(lane, work, due=due, slow=slow)
@@ -179,24 +194,28 @@ class Scheduler:
         return Done(job.results, job.lengths)
 
     @contextmanager
-    def admitted(self, counts: Mapping[str, int], deadline: float) -> Iterator[None]:
-        """One request: so many inputs by lane, which count as pending until its end.
+    def admitted(self, counts: Mapping[str, int], deadline: float) -> Iterator[dict[str, int]]:
+        """One request: so many inputs by lane, each of which is pending until it has its result.
+
+        Yields:
+            what is still pending of it by lane, for `do`.
 
         Raises:
             RequestError: 429 when the queue of a lane is full, or so long that the wait is too.
         """
         for lane, count in counts.items():
             self._admit(lane, count, deadline)
-        for lane, count in counts.items():
+        claim = dict(counts)
+        for lane, count in claim.items():
             self._queues[lane].pending += count
         try:
-            yield
+            yield claim
         finally:
-            for lane, count in counts.items():
+            for lane, count in claim.items():
                 self._queues[lane].pending -= count
 
     def _admit(self, lane: str, count: int, deadline: float) -> None:
-        pending, wait = self._queues[lane].pending, self.expected_wait(lane)
+        pending, wait = self._queues[lane].pending, self.expected_wait(lane, count)
         if not pending:  # whatever a request may hold, an idle lane takes it
             return
         if pending + count > self.limits.queue:
@@ -234,7 +253,7 @@ class Scheduler:
             self._call(job.fail, error)
         finally:
             with self._changed:
-                queue.preparing -= not slow
+                queue.preparing -= 0 if slow else len(raws)
                 if ready and not queue.waiting:  # it saved up no turns while it had nothing to run
                     queue.turn = max(queue.turn, self._clock[queue.lane.group])
                 for piece in ready:
@@ -355,6 +374,9 @@ def _deliver(batch: list[Piece], results: list[Any]) -> None:
         if isinstance(result, Exception):
             job.fail(result)
             continue
+        if job.claim is not None:
+            job.claim[job.lane.lane.name] -= 1
+            job.lane.pending -= 1
         job.results[piece.place] = result
         job.lengths[piece.place] = piece.prepared.length
         job.left -= 1

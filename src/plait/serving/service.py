@@ -210,14 +210,14 @@ class Service:
             mine = [inputs[place] for place in places[modality]]
             lane = model.lanes[modality].name
             values = [one.value for one in mine]
-            done = await self._do(lane, values, [one.place for one in mine], deadline)
+            done = await self._do(lane, values, [one.place for one in mine], deadline, claim)
             rows[places[modality]] = np.stack(done.results)
             tokens += sum(done.lengths) if modality == TEXT else 0
 
         # Admitted once: the lanes of a request do not wait for each other.
         counts = {model.lanes[modality].name: len(mine) for modality, mine in places.items()}
         try:
-            with self.scheduler.admitted(counts, deadline):
+            with self.scheduler.admitted(counts, deadline) as claim:
                 async with asyncio.TaskGroup() as group:
                     for modality in places:
                         group.create_task(run(modality))
@@ -235,8 +235,8 @@ class Service:
         """
         places = [f"row {place}" for place in range(len(rows))]
         lane = model.lanes[modality].name
-        with self.scheduler.admitted({lane: len(rows)}, deadline):
-            done = await self._do(lane, rows, places, deadline)
+        with self.scheduler.admitted({lane: len(rows)}, deadline) as claim:
+            done = await self._do(lane, rows, places, deadline, claim)
         return np.stack(done.results)
 
     async def ask(
@@ -251,8 +251,8 @@ class Service:
             (shown,) = await self.fetched([picture], deadline, hold)
             raw = Asked(shown.value, question, answers)
             lane = model.lanes[ASK].name
-            with self.scheduler.admitted({lane: 1}, deadline):
-                done = await self._do(lane, [raw], [shown.place], deadline)
+            with self.scheduler.admitted({lane: 1}, deadline) as claim:
+                done = await self._do(lane, [raw], [shown.place], deadline, claim)
             found: list[dict[str, Any]] = done.results[0]
             return found
 
@@ -283,10 +283,15 @@ class Service:
         return [task.result() for task in tasks]
 
     async def _do(
-        self, lane: str, values: Sequence[Any], places: Sequence[str], deadline: float
+        self,
+        lane: str,
+        values: Sequence[Any],
+        places: Sequence[str],
+        deadline: float,
+        claim: dict[str, int],
     ) -> Any:
         try:
-            return await self.scheduler.do(lane, values, deadline=deadline)
+            return await self.scheduler.do(lane, values, deadline=deadline, claim=claim)
         except Misfit as misfit:
             place, problem = places[misfit.place], misfit.problem
             if not isinstance(problem, UserError):
