@@ -219,7 +219,7 @@ def accepts() -> int:
     import resource
 
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return _ACCEPTS if files == resource.RLIM_INFINITY else max(1, min(_ACCEPTS, files // 64))
+    return _ACCEPTS if files == resource.RLIM_INFINITY else max(1, min(_ACCEPTS, files // 128))
 
 
 def allow_many_connections() -> None:
