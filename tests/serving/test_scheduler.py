@@ -518,6 +518,7 @@ def test_slow_preparation_of_one_lane_does_not_hold_up_another() -> None:
         scheduler.start()
         try:
             slow = asyncio.create_task(scheduler.do("a", [1] * 20, deadline=soon()))
+            await until(lambda: scheduler._queues["a"].preparing == 20)
             done = await scheduler.do("b", [4], deadline=soon(5.0))
             assert done.results == [8]
             assert not slow.done()

@@ -37,7 +37,7 @@ class Limits:
         labels: in a request to classify, times its templates.
         hits: of one search.
         requests: that are being read or answered at once.
-        queue: texts and pictures that wait, of all requests; more are refused with 429.
+        queue: texts and pictures that wait in a lane; more are refused with 429.
         queue_seconds: the expected wait beyond which requests are refused with 429.
         deadline: seconds after which a request is given up with 504.
         batch_rows: texts or pictures in one forward pass.
