@@ -22,7 +22,7 @@ PICTURE = "data:image/png;base64,AAAA"
 def service(settings: Settings) -> Iterator[Service]:
     made = build_service(settings)
     yield made
-    made.scheduler.stop()
+    asyncio.run(made.stop())
 
 
 @contextmanager
