@@ -250,7 +250,8 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     from safetensors import safe_open
 
-    check_weights(path)
+    if path.exists():
+        check_weights(path)
     with safe_open(path, framework="pt") as file:  # torch knows bfloat16, numpy does not
         names = _wanted(list(file.keys()), path)
         return {name: file.get_tensor(name).to(torch.float64).numpy() for name in names}
