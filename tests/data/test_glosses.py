@@ -3,6 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -79,6 +81,36 @@ def test_fewest_words_then_longest() -> None:
     assert glossary.words("北京大学") == ["北京大学"]
     assert glossary.words("北京大学生活") == ["北京大学", "生活"]  # not 北京 | 大学生 | 活
     assert glossary.words("大学生活") == ["大学", "生活"]  # more even than 大学生 | 活
+
+
+def cut_by_definition(words: set[str], text: str) -> list[str]:
+    """The least (cost, sum of squares, starts from the end) over a table of all beginnings."""
+    best: list[tuple[int, int, int]] = [(0, 0, 0)]
+    for end in range(1, len(text) + 1):
+        best.append(
+            min(
+                (best[start][0] + 2 - (text[start:end] in words), best[start][1] + (end - start) ** 2, start)
+                for start in range(max(0, end - 8), end)
+                if text[start:end] in words or end - start == 1
+            )
+        )  # fmt: skip
+    found, end = [], len(text)
+    while end:
+        found.append(text[best[end][2] : end])
+        end = best[end][2]
+    return found[::-1]
+
+
+@settings(deadline=None)
+@given(
+    st.sets(st.text("一二三", min_size=1, max_size=8), max_size=25),
+    st.text("一二三", max_size=80),
+    st.sampled_from([1, 3, 16]),
+)
+def test_words_come_early_and_are_those_of_the_whole(words: set[str], text: str, look: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("plait.data.glosses._LOOK", look)
+        assert Glossary(dict.fromkeys(words, "x")).words(text) == cut_by_definition(words, text)
 
 
 def test_saved_and_loaded(glossary: Glossary, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_a_fault_of_the_picture_leaves_its_decoder_alive(running: Decoders) -> N
         running.pixels(SMALL[: len(SMALL) // 2], PREPROCESS, "input[3]")
     huge = encoded(64, 80, "GIF")
     huge = huge[:6] + b"\xff" * 4 + huge[10:]
-    with pytest.raises(DataError, match="65535 x 65535 = .* the limit is 4,000,000"):
+    with pytest.raises(DataError, match=r"65535 x 65535 = .* the limit is 4,000,000"):
         running.picture(huge)
     assert pid(running) == before
 
