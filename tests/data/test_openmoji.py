@@ -47,17 +47,43 @@ def test_base_keeps_gender() -> None:
     assert hexcode_of(base_of(code("1F468-1F3FD-200D-1F373"))) == "1F468-200D-1F373"
 
 
-@pytest.mark.parametrize("unit_of", [base_of, family_of])
-def test_split_is_exact_and_never_parts_a_unit(emoji: list[Emoji], unit_of: Callable) -> None:
-    split = openmoji.split_units(emoji, unit_of)
+def made(*hexcodes: str) -> list[Emoji]:
+    return [Emoji(h, code(h), Path(), {"en": (h,), "zh": (h,)}) for h in hexcodes]
+
+
+def test_a_family_is_named_after_its_plainest_member() -> None:
+    emoji = made("1F468-200D-1F373", "1F9D1-1F3FD-200D-1F373", "1F9D1-200D-1F373", "1F415", "1F34E")
+    family = openmoji.families(emoji, [])
+    assert set(list(family.values())[:3]) == {"1F9D1-200D-1F373"}
+    assert (family["1F415"], family["1F34E"]) == ("1F415", "1F34E")
+
+
+def test_near_twins_are_of_one_family_whatever_their_names() -> None:
+    """Twins join whole families, and twins of twins too."""
+    flags = made("1F1E9", "1F1F2", "1F1F5", "1F34E", "1F468-200D-1F373", "1F9D1-200D-1F373")
+    twins = [("1F1E9", "1F1F2"), ("1F1F5", "1F1F2"), ("1F468-200D-1F373", "1F34E")]
+    family = openmoji.families(flags, twins)
+    assert [family[one.hexcode] for one in flags] == ["1F1E9"] * 3 + ["1F34E"] * 3
+
+
+def test_split_is_exact_and_never_parts_a_family(emoji: list[Emoji]) -> None:
+    family = openmoji.families(emoji, [])
+    split = openmoji.split_families(emoji, family)
     plain = [one for one in emoji if not openmoji.has_skin_tone(one.code)]
-    counts = Counter(split[unit_of(one.code)] for one in plain)
+    counts = Counter(split.get(one.hexcode) for one in plain)
     assert (counts["test"], counts["validation"]) == (200, 100)
-    assert counts["train"] == len(plain) - 300 > 1000
-    # Skin-tone variants do not move anybody.
-    assert openmoji.split_units(plain, unit_of) == {
-        unit_of(o.code): split[unit_of(o.code)] for o in plain
-    }
+    assert counts["train"] > 1000
+    seen: dict[str, set[str]] = {}
+    for name, part in split.items():
+        seen.setdefault(family[name], set()).add(part)
+    assert all(len(parts) == 1 for parts in seen.values())
+    # An unseen family is asked for by one member, without a skin tone where it has one.
+    unseen = [name for name, part in split.items() if part != "train"]
+    assert len({family[name] for name in unseen}) == len(unseen) == 300
+    assert not any(openmoji.has_skin_tone(code(name)) for name in unseen)
+    # Skin-tone variants move nobody.
+    alone = openmoji.split_families(plain, openmoji.families(plain, []))
+    assert alone == {one.hexcode: split[one.hexcode] for one in plain if one.hexcode in split}
 
 
 def test_names_of_known_emoji(emoji: list[Emoji]) -> None:
@@ -87,8 +113,8 @@ def test_english_captions_are_unique(emoji: list[Emoji]) -> None:
 
 
 def everything(split: str) -> Callable:
-    """In place of `split_units`: all in one split."""
-    return lambda emoji, unit_of: {unit_of(one.code): split for one in emoji}
+    """In place of `split_families`: all in one split."""
+    return lambda emoji, family: {one.hexcode: split for one in emoji}
 
 
 def test_load_draws_once(
@@ -96,17 +122,17 @@ def test_load_draws_once(
 ) -> None:
     chosen = few(emoji, "1F34E", "1F469-1F3FD-200D-1F373", "1F469-200D-1F373")
     monkeypatch.setattr(openmoji, "read_emoji", lambda: chosen)
-    monkeypatch.setattr(openmoji, "split_units", everything("train"))
+    monkeypatch.setattr(openmoji, "split_families", everything("train"))
     assert [sample.id for sample in openmoji.load(size=32, cache=tmp_path)] == [
         "1F34E",
         "1F469-200D-1F373",
     ]
-    times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.png")}
     dataset = openmoji.load(size=32, cache=tmp_path, variants=True)
     assert times.items() <= {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}.items()
     assert list(dataset.group_numbers()) == [0, 1, 1]
     assert len({dataset.splits[1], dataset.splits[2]}) == 1
-    monkeypatch.setattr(openmoji, "split_units", everything("test"))
+    monkeypatch.setattr(openmoji, "split_families", everything("test"))
     unseen = openmoji.load(size=32, cache=tmp_path)[0]
     assert unseen.texts == ("red apple", "红苹果")  # aliases are for training alone
     sample = dataset[0]
@@ -121,6 +147,20 @@ def test_load_draws_once(
     assert np.all(pixels[0, 0] == 255)  # on white
     red, green, _ = pixels[18, 16]
     assert red > 150 > green
+
+
+def test_twins_are_looked_for_once(
+    emoji: list[Emoji], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The flags of Indonesia and Monaco are the same pixels, and the apple is nobody's twin."""
+    chosen = few(emoji, "1F1EE-1F1E9", "1F1F2-1F1E8", "1F34E")
+    monkeypatch.setattr(openmoji, "read_emoji", lambda: chosen)
+    (first, family) = openmoji.with_families(size=64, cache=tmp_path)
+    assert [one.hexcode for one in first] == [one.hexcode for one in chosen]
+    assert family["1F1F2-1F1E8"] == family["1F1EE-1F1E9"] == "1F1EE-1F1E9"
+    assert family["1F34E"] == "1F34E"
+    monkeypatch.setattr(openmoji, "look", None)  # would be called again otherwise
+    assert openmoji.with_families(size=64, cache=tmp_path)[1] == family
 
 
 def test_a_torn_picture_is_drawn_again(emoji: list[Emoji], tmp_path: Path) -> None:

@@ -14,8 +14,10 @@ from plait.core.errors import DataError, MissingExtra
 _PNG_END = b"IEND\xaeB`\x82"
 
 
-def rasterise_all(jobs: Sequence[tuple[Path, Path]], size: int, title: str) -> int:
+def rasterise_all(jobs: Sequence[tuple[Path | str, Path]], size: int, title: str) -> int:
     """Draws every (svg, png) whose PNG is not there yet; returns how many were drawn.
+
+    An SVG is a file, or the document itself.
 
     A file is there in whole or not at all, so that a stopped call goes on where it was.
 
@@ -33,7 +35,7 @@ def rasterise_all(jobs: Sequence[tuple[Path, Path]], size: int, title: str) -> i
     for folder in {target.parent for _, target in missing}:
         folder.mkdir(parents=True, exist_ok=True)
 
-    def draw(job: tuple[Path, Path]) -> None:
+    def draw(job: tuple[Path | str, Path]) -> None:
         _draw(resvg_py.svg_to_bytes, *job, size)
 
     # Threads do: resvg works without the interpreter's lock.
@@ -43,11 +45,12 @@ def rasterise_all(jobs: Sequence[tuple[Path, Path]], size: int, title: str) -> i
     return len(missing)
 
 
-def _draw(render: Any, source: Path, target: Path, size: int) -> None:
+def _draw(render: Any, source: Path | str, target: Path, size: int) -> None:
+    given = {"svg_string": source} if isinstance(source, str) else {"svg_path": str(source)}
     try:
         data = bytes(
             render(
-                svg_path=str(source),
+                **given,
                 width=size,
                 height=size,
                 background="white",
@@ -55,7 +58,8 @@ def _draw(render: Any, source: Path, target: Path, size: int) -> None:
             )
         )
     except ValueError as error:
-        raise DataError(f"cannot be drawn: {error}", path=source) from error
+        name = f"the drawing of {target.name}" if isinstance(source, str) else source
+        raise DataError(f"cannot be drawn: {error}", path=name) from error
     # Not `core.files.replacing`: thousands of files, and waiting for the disk at each takes longer
     # than drawing. A file torn by a power cut is noticed by its end, and drawn again.
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
