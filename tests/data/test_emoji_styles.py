@@ -129,7 +129,7 @@ def test_what_npm_could_not_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     data = archive(icons={"icons": {}})
     monkeypatch.setattr(iconify.shutil, "which", lambda name: "npm")
     monkeypatch.setattr(iconify.subprocess, "run", Npm(None))
-    with pytest.raises(DataError, match="npm could not fetch @iconify-json/dots@1.0.0: .*E404"):
+    with pytest.raises(DataError, match=r"npm could not fetch @iconify-json/dots@1\.0\.0: .*E404"):
         read_icons(dots(data), tmp_path)
     monkeypatch.setattr(iconify.subprocess, "run", Npm(archive(icons={"icons": {"evil": {}}})))
     with pytest.raises(DataError, match="is not the archive that npm states"):
