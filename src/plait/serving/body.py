@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect
 from plait.core.errors import cut
 from plait.serving.connections import client_of
 from plait.serving.errors import CLIENT_GONE, RequestError, overloaded
+from plait.serving.schemas import NO_TOKENS
 from plait.serving.settings import Limits
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -194,7 +195,7 @@ def parse_json(data: bytes) -> Any:
         RequestError: 400, with the place.
     """
     if sum(data.count(mark) for mark in (b",", b"[", b"{")) > _MARKS:
-        raise RequestError(400, "the body has too many values", code="too_many_values")
+        raise _too_many("the body has too many values")
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
@@ -202,12 +203,12 @@ def parse_json(data: bytes) -> Any:
             400, f"the body is no valid JSON: {error}", code="invalid_json"
         ) from error
     if _has_more_than(value, _VALUES):
-        raise RequestError(
-            400,
-            f"the body has more than {_VALUES:,} values: send several requests",
-            code="too_many_values",
-        )
+        raise _too_many(f"the body has more than {_VALUES:,} values: send several requests")
     return value
+
+
+def _too_many(problem: str) -> RequestError:
+    return RequestError(400, f"{problem}; {NO_TOKENS}", code="too_many_values")
 
 
 def _has_more_than(value: Any, most: int) -> bool:
@@ -252,7 +253,7 @@ def _place(path: tuple[int | str, ...]) -> str:
     for step in path:
         if isinstance(step, int):
             place += f"[{step}]"
-        elif not is_tag and step.isidentifier() and step not in ("str", "list", "dict"):
+        elif not is_tag and step.isidentifier() and step not in ("str", "list", "dict", "bool"):
             place += f".{step}" if place else step
         is_tag = isinstance(step, str) and step.startswith("tagged-union[")
     return place

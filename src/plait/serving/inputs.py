@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from plait.core.errors import shown
 from plait.core.modality import IMAGE, TEXT
-from plait.data.structure import kind_of
+from plait.data.inline import (
+    OCTETS,
+    DataUrl,
+    data_url,
+    from_base64,
+    kind_of,
+    kind_within,
+)
 from plait.runtime.ranking import prompts
 from plait.serving.errors import RequestError
 from plait.serving.settings import Limits
 
-_DATA_URL = re.compile(r"data:([^;,]*)((?:;[^;,]*)*),", re.IGNORECASE)
-
 FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"
+FORM = "data:image/png;base64,..."  # of a picture in a string
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +40,22 @@ class Input:
     remote: bool = False
 
 
-def text_input(text: str, place: str, limits: Limits) -> Input:
+def text_input(text: str, place: str, limits: Limits, *, as_it_is: bool = False) -> Input:
     """A text.
 
+    Args:
+        text: words.
+        place: of the field.
+        limits: of their length.
+        as_it_is: the client said that it is text; otherwise a picture in base64 is none.
+
     Raises:
-        RequestError: 400 for one that is empty or too long.
+        RequestError: 400 for one that is empty or too long, or a picture.
     """
     if not text.strip():
         raise RequestError(400, f"{place} is empty", param=place, code="empty_input")
+    if not as_it_is:
+        _refuse_pictures(text, place)
     if len(text) > limits.characters:
         raise RequestError(
             400,
@@ -86,24 +97,35 @@ def prompt_inputs(labels: Sequence[str], templates: Sequence[str], limits: Limit
     return [Input(TEXT, text, f"labels[{n // len(templates)}]") for n, text in enumerate(found)]
 
 
-def image_input(url: str, place: str, limits: Limits) -> Input:
-    """A picture named by a data URL, or by a URL that is fetched later.
+def string_input(text: str, place: str, limits: Limits) -> Input:
+    """A string of which nobody said what it is: a data URL of a picture is one, the rest is text.
+
+    Raises:
+        RequestError: 400 for an unfit picture or text, and for a picture in another form.
+    """
+    url = data_url(text)
+    if url is not None and url.is_image:
+        return image_input(text, place, limits)
+    return text_input(text, place, limits)
+
+
+def image_input(text: str, place: str, limits: Limits) -> Input:
+    """A picture: a data URL, base64 without one, or a URL that is fetched later.
 
     Raises:
         RequestError: 400 for anything else, or when there is no picture in it.
     """
-    if url[:5].lower() == "data:":
-        return picture(_inline(url, place, limits), place, limits)
-    if url[:8].lower().startswith(("http://", "https://")):
-        if len(url) > 2048:
+    url = data_url(text)
+    if url is not None:
+        return picture(_inline(url, text, place), place, limits)
+    address = text.strip()
+    if address[:8].lower().startswith(("http://", "https://")):
+        if len(address) > 2048:
             raise RequestError(400, f"{place}: the URL is too long", param=place, code="bad_url")
-        return Input(IMAGE, url, place, remote=True)
-    raise RequestError(
-        400,
-        f"{place} is no picture: give a data URL (data:image/png;base64,...)",
-        param=place,
-        code="invalid_image",
-    )
+        return Input(IMAGE, address, place, remote=True)
+    if kind_within(text) is not None:
+        return picture(_decoded(text, place), place, limits)
+    raise _no_picture(f"{place} is no picture", place)
 
 
 def picture(data: bytes, place: str, limits: Limits) -> Input:
@@ -125,37 +147,41 @@ def picture(data: bytes, place: str, limits: Limits) -> Input:
     return Input(IMAGE, data, place)
 
 
-def is_data_url(text: str) -> bool:
-    """Whether a string is a picture rather than words."""
-    return text[:11].lower() == "data:image/" and ";base64," in text[:200].lower()
+def _inline(url: DataUrl, text: str, place: str) -> bytes:
+    if url.start is None or not url.is_base64:
+        raise _no_picture(f"{place} is no data URL in base64", place)
+    if not url.is_image and url.mime not in OCTETS:
+        raise _no_picture(f"{place} has the type {shown(url.mime)}, not image/...", place)
+    return _decoded(text[url.start :], place, url=True)
 
 
-def _inline(url: str, place: str, limits: Limits) -> bytes:
-    head = _DATA_URL.match(url[:300])
-    if head is None or not head[2].lower().endswith(";base64"):
-        raise RequestError(
-            400,
-            f"{place} is no data URL of a picture: data:image/png;base64,...",
-            param=place,
-            code="invalid_image",
-        )
-    if not head[1].lower().startswith("image/"):
-        raise RequestError(
-            400,
-            f"{place} has the type {shown(head[1])}, not image/...",
-            param=place,
-            code="invalid_image",
-        )
-    if (len(url) - head.end()) * 3 // 4 > limits.picture_bytes + 3:  # before it is decoded
-        raise RequestError(
-            400,
-            f"{place} is larger than the limit of {limits.picture_bytes:,} bytes",
-            param=place,
-            code="image_too_large",
-        )
+def _decoded(text: str, place: str, *, url: bool = False) -> bytes:
     try:
-        return base64.b64decode(url[head.end() :], validate=True)
-    except (binascii.Error, ValueError) as error:
+        return from_base64(text, url=url)
+    except ValueError as error:
         raise RequestError(
             400, f"{place}: the base64 is damaged: {error}", param=place, code="invalid_image"
         ) from error
+
+
+def _no_picture(problem: str, place: str) -> RequestError:
+    return RequestError(400, f"{problem}: give {FORM}", param=place, code="invalid_image")
+
+
+def _refuse_pictures(text: str, place: str) -> None:
+    """Raises RequestError: 400 for a picture, or another data URL, where words are expected."""
+    url, kind = data_url(text), kind_within(text)
+    if url is not None and url.start is not None and url.is_base64:
+        kind = kind_within(text[url.start : url.start + 300]) or kind
+    if url is None and kind is None:
+        return
+    what = f"a {kind} file" if kind is not None else "no text"
+    if url is not None:
+        what += f" in a data URL of the type {shown(url.mime, 60)}"
+    raise RequestError(
+        400,
+        f"{place} is {what}, and is not embedded as words: a picture is {FORM}, in a place for "
+        "pictures",
+        param=place,
+        code="picture_as_text",
+    )

@@ -19,9 +19,9 @@ from plait.serving.errors import RequestError
 from plait.serving.inputs import (
     Input,
     image_input,
-    is_data_url,
     picture,
     prompt_inputs,
+    string_input,
     text_input,
 )
 from plait.serving.served import ASK
@@ -38,12 +38,14 @@ _THUMBNAILS = 100  # of one answer: each is a picture to decode
 def one_input(value: Any, place: str, limits: Limits, modality: str | None = None) -> Input:
     """A string or a part as an input. Raises RequestError: 400, by its place."""
     if isinstance(value, schemas.TextPart):
-        return text_input(value.text, place, limits)
+        return text_input(value.text, place, limits, as_it_is=True)
     if isinstance(value, schemas.ImagePart):
         return image_input(value.image_url.url, place, limits)
-    if modality == IMAGE or (modality is None and is_data_url(value)):
+    if modality == IMAGE:
         return image_input(value, place, limits)
-    return text_input(value, place, limits)
+    if modality == TEXT:
+        return text_input(value, place, limits, as_it_is=True)
+    return string_input(value, place, limits)
 
 
 def check_counts(inputs: Sequence[Input], limits: Limits, field: str) -> None:
@@ -77,13 +79,14 @@ async def embeddings(request: Request) -> Response:
         check_counts(inputs, service.limits, "input")
         model = service.model(wanted.model, *sorted({one.modality for one in inputs}))
         assert model.embedder is not None
-        if wanted.dimensions not in (None, model.embedder.dim):
-            raise RequestError(
-                400,
-                f"the model {model.name!r} has {model.embedder.dim} dimensions, and no others",
-                param="dimensions",
-                code="dimensions",
-            )
+        for name in ("dimensions", "output_dimension"):
+            if getattr(wanted, name) not in (None, model.embedder.dim):
+                raise RequestError(
+                    400,
+                    f"the model {model.name!r} has {model.embedder.dim} dimensions, and no others",
+                    param=name,
+                    code="dimensions",
+                )
         request.scope["state"]["inputs"] = len(inputs)
         rows, tokens = await service.embed(model, inputs, deadline)
         data = [
@@ -130,7 +133,7 @@ async def _form(
 
 
 def _encoded(row: np.ndarray, wanted: schemas.EmbeddingRequest) -> Any:
-    if wanted.encoding_format == "base64":
+    if "base64" in (wanted.encoding_format, wanted.embedding_type):
         return base64.b64encode(row.astype("<f4").tobytes()).decode("ascii")
     return row
 

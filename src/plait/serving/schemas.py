@@ -4,13 +4,63 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    model_validator,
+)
+from pydantic_core import CoreSchema, PydanticCustomError
+
+_NULL = {"type": "null"}
+NO_TOKENS = (
+    "token ids are another tokenizer's and say nothing here: send texts "
+    "(LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))"
+)
 
 
 class Strict(BaseModel):
-    """A request: unknown fields are refused, so that a misspelt one does not go unnoticed."""
+    """A part of a request: unknown fields are refused, so that a misspelt one does not go unnoticed.
+
+    ``null`` stands for the default of every field that has one, as clients of other APIs send it.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        fields = cls.model_fields
+        return {
+            name: given
+            for name, given in value.items()
+            if given is not None or name not in fields or fields[name].is_required()
+        }
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        made = handler(core)
+        inner = handler.resolve_ref_schema(made)
+        for name, field in cls.model_fields.items():
+            shown = inner.get("properties", {}).get(name, {})
+            if field.is_required() or _NULL in shown.get("anyOf", ()):
+                continue
+            beside = {key: shown.pop(key) for key in ("title", "description") if key in shown}
+            default = {"default": shown.pop("default")} if "default" in shown else {}
+            inner["properties"][name] = {"anyOf": [shown, _NULL], **default, **beside}
+        return made
+
+
+class Asked(Strict):
+    """A request."""
+
+    user: Annotated[str | None, Field(description="Ignored.")] = None
 
 
 class ImageUrl(BaseModel):
@@ -24,6 +74,11 @@ class ImageUrl(BaseModel):
     ]
 
 
+def _named(value: Any) -> Any:
+    """Some clients write the URL itself where OpenAI's have an object around it."""
+    return {"url": value} if isinstance(value, str) else value
+
+
 class TextPart(Strict):
     """Words."""
 
@@ -35,7 +90,7 @@ class ImagePart(Strict):
     """A picture."""
 
     type: Literal["image_url"]
-    image_url: ImageUrl
+    image_url: Annotated[ImageUrl, BeforeValidator(_named, json_schema_input_type=ImageUrl | str)]
 
 
 Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
@@ -43,16 +98,36 @@ One = str | Part
 ModelName = Annotated[
     str | None, Field(description="A name of GET /v1/models; by default the first that can.")
 ]
-Picture = Annotated[str, Field(description="A data URL; http(s) only from allowed hosts.")]
+Picture = Annotated[
+    str, Field(description="A data URL, or base64; http(s) only from allowed hosts.")
+]
 
 
-class EmbeddingRequest(Strict):
-    """Texts and pictures to embed, as OpenAI's endpoint takes them."""
+def _no_tokens(value: Any) -> Any:
+    """Raises PydanticCustomError for token ids, which some clients send in place of texts."""
+    if isinstance(value, list) and value and all(map(_is_tokens, value)):
+        raise PydanticCustomError("token_ids", NO_TOKENS)
+    return value
+
+
+def _is_tokens(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(type(one) is int for one in value)
+    return type(value) is int
+
+
+class EmbeddingRequest(Asked):
+    """Texts and pictures to embed, as OpenAI's endpoint takes them.
+
+    Fields of other servers' endpoints are taken where they ask for what is done anyway: rows have
+    unit length, and texts are cut at the model's limit.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
 
     input: Annotated[
         One | list[One],
+        BeforeValidator(_no_tokens),
         Field(description="Text, a data URL of a picture, a part, or a list of these."),
     ]
     model: ModelName = None
@@ -64,10 +139,33 @@ class EmbeddingRequest(Strict):
     dimensions: Annotated[
         int | None, Field(description="Only the model's own number of dimensions is taken.")
     ] = None
-    user: Annotated[str | None, Field(description="Ignored.")] = None
+    input_type: Annotated[
+        str | None, Field(description="Ignored: queries and documents are embedded alike.")
+    ] = None
+    task: Annotated[str | None, Field(description="Ignored, as `input_type`.")] = None
+    truncate: Annotated[
+        bool | Literal["END", "RIGHT", "NONE", "end", "right", "none"] | None,
+        Field(description="Ignored: texts are cut at their end, and `usage` counts what is left."),
+    ] = None
+    truncation: Annotated[bool | None, Field(description="Ignored, as `truncate`.")] = None
+    normalized: Annotated[
+        Literal[True] | None, Field(description="Rows have unit length anyway.")
+    ] = None
+    normalize: Annotated[Literal[True] | None, Field(description="As `normalized`.")] = None
+    embedding_type: Annotated[
+        Literal["float", "base64"] | None, Field(description="Another name of `encoding_format`.")
+    ] = None
+    output_dtype: Annotated[
+        Literal["float"] | None, Field(description="No other numbers are made.")
+    ] = None
+    output_dimension: Annotated[int | None, Field(description="Another name of `dimensions`.")] = (
+        None
+    )
+    late_chunking: Annotated[Literal[False] | None, Field(description="Not done.")] = None
+    priority: Annotated[int | None, Field(description="Ignored.")] = None
 
 
-class SearchRequest(Strict):
+class SearchRequest(Asked):
     """What to look for in the index."""
 
     query: Annotated[One, Field(description="Words, a data URL of a picture, or a part.")]
@@ -84,7 +182,7 @@ class SearchRequest(Strict):
     ] = False
 
 
-class ClassifyRequest(Strict):
+class ClassifyRequest(Asked):
     """Pictures, and the labels to choose among."""
 
     images: Annotated[list[Picture], Field(min_length=1)]
@@ -95,7 +193,7 @@ class ClassifyRequest(Strict):
     model: ModelName = None
 
 
-class SimilarityRequest(Strict):
+class SimilarityRequest(Asked):
     """Pictures and texts to compare."""
 
     images: Annotated[list[Picture], Field(min_length=1)]
@@ -103,7 +201,7 @@ class SimilarityRequest(Strict):
     model: ModelName = None
 
 
-class AskRequest(Strict):
+class AskRequest(Asked):
     """A question about a picture."""
 
     image: Picture
