@@ -25,6 +25,7 @@ from typing import Any, Final, Literal, get_args
 
 from plait.core.errors import ModelError, shown
 from plait.core.files import BadJson, is_below, own_folders, read_json, write_json
+from plait.runtime.bill import BILL, write_bill
 
 Format = Literal["onnx", "openvino"]
 Stored = Literal["float32", "int8"]
@@ -146,12 +147,16 @@ def read_manifest(folder: str | Path) -> Manifest:
 
 
 def write_manifest(folder: str | Path, manifest: Manifest) -> Manifest:
-    """Writes the manifest with the hash of every file that is in the folder now; returns it."""
+    """Writes the manifest with the hash of every file that is in the folder now; returns it.
+
+    The bill of materials is written anew on the way (see `plait.runtime.bill`).
+    """
     folder = Path(folder)
-    found = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST)
-    sealed = replace(
-        manifest, files={path.relative_to(folder).as_posix(): sha256(path) for path in found}
-    )
+    own = (folder / MANIFEST, folder / BILL)
+    found = sorted(p for p in folder.rglob("*") if p.is_file() and p not in own)
+    files = {path.relative_to(folder).as_posix(): sha256(path) for path in found}
+    write_bill(folder, manifest.name, files)
+    sealed = replace(manifest, files=dict(sorted({**files, BILL: sha256(own[1])}.items())))
     write_json(folder / MANIFEST, _to_json(sealed))
     return sealed
 
