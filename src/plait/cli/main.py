@@ -33,6 +33,7 @@ from plait.cli import (
 )
 from plait.cli.output import say
 from plait.core.errors import PlaitError
+from plait.core.telemetry import switch_off
 
 app = typer.Typer(
     name="plait",
@@ -96,6 +97,7 @@ def _options(
 def main() -> None:
     """Runs one command. Exit codes: 0 done, 2 the input is at fault, 1 plait is at fault."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    switch_off()
     try:
         app(standalone_mode=True)
     except PlaitError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -13,6 +12,7 @@ from typing import Any, Final
 
 from plait.compression.quantiser import Inputs, Made, parted
 from plait.core.errors import MissingExtra
+from plait.core.telemetry import switch_off
 from plait.runtime.manifest import Format
 from plait.runtime.sessions import OpenVinoSession, Session, import_openvino
 
@@ -90,8 +90,7 @@ def _has_weights(op: Any) -> bool:
 
 
 def _nncf() -> Any:
-    # NNCF reports its use to its makers unless it is told that nobody is there to ask.
-    os.environ.setdefault("NNCF_CI", "1")
+    switch_off()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from plait.compression.quantiser import Inputs, Made, parted
 from plait.core.errors import MissingExtra
+from plait.core.telemetry import switch_off
 from plait.runtime.manifest import Format
 from plait.runtime.sessions import OnnxSession, Session
 
@@ -126,6 +127,7 @@ class _Reader:
 
 
 def _libraries() -> tuple[Any, Any]:
+    switch_off()
     try:
         import onnx
         from onnxruntime import quantization

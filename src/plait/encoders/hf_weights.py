@@ -12,6 +12,7 @@ from torch import nn
 
 from plait.core.errors import ModelError
 from plait.core.files import read_json
+from plait.core.telemetry import switch_off
 
 WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*/config.json"]
 """What is fetched from a hub: no pickles, no code."""
@@ -60,6 +61,7 @@ def read_config(folder: Path) -> Any:
 
 def config_from_json(value: dict[str, Any]) -> Any:
     """A configuration object; models that need code of their own are refused."""
+    switch_off()
     from transformers import AutoConfig
 
     settings = {key: item for key, item in value.items() if key != "auto_map"}

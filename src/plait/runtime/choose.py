@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import Any, Final, Literal, get_args
 
 from plait.core.errors import MissingExtra, ModelError, UserError, did_you_mean
+from plait.core.telemetry import switch_off
 from plait.runtime.manifest import Format, Graph
 
 EngineName = Literal["auto", "openvino", "onnxruntime"]
@@ -109,6 +110,7 @@ def _graph(graphs: Sequence[Graph], engine: str, stored: str) -> Graph | None:
 
 def openvino_has_bfloat16() -> bool:
     """Whether OpenVINO multiplies bfloat16 in hardware on this processor."""
+    switch_off()
     import openvino
 
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 import numpy as np
 
 from plait.core.errors import MissingExtra, ModelError
+from plait.core.telemetry import silenced_onnxruntime, switch_off
 from plait.runtime.choose import EXTRAS, cores
 
 HINTS: Final = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
@@ -112,7 +113,7 @@ class OnnxSession:
     ) -> None:
         self.precision = precision
         try:
-            import onnxruntime
+            onnxruntime = silenced_onnxruntime()
         except ImportError as error:
             raise MissingExtra("onnxruntime", EXTRAS[self.engine], "this engine") from error
         options = onnxruntime.SessionOptions()
@@ -151,6 +152,7 @@ def open_session(
 
 def import_openvino() -> Any:
     """The module. Raises MissingExtra."""
+    switch_off()
     try:
         import openvino
     except ImportError as error:

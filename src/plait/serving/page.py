@@ -15,6 +15,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse
 
 from plait.core.errors import MissingExtra
+from plait.core.telemetry import switch_off
 from plait.serving.app import PAGE as PATH
 from plait.serving.page_deeds import Deeds, RequestError, UserError
 from plait.serving.page_html import CSS, bars_html, hits_html
@@ -68,6 +69,7 @@ def mount_page(app: FastAPI, service: Service, keys: Mapping[str, str]) -> FastA
 
 def require_gradio() -> Any:
     """The library. Raises `MissingExtra` without it."""
+    switch_off()
     try:
         import gradio
     except ImportError as error:

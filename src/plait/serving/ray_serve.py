@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from plait.core.errors import MissingExtra
+from plait.core.telemetry import switch_off
 from plait.serving.settings import Settings
 
 
@@ -38,6 +39,7 @@ def deployment(
     Raises:
         MissingExtra: Ray is not installed.
     """
+    switch_off()
     try:
         from ray import serve
     except ImportError as error:

@@ -27,6 +27,7 @@ from typing import Any, cast
 import uvicorn
 
 from plait.core.errors import PlaitError, UserError
+from plait.core.telemetry import switch_off
 from plait.serving.app import PAGE, create_app
 from plait.serving.connections import Guard
 from plait.serving.decoders import Decoders
@@ -245,6 +246,7 @@ def lines_of_input() -> Iterator[Any]:
 
 def main() -> int:
     """Runs the worker that the parent describes on standard input."""
+    switch_off()
     lines = lines_of_input()
     try:
         start, keys = next(lines), next(lines)
