@@ -12,7 +12,7 @@ from plait.agents.endpoint import ChatModel, Message, Reply
 from plait.agents.handles import Album
 from plait.agents.pictures import as_data_url
 from plait.agents.record import Record, StepRecord
-from plait.agents.toolbox import Toolbox
+from plait.agents.toolbox import CALL_SECONDS, Toolbox
 from plait.core.errors import UserError
 
 RULES = """You solve a task about pictures with tools.
@@ -34,16 +34,20 @@ class Limits:
         seconds: of the whole run.
         calls: of one turn; further ones are refused.
         characters: of a result that the model is shown; the rest is cut off.
+        call_seconds: in which a tool must answer.
     """
 
     steps: int = 8
     seconds: float = 120.0
     calls: int = 16
     characters: int = 12_000
+    call_seconds: float = CALL_SECONDS
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.seconds <= 0 or self.calls < 1 or self.characters < 1:
             raise UserError("limits (--max-steps, --timeout) must be above 0")
+        if self.call_seconds <= 0:
+            raise UserError("--call-timeout must be above 0")
 
 
 async def run_agent(

@@ -12,7 +12,10 @@ from plait.agents.endpoint import Message, WantedCall
 from plait.agents.handles import Album
 from plait.agents.record import CallRecord
 from plait.agents.toolbox import Toolbox
-from plait.core.errors import UserError, did_you_mean
+from plait.core.errors import UserError, did_you_mean, shown
+from plait.core.foreign import bounded_json, clean
+
+MOST_ARGUMENTS = 200_000  # characters of one call
 
 
 class BadCall(UserError):
@@ -63,11 +66,11 @@ class Caller:
         try:
             if place >= self.most:
                 raise BadCall(f"at most {self.most} calls in one turn: make this one later")
-            arguments = self._checked(call, record, step)
+            arguments = await self._checked(call, record, step)
             record.executed = True
             reply = await self.toolbox.call(call.name, arguments)
         except UserError as error:
-            record.failed, record.result = True, f"ERROR: {error}"
+            record.failed, record.result = True, f"ERROR: {clean(str(error))}"
         else:
             record.failed = reply.failed
             text = f"ERROR: {reply.text}" if reply.failed else reply.text
@@ -77,7 +80,7 @@ class Caller:
             )
         record.seconds = round(time.perf_counter() - begun, 3)
 
-    def _checked(self, call: WantedCall, record: CallRecord, step: int) -> Mapping[str, Any]:
+    async def _checked(self, call: WantedCall, record: CallRecord, step: int) -> Mapping[str, Any]:
         """The arguments with pictures in place of their names.
 
         Raises:
@@ -94,20 +97,20 @@ class Caller:
         tools = self.toolbox.tools
         if call.name not in tools:
             known = ", ".join(tools)
-            raise BadCall(
-                f"there is no tool {call.name!r}{did_you_mean(call.name, tools)} (tools: {known})"
-            )
+            reason = self.toolbox.refused.get(call.name)
+            hint = f" that can be used ({reason})" if reason else did_you_mean(call.name, tools)
+            raise BadCall(f"there is no tool {call.name!r}{hint} (tools: {known})")
         if isinstance(record.arguments, str):
             try:
-                json.loads(call.arguments)
+                bounded_json(call.arguments, most=MOST_ARGUMENTS)
             except ValueError as error:
                 raise BadCall(
-                    f"the arguments are no JSON ({error}): {call.arguments[:300]!r}. Write one "
-                    "JSON object"
+                    f"the arguments are no JSON ({error}): {shown(call.arguments)}. Write "
+                    "one JSON object"
                 ) from error
         if not isinstance(record.arguments, dict):
-            raise BadCall(f"the arguments must be one JSON object, not {call.arguments[:300]!r}")
-        faults = tools[call.name].faults(record.arguments)
+            raise BadCall(f"the arguments must be one JSON object, not {shown(call.arguments)}")
+        faults = await self.toolbox.faults(call.name, record.arguments)
         if faults:
             named = ", ".join(tools[call.name].schema.get("properties", {}))
             raise BadCall(
@@ -128,6 +131,6 @@ class Caller:
 def _parsed(text: str) -> Any:
     """The JSON value, or the text itself when it is none."""
     try:
-        return json.loads(text or "{}")  # some models leave out what is empty
+        return bounded_json(text or "{}", most=MOST_ARGUMENTS)  # some leave out what is empty
     except ValueError:
-        return text
+        return text[:MOST_ARGUMENTS]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -11,9 +12,17 @@ from typing import Any, Protocol, runtime_checkable
 import openai
 
 from plait.agents.toolbox import ToolSpec
+from plait.agents.transports import TooLarge, http_client
 from plait.core.errors import UserError
+from plait.core.foreign import bounded_json, clean, one_line
 
 Message = dict[str, Any]
+
+MOST_BYTES = 8 << 20  # of a reply
+MOST_TEXT = 200_000  # characters of its words
+MOST_CALLS = 64  # of a turn that are looked at
+_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_NAME_CHARACTERS = 128
 
 
 class EndpointError(UserError):
@@ -86,7 +95,9 @@ class Endpoint:
         if not url.startswith(("http://", "https://")):
             raise EndpointError(f"--endpoint {url!r} is no URL: e.g. http://127.0.0.1:8080/v1")
         self.url, self.model = url, model
-        self._client = openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=retries)
+        self._client = openai.AsyncOpenAI(
+            base_url=url, api_key=key, max_retries=retries, http_client=http_client(MOST_BYTES)
+        )
 
     async def reply(
         self, messages: Sequence[Message], tools: Sequence[ToolSpec], *, may_call: bool
@@ -98,29 +109,43 @@ class Endpoint:
         """
         extra: dict[str, Any] = {} if may_call else {"tool_choice": "none"}
         try:
-            done = await self._client.chat.completions.create(
+            # Raw: the library takes whatever comes for a completion.
+            raw = await self._client.chat.completions.with_raw_response.create(
                 model=self.model,
                 messages=list(messages),  # type: ignore[arg-type]
                 tools=[_function(tool) for tool in tools],  # type: ignore[arg-type, misc]
                 **extra,
             )
+            done = bounded_json(raw.content, most=MOST_BYTES)
         except openai.APITimeoutError as error:
             raise EndpointError(f"the endpoint {self.url} took too long to reply") from error
         except openai.APIConnectionError as error:
             reason = error.__cause__ or error
+            if isinstance(reason, TooLarge):
+                raise EndpointError(f"the endpoint {self.url}: {reason}") from error
             raise EndpointError(
                 f"cannot reach the endpoint {self.url}: {reason}; does the server run, and is the "
                 "URL its base (often .../v1)?"
             ) from error
         except openai.APIStatusError as error:
+            moved = error.response.headers.get("location") if error.status_code < 400 else None
+            reason = f"it redirects to {moved}, which is not followed" if moved else error.message
             raise EndpointError(
-                f"the endpoint {self.url} refused (HTTP {error.status_code}): {error.message}"
+                f"the endpoint {self.url} refused (HTTP {error.status_code}): "
+                f"{one_line(str(reason), 300)}"
             ) from error
-        except (openai.OpenAIError, ValueError) as error:
-            raise EndpointError(
-                f"the endpoint {self.url} replied with no chat completion: {error}"
-            ) from error
-        return _reply_of(done, self.url)
+        except (openai.OpenAIError, TooLarge, ValueError) as error:
+            raise self._nonsense(one_line(str(error), 200)) from error
+        try:
+            return _reply_of(done)
+        except ValueError as error:
+            raise self._nonsense(str(error)) from error
+
+    def _nonsense(self, reason: str) -> EndpointError:
+        return EndpointError(
+            f"the endpoint {self.url} replied with no chat completion: {reason}; is the URL its "
+            "base (often .../v1)?"
+        )
 
     async def close(self) -> None:
         """Gives back the connections."""
@@ -138,25 +163,47 @@ def _function(tool: ToolSpec) -> Mapping[str, Any]:
     }
 
 
-def _reply_of(done: Any, url: str) -> Reply:
-    choices = getattr(done, "choices", None)  # servers that answer 200 with a page of their own
-    if not choices or choices[0].message is None:
-        raise EndpointError(
-            f"the endpoint {url} replied with no chat completion: is the URL its base (often "
-            ".../v1)?"
-        )
-    message = choices[0].message
-    calls = [
-        WantedCall(call.id or f"call-{place}", call.function.name or "", call.function.arguments)
-        for place, call in enumerate(message.tool_calls or ())
-        if call.type == "function"
-    ]
-    return Reply(message.content or "", tuple(calls))
+def _reply_of(done: Any) -> Reply:
+    """The first choice of a completion. Raises ValueError where a part is of another kind."""
+    choice = _of(_of(done, dict, "the reply").get("choices") or [{}], list, "choices")[0]
+    message = _of(_of(choice, dict, "a choice").get("message"), dict, "its message")
+    calls: list[WantedCall] = []
+    taken: set[str] = set()
+    for call in _of(message.get("tool_calls") or [], list, "tool_calls")[:MOST_CALLS]:
+        if _of(call, dict, "a call").get("type", "function") != "function":
+            continue
+        function = _of(call.get("function"), dict, "a call's function")
+        name = _of(function.get("name") or "", str, "a call's name")
+        arguments = function.get("arguments") or ""
+        if isinstance(arguments, dict):  # some servers parse them
+            arguments = json.dumps(arguments)
+        own = call.get("id")
+        if not isinstance(own, str) or not _ID.fullmatch(own) or own in taken:
+            own = f"plait-call-{len(calls)}"
+        taken.add(own)
+        _of(arguments, str, "a call's arguments")
+        calls.append(WantedCall(own, one_line(name, _NAME_CHARACTERS), clean(arguments)))
+    return Reply(clean(_words(message.get("content"))[:MOST_TEXT]), tuple(calls))
+
+
+def _words(content: Any) -> str:
+    """The text of a message, which may come in parts."""
+    if isinstance(content, list):
+        texts = [one.get("text") for one in content if isinstance(one, dict)]
+        return "\n".join(text for text in texts if isinstance(text, str))
+    words: str = _of(content or "", str, "its content")
+    return words
+
+
+def _of(value: Any, kind: type, what: str) -> Any:
+    if not isinstance(value, kind):
+        raise ValueError(f"{what} is no {kind.__name__}")
+    return value
 
 
 def _is_json(text: str) -> bool:
     try:
-        json.loads(text)
+        bounded_json(text, most=MOST_BYTES)
     except ValueError:
         return False
     return True

@@ -14,6 +14,7 @@ from PIL import Image
 
 from plait.agents.pictures import MAX_BYTES, Picture, as_data_url
 from plait.core.errors import DataError, UserError
+from plait.core.foreign import one_line
 from plait.data.decode import open_image
 
 _HANDLE = re.compile(r"image:\d+")
@@ -48,7 +49,7 @@ class Album:
             )
         with open_image(data, name=str(path)) as image:
             mime = Image.MIME.get(image.format or "", "application/octet-stream")
-            caption = f"{path.name}, {image.width} x {image.height}"
+            caption = f"{one_line(path.name, 100)}, {image.width} x {image.height}"
         return self.add(Picture(data, mime, caption))
 
     def __getitem__(self, name: str) -> Picture:

@@ -7,7 +7,6 @@ allowed folders and no others, and nothing on the network.
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import re
 from collections.abc import Sequence
@@ -21,14 +20,14 @@ from PIL import Image
 
 from plait.core.errors import DataError
 from plait.data.decode import decode_image, open_image
+from plait.data.inline import OCTETS, data_url, from_base64
 from plait.data.structure import SAFE_FORMATS
 
 MAX_BYTES = 20_000_000
 MAX_PIXELS = 50_000_000
 THUMBNAIL_SIDE = 256  # pixels of the longer side
 
-_DATA_URL = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
-_BASE64 = re.compile(r"[A-Za-z0-9+/\s]{100,}={0,2}\s*")
+_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]{100,}={0,2}\s*")
 _INLINE = "the inline picture"
 
 
@@ -83,9 +82,9 @@ class Doorkeeper:
         Raises:
             DataError: outside the roots, missing, too large, or no picture.
         """
-        inline = _DATA_URL.match(value)
-        if inline is not None:
-            return self._inline(value[inline.end() :], scratch)
+        url = data_url(value)
+        if url is not None and url.is_base64 and (url.is_image or url.mime in OCTETS):
+            return self._inline(value[url.start :], scratch)
         if _BASE64.fullmatch(value) and not self._is_file(value):
             return self._inline(value, scratch)
         path = self._inside(value)
@@ -120,8 +119,8 @@ class Doorkeeper:
     def _inline(self, text: str, scratch: Path) -> Path:
         self._check_bytes(len(text) * 3 // 4 - 2, _INLINE)  # before it is decoded
         try:
-            data = base64.b64decode("".join(text.split()), validate=True)
-        except binascii.Error as error:
+            data = from_base64(text)
+        except ValueError as error:
             raise DataError(f"the base64 is damaged: {error}", path=_INLINE) from error
         self._check_bytes(len(data), _INLINE)
         decode_image(data, name=_INLINE, max_pixels=self.max_pixels, formats=SAFE_FORMATS)

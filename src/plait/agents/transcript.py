@@ -6,11 +6,13 @@ import json
 import mimetypes
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 from plait.agents.handles import Album
 from plait.agents.record import CallRecord, Record
 from plait.core.errors import UserError
 from plait.core.files import replacing, write_text
+from plait.core.foreign import clean
 
 _SHOWN = 4000  # characters of a result; the whole one is in the JSON document
 
@@ -34,7 +36,7 @@ def write_transcript(record: Record, album: Album, path: Path) -> None:
         folder.mkdir(exist_ok=True)
         with replacing(file) as temporary:
             temporary.write_bytes(picture.data)
-        links[name] = f"{folder.name}/{file.name}".replace(" ", "%20")
+        links[name] = quote(f"{folder.name}/{file.name}")
     write_text(path, as_markdown(record, links))
 
 
@@ -53,9 +55,9 @@ def as_markdown(record: Record, links: dict[str, str]) -> str:
         "",
         *_quoted(record.task),
         "",
-        f"Model `{record.model}`; tools: {', '.join(f'`{tool}`' for tool in record.tools)}; "
+        f"Model {_code(record.model)}; tools: {', '.join(map(_code, record.tools))}; "
         f"{len(record.steps)} steps in {record.seconds:.1f} s; {state}"
-        + (f" ({record.reason})." if record.reason else "."),
+        + (f" ({_inert(record.reason)})." if record.reason else "."),
         "",
     ]
     returned = {name for step in record.steps for call in step.calls for name in call.pictures}
@@ -70,7 +72,7 @@ def as_markdown(record: Record, links: dict[str, str]) -> str:
             lines += _call(call, record, links)
         if is_answer:
             lines += ["The answer below.", ""]
-    lines += ["## Answer", "", record.answer or f"None: {record.reason}.", ""]
+    lines += ["## Answer", "", _inert(record.answer or f"None: {record.reason}."), ""]
     return "\n".join(lines)
 
 
@@ -81,7 +83,7 @@ def _call(call: CallRecord, record: Record, links: dict[str, str]) -> list[str]:
     if len(result) > _SHOWN:
         result = f"{result[:_SHOWN]}\n[{len(call.result) - _SHOWN} more characters]"
     return [
-        f"### `{call.tool}`: {outcome}{made}, {call.seconds:.1f} s",
+        f"### {_code(call.tool)}: {outcome}{made}, {call.seconds:.1f} s",
         "",
         *_fenced(json.dumps(call.arguments, ensure_ascii=False, indent=2), "json"),
         "",
@@ -96,18 +98,29 @@ def _shown(names: list[str], record: Record, links: dict[str, str]) -> list[str]
         return []
     lines = []
     for name in names:
-        caption = re.sub(r"[\[\]\n]", " ", record.pictures.get(name, name))
+        caption = re.sub(r"[\[\]\n\\<>`]", " ", record.pictures.get(name, name))
         link = links.get(name)
         lines.append(f"![{name}: {caption}]({link})" if link else f"{name}: {caption}")
     return [*lines, ""]
 
 
 def _quoted(text: str) -> list[str]:
-    return [f"> {line}".rstrip() for line in text.strip().splitlines()]
+    return [f"> {line}".rstrip() for line in _inert(text).strip().splitlines()]
+
+
+def _inert(text: str) -> str:
+    """Markdown that shows nothing but itself: opening a file must fetch no picture, run no HTML."""
+    text = text.replace("![", "!\\[")
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", clean(text))
+
+
+def _code(text: str) -> str:
+    """In one line of code, whatever is in it."""
+    return f"`{' '.join(clean(text).replace('`', ' ').split())}`"
 
 
 def _fenced(text: str, kind: str) -> list[str]:
     """A code block whose fence is longer than any in the text."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return [f"{fence}{kind}", text, fence]
+    return [f"{fence}{kind}", clean(text), fence]

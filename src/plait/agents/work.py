@@ -55,8 +55,12 @@ def work(
 
     async def run() -> None:
         try:
-            async with connected(server, seconds=limits.seconds) as toolbox:
+            async with connected(
+                server, seconds=limits.seconds, call_seconds=limits.call_seconds
+            ) as toolbox:
                 record.tools = list(toolbox.tools)
+                for name, reason in toolbox.refused.items():
+                    tell(f"the tool {name} is not used: {reason}")
                 await run_agent(
                     record,
                     album,

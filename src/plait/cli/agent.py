@@ -39,6 +39,9 @@ def agent(
     ] = None,
     max_steps: Annotated[int, typer.Option(min=1, help="Turns of the language model.")] = 8,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for the whole run.")] = 120.0,
+    call_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds in which a tool must answer.")
+    ] = 60.0,
     show_images: Annotated[
         bool, typer.Option(help="Also send the pictures to the model, if it takes any.")
     ] = False,
@@ -48,6 +51,8 @@ def agent(
     as_json: JsonOption = False,
 ) -> None:
     """Let a language model solve a task with your models as its tools. Exit code 1: no answer."""
+    from rich.markup import escape
+
     from plait import api
     from plait.agents import require_extra
 
@@ -73,17 +78,17 @@ def agent(
         image or [],
         tools if server is None else server,
         chat,
-        limits=Limits(steps=max_steps, seconds=timeout),
+        limits=Limits(steps=max_steps, seconds=timeout, call_seconds=call_timeout),
         transcript=transcript,
         show_pictures=show_images,
-        tell=say,
+        tell=lambda line: say(escape(line)),
     )
 
     def page() -> None:
         if record.status == "answered":
-            typer.echo(record.answer)
+            typer.echo(record.answer)  # cleaned where it came in
 
     emit(record.to_json(), as_json, page)
     if record.status != "answered":
-        say(f"[yellow]no answer[/]: {record.reason}")
+        say(f"[yellow]no answer[/]: {escape(record.reason)}")
         raise typer.Exit(1)

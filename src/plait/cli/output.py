@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from plait.core.foreign import clean
+
 RootOption = Annotated[
     list[Path] | None,
     typer.Option(
@@ -41,7 +43,7 @@ def say(message: str) -> None:
     from rich.console import Console
 
     # soft_wrap: names of files stay whole, for eyes and for grep
-    Console(stderr=True, highlight=False).print(message, soft_wrap=True)
+    Console(stderr=True, highlight=False).print(clean(message), soft_wrap=True)
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -54,7 +56,7 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> N
         numeric = bool(rows) and all(_is_number(row[place]) for row in rows)
         drawn.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        drawn.add_row(*(str(cell) for cell in row))
+        drawn.add_row(*(clean(str(cell)) for cell in row))
     Console(highlight=False).print(drawn)
 
 
