@@ -129,10 +129,10 @@ class Endpoint:
             ) from error
         except openai.APIStatusError as error:
             moved = error.response.headers.get("location") if error.status_code < 400 else None
-            reason = f"it redirects to {moved}, which is not followed" if moved else error.message
+            told = f"it redirects to {moved}, which is not followed" if moved else error.message
             raise EndpointError(
                 f"the endpoint {self.url} refused (HTTP {error.status_code}): "
-                f"{one_line(str(reason), 300)}"
+                f"{one_line(str(told), 300)}"
             ) from error
         except (openai.OpenAIError, TooLarge, ValueError) as error:
             raise self._nonsense(one_line(str(error), 200)) from error
