@@ -44,6 +44,9 @@ format: $(VENV)/.dev     ## mend what a tool can mend
 bench: $(VENV)/.dev      ## side by side with the peers; results in benchmarks/results
 	$(BIN)/python benchmarks/run.py
 
+audit: $(VENV)/.dev       ## known weaknesses of the constrained packages, where a database can be asked
+	$(BIN)/python deploy/audit.py
+
 docs: $(VENV)/.dev       ## write the generated pages anew
 	$(BIN)/python docs/generate.py
 

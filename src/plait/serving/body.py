@@ -239,9 +239,10 @@ def checked(schema: type[Schema], value: Any) -> Schema:
         others = {_place(one["loc"]) for one in found} - {_place(first["loc"])}
         place = _place(first["loc"])
         more = f" (and {len(others)} more)" if others else ""
+        told = NO_TOKENS if first["type"] == "token_ids" else cut(first["msg"], _PLACE)
         raise RequestError(
             400,
-            f"{cut(place, _PLACE) or 'the body'}: {cut(first['msg'], _PLACE)}{more}",
+            f"{cut(place, _PLACE) or 'the body'}: {told}{more}",
             param=place or None,
             code="invalid_request",
         ) from error
