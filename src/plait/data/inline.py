@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
+from plait.data.structure import kind_of
+
 OCTETS: Final = ("", "application/octet-stream", "binary/octet-stream")  # says nothing of the kind
 
 _HEAD_CHARACTERS = 1000  # in which the head of a data URL must end
@@ -23,16 +25,6 @@ _PROBE = 128  # characters of base64 that are decoded to see what it is
 _SHORTEST = 24
 _DIB_SIZES = (12, 40, 52, 56, 64, 108, 124)  # of a bitmap's second header
 
-# Only these ever reach a decoder: some of what Pillow reads runs other programs (EPS) or is rare.
-_SIGNATURES = (
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"GIF87a", "GIF"),
-    (b"GIF89a", "GIF"),
-    (b"BM", "BMP"),
-    (b"II*\x00", "TIFF"),
-    (b"MM\x00*", "TIFF"),
-)
 # Not taken, and no words either.
 _OTHERS = (
     (b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
@@ -110,18 +102,6 @@ def from_base64(text: str, *, url: bool = False) -> bytes:
         return base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
     except binascii.Error:
         raise ValueError("there are characters that base64 does not have") from None
-
-
-def kind_of(data: bytes) -> str | None:
-    """The format that the first bytes of a file promise, among those that are read; or None."""
-    for signature, kind in _SIGNATURES:
-        if data.startswith(signature):
-            return kind
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WebP"
-    if data[4:12] in (b"ftypavif", b"ftypavis"):
-        return "AVIF"
-    return None
 
 
 def kind_within(text: str) -> str | None:

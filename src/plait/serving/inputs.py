@@ -12,9 +12,9 @@ from plait.data.inline import (
     DataUrl,
     data_url,
     from_base64,
-    kind_of,
     kind_within,
 )
+from plait.data.structure import kind_of
 from plait.runtime.ranking import prompts
 from plait.serving.errors import RequestError
 from plait.serving.settings import Limits
