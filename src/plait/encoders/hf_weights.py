@@ -111,7 +111,7 @@ def model_from_config(value: dict[str, Any], *, causal: bool = False) -> nn.Modu
     """
     config = config_from_json(value)
     model: nn.Module = _class_of(config, causal)(config, **_arguments(config, causal))
-    return model.float().eval()
+    return _without_loss(model.float().eval())
 
 
 @contextmanager
@@ -162,4 +162,12 @@ def load_model(
             f"{source}: {len(missing)} weights are missing in {folder}, first {missing[0]!r}"
         )
     loaded: nn.Module = model
-    return loaded.eval()
+    return _without_loss(loaded.eval())
+
+
+def _without_loss(model: nn.Module) -> nn.Module:
+    # Tracing reads every attribute. transformers warns when its loss is read of a model that has no
+    # head, and so names none; this names the one that it falls back on, and nothing here computes.
+    if getattr(model, "loss_type", "") is None:
+        model.loss_type = "ForCausalLM"  # type: ignore[assignment]
+    return model
