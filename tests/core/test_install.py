@@ -7,8 +7,10 @@ import os
 import re
 import subprocess
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -29,13 +31,23 @@ def tool(name: str) -> ModuleType:
     return module
 
 
-def requirements() -> list[Requirement]:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    extras = project["project"]["optional-dependencies"]
-    lists = [project["build-system"]["requires"], project["project"]["dependencies"]]
-    lists += [extra for name, extra in extras.items() if name != "ray"]  # ray: in no test
-    found = [Requirement(line) for lines in lists for line in lines]
-    return [requirement for requirement in found if requirement.name != "plait"]
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def requirements(of: Iterable[str]) -> list[Requirement]:
+    extras = project()["project"]["optional-dependencies"]
+    return [Requirement(line) for extra in of for line in extras[extra]]
+
+
+def installed() -> set[str]:
+    """The extras that `make test` installs: `dev` and what it leads to."""
+    found, left = set(), {"dev"}
+    while left:
+        found |= left
+        within = [line for line in requirements(left) if line.name == "plait"]
+        left = {extra for line in within for extra in line.extras} - found
+    return found
 
 
 def constraints() -> dict[str, str]:
@@ -45,15 +57,27 @@ def constraints() -> dict[str, str]:
 
 
 def test_every_dependency_has_a_lowest_and_a_next_major_version() -> None:
-    tested = constraints()
-    for requirement in requirements():
-        low = [s for s in requirement.specifier if s.operator == ">="]
-        (high,) = (s for s in requirement.specifier if s.operator == "<")
-        assert low, requirement
-        version = Version(tested[requirement.name.lower().replace("_", "-")])
-        assert requirement.specifier.contains(version), requirement
-        # Not further than the next major version: what is beyond was never tried.
-        assert Version(high.version) == Version(str(version.major + 1)), requirement
+    always = [*project()["build-system"]["requires"], *project()["project"]["dependencies"]]
+    tested = [*map(Requirement, always), *requirements(installed())]
+    extras = project()["project"]["optional-dependencies"]
+    for requirement in [*tested, *requirements(extras)]:
+        if requirement.name != "plait":
+            operators = sorted(limit.operator for limit in requirement.specifier)
+            assert operators == ["<", ">="], requirement
+    for requirement in tested:
+        if requirement.name != "plait":
+            version = Version(constraints()[requirement.name.lower().replace("_", "-")])
+            assert requirement.specifier.contains(version), requirement
+            # Not further than the next major version: what is beyond was never tried.
+            (high,) = (limit for limit in requirement.specifier if limit.operator == "<")
+            assert Version(high.version) == Version(str(version.major + 1)), requirement
+
+
+@pytest.mark.parametrize("page", ["install.md", "install.zh-CN.md"])
+def test_every_extra_is_described(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    described = set(re.findall(r"^\| `([a-z]+)` \|", text, re.MULTILINE))
+    assert described == set(project()["project"]["optional-dependencies"])
 
 
 def test_constraints_are_names_and_versions_alone() -> None:
