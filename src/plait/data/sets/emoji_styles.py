@@ -109,7 +109,9 @@ class Names:
             return None
         if emoji is not None and (has_skin_tone(emoji.code) or emoji.hexcode in self._held):
             return None
-        texts = {"en": (words,)} if emoji is None else self._texts[emoji.hexcode]
+        texts: dict[str, tuple[str, ...]] = {"en": (words,)}
+        if emoji is not None:
+            texts = self._texts[emoji.hexcode]
         if any(form in self._forbidden for text in texts["en"] for form in _forms(text)):
             return None
         return texts
