@@ -3,17 +3,8 @@
 from __future__ import annotations
 
 import base64
-import http.cookiejar
 import io
 import json
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,54 +12,16 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 from tests.serving.conftest import KEY
+from tests.serving.visitor import Page, Visitor
 
 from plait.serving.page_deeds import Deeds, RequestError
 from plait.serving.page_html import bars_html, hits_html
 from plait.serving.page_words import WORDS
 
 
-class Visitor:
-    """A browser's part in it: redirects are shown, cookies kept."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.opener = urllib.request.build_opener(
-            urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
-        )
-
-    def get(self, path: str, body: dict[str, str] | None = None, **headers: str) -> tuple[int, str]:
-        data = None if body is None else urllib.parse.urlencode(body).encode()
-        request = urllib.request.Request(self.url + path, data, headers)
-        try:
-            with self.opener.open(request, timeout=30) as answer:
-                return answer.status, answer.geturl() + "\n" + answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-        except (ConnectionError, urllib.error.URLError):  # not listening yet
-            return 0, ""
-
-
 @pytest.fixture(scope="module")
-def url(bundle: Path, teller: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server with the page and a key, in a process of its own: Gradio leaves loops unclosed."""
-    keys = tmp_path_factory.mktemp("keys") / "keys"
-    keys.write_text(f"ann:{KEY}\n")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [Path(sys.executable).with_name("plait"), "serve", bundle, teller, "--page"]
-    options = ["--api-keys", keys, "--port", str(port), "--engine", "onnxruntime"]
-    process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 120
-        while Visitor(address).get("/readyz")[0] != 200:
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.2)
-        yield address
-    finally:
-        process.terminate()
-        process.communicate(timeout=30)
+def url(page: Page) -> str:
+    return page.url
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +62,7 @@ def test_there_is_a_tab_for_each_thing_that_is_served(url: str, language: str) -
     config = json.loads(visitor.get(f"/page/{language}/config")[1].partition("\n")[2])
     tabs = [one["props"]["label"] for one in config["components"] if one["type"] == "tabitem"]
     say = WORDS[language]
-    assert tabs == [say["classify"], say["ask"], say["compare"]]  # no index, so no search
+    assert tabs == [say["search"], say["classify"], say["ask"], say["compare"]]
     text = str([one["props"] for one in config["components"]])
     assert say["only_one"] in text and f'href="/page/{"zh" if language == "en" else "en"}/"' in text
     told = json.loads(visitor.get(f"/page/{language}/gradio_api/info")[1].partition("\n")[2])
@@ -124,12 +77,12 @@ def test_it_says_what_the_endpoints_say(client: TestClient, picture: Path) -> No
     deeds = Deeds(client.app.state.service)  # type: ignore[attr-defined]
     labels = ["red", "a longer label", "blue"]
     assert client.portal is not None
-    found = client.portal.call(deeds.classify, "tiny", str(picture), labels, "a {} thing")
+    found = client.portal.call(deeds.classify, "tiny", picture.read_bytes(), labels, "a {} thing")
     body = {"images": [url_of(picture)], "labels": labels, "templates": ["a {} thing"]}
     told = client.post("/v1/classify", json={**body, "model": "tiny"}).json()["data"][0]["labels"]
     assert [name for name, _ in found] == [one["label"] for one in told]
     assert [p for _, p in found] == pytest.approx([one["probability"] for one in told], rel=1e-5)
-    answers = client.portal.call(deeds.ask, "teller", str(picture), "what is it?")
+    answers = client.portal.call(deeds.ask, "teller", picture.read_bytes(), "what is it?")
     body = {"image": url_of(picture), "question": "what is it?", "answers": 5}
     told = client.post("/v1/ask", json=body).json()["answers"]
     assert answers == [(one["answer"], pytest.approx(one["probability"])) for one in told]
@@ -148,9 +101,9 @@ def test_its_inputs_have_the_endpoints_limits(
     assert client.portal is not None
     for path, problem in ((large, "pixels"), (text, "not a picture")):
         with pytest.raises(RequestError, match=problem):
-            client.portal.call(deeds.classify, "tiny", str(path), ["a", "b"], "{}")
+            client.portal.call(deeds.classify, "tiny", path.read_bytes(), ["a", "b"], "{}")
     with pytest.raises(RequestError, match="characters"):
-        client.portal.call(deeds.ask, "teller", str(picture), "why " * 1000)
+        client.portal.call(deeds.ask, "teller", picture.read_bytes(), "why " * 1000)
 
 
 def test_what_is_told_is_escaped() -> None:

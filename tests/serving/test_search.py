@@ -30,24 +30,6 @@ from plait.serving.worker import build_service
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve noisy pictures, the odd ones of the split "test"."""
-    folder = tmp_path_factory.mktemp("index")
-    rows = []
-    for number in range(12):
-        path = folder / f"{number}.png"
-        path.write_bytes(encoded(noisy(number)))
-        split = "test" if number % 2 else "train"
-        vector = image_row(noisy(number)).astype(np.float32)
-        rows.append(
-            Row(f"p{number}", vector, "image", ("noise",), str(path), None, {"split": split})
-        )
-    LanceStore(folder, DIM, create=True).upsert(rows)
-    Manifest(dim=DIM, model=MODEL, columns=("split",), modalities=("image",)).save(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def searching(settings: Settings, index: Path) -> Iterator[TestClient]:
     service = build_service(replace(settings, index=str(index)))
     with TestClient(create_app(service)) as made:

@@ -5,8 +5,9 @@ The page is mounted on it by `plait.serving.page.mount_page`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import HTTPException
@@ -66,10 +67,8 @@ def create_app(
     app.include_router(routes.router)
     app.include_router(towers.router)
     describe(app)
-    app.add_exception_handler(RequestError, _refused)
-    app.add_exception_handler(UserError, _unfit)
-    app.add_exception_handler(StarletteHTTPException, _unrouted)
-    app.add_exception_handler(HTTPException, _unrouted)
+    for kind, handler in HANDLERS.items():
+        app.add_exception_handler(kind, handler)
     settings = service.settings
     app.add_middleware(
         Gate,
@@ -114,3 +113,12 @@ async def _unrouted(request: Request, error: Exception) -> Response:
     refused = RequestError(error.status_code, message, code="no_such_endpoint")
     refused.headers.update(error.headers or {})
     return await _refused(request, refused)
+
+
+HANDLERS: Final[Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Response]]]] = {
+    RequestError: _refused,
+    UserError: _unfit,
+    StarletteHTTPException: _unrouted,
+    HTTPException: _unrouted,
+}
+"""How errors are answered, by the server and by what is mounted in it."""

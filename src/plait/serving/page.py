@@ -1,13 +1,13 @@
 """The page: search, classify, ask and compare two models in a browser, in English and Chinese.
 
-Built with Gradio and mounted in the server, below ``/page``. Its inputs pass the same limits and
-lanes as those of the endpoints; uploads, which Gradio takes, wait on disk for an hour at most. Where
-the server has API keys, the page asks for a name and its key.
+Drawn with Gradio and mounted in the server, below ``/page``, behind `plait.serving.page_guard`, which
+reads whatever a visitor sends. Its inputs pass the same limits and lanes as those of the endpoints.
+Where the server has API keys, the page asks for a name and its key.
 """
 
 from __future__ import annotations
 
-import hmac
+import os
 from collections.abc import Awaitable, Mapping
 from typing import Any, Final
 
@@ -16,14 +16,17 @@ from fastapi.responses import RedirectResponse
 
 from plait.core.errors import MissingExtra
 from plait.core.telemetry import switch_off
+from plait.serving.app import HANDLERS
 from plait.serving.app import PAGE as PATH
 from plait.serving.page_deeds import Deeds, RequestError, UserError
+from plait.serving.page_guard import Button, PageGuard
 from plait.serving.page_html import CSS, bars_html, hits_html
+from plait.serving.page_uploads import Uploads
 from plait.serving.page_words import LANGUAGES, WORDS
+from plait.serving.security import Guesses, Keys
 from plait.serving.service import Service
 
 MOST_HITS: Final = 60
-KEPT_SECONDS: Final = (600, 3600)  # how often uploads are looked at, and how old they get
 
 
 def mount_page(app: FastAPI, service: Service, keys: Mapping[str, str]) -> FastAPI:
@@ -37,11 +40,11 @@ def mount_page(app: FastAPI, service: Service, keys: Mapping[str, str]) -> FastA
     Raises:
         MissingExtra: Gradio is not installed.
     """
-    gr = require_gradio()
+    held = Keys(keys)
 
     def admitted(name: str, key: str) -> bool:
-        wanted = keys.get(name, "")
-        return bool(wanted) and hmac.compare_digest(wanted.encode(), key.encode())
+        holder = held.holder(key)
+        return holder is not None and holder == name
 
     @app.get(PATH, include_in_schema=False)
     @app.get(f"{PATH}/", include_in_schema=False)
@@ -50,26 +53,49 @@ def mount_page(app: FastAPI, service: Service, keys: Mapping[str, str]) -> FastA
         wanted = request.headers.get("accept-language", "").strip().lower()
         return RedirectResponse(f"{PATH}/{'zh' if wanted.startswith('zh') else 'en'}/")
 
+    uploads = Uploads(service.limits.page_bytes)
+    guesses = Guesses() if keys else None
     for language in LANGUAGES:
-        app = gr.mount_gradio_app(
-            app,
-            build_page(service, language),
-            path=f"{PATH}/{language}",
-            auth=admitted if keys else None,
-            css=CSS,
-            theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
-            max_file_size=service.limits.picture_bytes,
-            footer_links=[],
-            show_error=True,
-            enable_monitoring=False,
-            ssr_mode=False,
-        )
+        gradio, buttons = draw_page(service, language, admitted if keys else None)
+        guard = PageGuard(gradio, buttons, service, uploads, guesses=guesses, say=WORDS[language])
+        app.mount(f"{PATH}/{language}", guard.application(HANDLERS))
     return app
+
+
+def draw_page(
+    service: Service, language: str, admitted: Any = None
+) -> tuple[Any, dict[int, Button]]:
+    """Gradio's application that draws the page in one language, and what its buttons do.
+
+    Args:
+        service: behind it.
+        language: ``en`` or ``zh``.
+        admitted: whether a name and a key fit; None where nobody is asked.
+    """
+    gr = require_gradio()
+    page, buttons = build_page(service, language)
+    # Mounted on nothing that runs: its queue and its clean-up have nothing to do here.
+    aside = gr.mount_gradio_app(
+        FastAPI(),
+        page,
+        path=f"{PATH}/{language}",
+        auth=admitted,
+        css=CSS,
+        theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+        max_file_size=service.limits.picture_bytes,
+        footer_links=[],
+        show_error=True,
+        enable_monitoring=False,
+        ssr_mode=False,
+        mcp_server=False,
+    )
+    return aside.routes[-1].app, buttons
 
 
 def require_gradio() -> Any:
     """The library. Raises `MissingExtra` without it."""
     switch_off()
+    os.environ["GRADIO_RUN_HISTORY"] = "false"  # a store of what people asked, in their browsers
     try:
         import gradio
     except ImportError as error:
@@ -77,16 +103,19 @@ def require_gradio() -> Any:
     return gradio
 
 
-def build_page(service: Service, language: str) -> Any:
-    """The page (`gradio.Blocks`) in one language, with a tab for each thing that the served models can do.
+def build_page(service: Service, language: str) -> tuple[Any, dict[int, Button]]:
+    """The page (`gradio.Blocks`), with a tab for each thing that the served models can do.
 
     Args:
         service: behind it.
         language: ``en`` or ``zh``.
+
+    Returns:
+        It, and what its buttons do, by their number in its settings.
     """
     gr, say, deeds = require_gradio(), WORDS[language], Deeds(service)
     other = next(code for code in LANGUAGES if code != language)
-    with gr.Blocks(title=say["title"], analytics_enabled=False, delete_cache=KEPT_SECONDS) as page:
+    with gr.Blocks(title=say["title"], analytics_enabled=False) as page:
         gr.HTML(
             f'<p class="plait-switch"><a href="{PATH}/{other}/" lang="{other}" hreflang="{other}">'
             f"{say['other']}</a></p>"
@@ -104,7 +133,8 @@ def build_page(service: Service, language: str) -> Any:
             if deeds.classifying:
                 with gr.Tab(say["compare"]):
                     _compare_tab(gr, say, deeds)
-    return page
+    buttons = {number: Button(one.fn, one.inputs, one.outputs) for number, one in page.fns.items()}
+    return page, buttons
 
 
 def _search_tab(gr: Any, say: Mapping[str, str], deeds: Deeds) -> None:
@@ -121,10 +151,10 @@ def _search_tab(gr: Any, say: Mapping[str, str], deeds: Deeds) -> None:
     told = gr.Markdown()
     found = gr.HTML()
 
-    async def search(words: str, shown: str | None, count: float, where: str) -> tuple[str, str]:
+    async def search(words: str, shown: bytes | None, count: float, where: str) -> tuple[str, str]:
         if bool(words.strip()) == (shown is not None):
-            raise gr.Error(say["one_of_two"])
-        hits, model, seconds = await _done(gr, say, deeds.search(words, shown, int(count), where))
+            raise RequestError(400, say["one_of_two"])
+        hits, model, seconds = await _done(say, deeds.search(words, shown, int(count), where))
         line = say["found"].format(n=len(hits), ms=round(1000 * seconds), model=model)
         return line, hits_html(hits, say["nothing"], say["no_picture"])
 
@@ -142,9 +172,9 @@ def _classify_tab(gr: Any, say: Mapping[str, str], deeds: Deeds) -> None:
             go = gr.Button(say["classify_go"], variant="primary")
             bars = gr.HTML()
 
-    async def classify(name: str, shown: str | None, labels: str, template: str) -> str:
-        given = _checked(gr, say, shown, labels, template)
-        rows = await _done(gr, say, deeds.classify(name, *given))
+    async def classify(name: str, shown: bytes | None, labels: str, template: str) -> str:
+        given = _checked(say, shown, labels, template)
+        rows = await _done(say, deeds.classify(name, *given))
         return bars_html(rows, name, say["label"], say["probability"])
 
     inputs = [model, shown, labels, template]
@@ -161,12 +191,12 @@ def _ask_tab(gr: Any, say: Mapping[str, str], deeds: Deeds) -> None:
             go = gr.Button(say["ask_go"], variant="primary")
             bars = gr.HTML()
 
-    async def ask(name: str, shown: str | None, question: str) -> str:
+    async def ask(name: str, shown: bytes | None, question: str) -> str:
         if shown is None:
-            raise gr.Error(say["needs_picture"])
+            raise RequestError(400, say["needs_picture"])
         if not question.strip():
-            raise gr.Error(say["needs_question"])
-        rows = await _done(gr, say, deeds.ask(name, shown, question))
+            raise RequestError(400, say["needs_question"])
+        rows = await _done(say, deeds.ask(name, shown, question))
         return bars_html(rows, rows[0][0], say["answer"], say["probability"])
 
     gr.on([go.click, question.submit], ask, [model, shown, question], [bars], **_PRIVATE)
@@ -192,10 +222,10 @@ def _compare_tab(gr: Any, say: Mapping[str, str], deeds: Deeds) -> None:
             right = gr.HTML()
 
     async def compare(
-        one: str, two: str, shown: str | None, labels: str, template: str
+        one: str, two: str, shown: bytes | None, labels: str, template: str
     ) -> tuple[str, str, str]:
-        given = _checked(gr, say, shown, labels, template)
-        found = [await _done(gr, say, deeds.classify(name, *given)) for name in (one, two)]
+        given = _checked(say, shown, labels, template)
+        found = [await _done(say, deeds.classify(name, *given)) for name in (one, two)]
         alike = found[0][0][0] == found[1][0][0]
         tables = [
             bars_html(rows, name, say["label"], say["probability"])
@@ -207,12 +237,18 @@ def _compare_tab(gr: Any, say: Mapping[str, str], deeds: Deeds) -> None:
     gr.on([go.click, template.submit], compare, inputs, [verdict, left, right], **_PRIVATE)
 
 
-_PRIVATE: Final[dict[str, Any]] = {"api_visibility": "private", "show_progress": "minimal"}
-"""The page's handlers are no endpoints of their own: programs have those below /v1."""
+_PRIVATE: Final[dict[str, Any]] = {
+    "api_visibility": "private",
+    "show_progress": "minimal",
+    "queue": False,
+}
+"""The page's handlers are no endpoints of their own: programs have those below /v1.
+
+Without a queue a press is one request, which `PageGuard` answers.
+"""
 
 
 def _picture(gr: Any, label: str) -> Any:
-    # The file as it came, so that decoding is the server's own, with its limits.
     return gr.Image(
         label=label,
         type="filepath",
@@ -232,21 +268,22 @@ def _labels(gr: Any, say: Mapping[str, str]) -> tuple[Any, Any]:
 
 
 def _checked(
-    gr: Any, say: Mapping[str, str], shown: str | None, labels: str, template: str
-) -> tuple[str, list[str], str]:
+    say: Mapping[str, str], shown: bytes | None, labels: str, template: str
+) -> tuple[bytes, list[str], str]:
     names = list(dict.fromkeys(line.strip() for line in labels.splitlines() if line.strip()))
     if shown is None:
-        raise gr.Error(say["needs_picture"])
+        raise RequestError(400, say["needs_picture"])
     if len(names) < 2:
-        raise gr.Error(say["two_labels"])
+        raise RequestError(400, say["two_labels"])
     if "{}" not in template:
-        raise gr.Error(say["needs_braces"])
+        raise RequestError(400, say["needs_braces"])
     return shown, names, template
 
 
-async def _done(gr: Any, say: Mapping[str, str], work: Awaitable[Any]) -> Any:
+async def _done(say: Mapping[str, str], work: Awaitable[Any]) -> Any:
     """The result; what is the user's to mend is shown on the page."""
     try:
         return await work
     except (RequestError, UserError) as error:
-        raise gr.Error(say["failed"].format(reason=error)) from error
+        status = error.status if isinstance(error, RequestError) else 400
+        raise RequestError(status, say["failed"].format(reason=error)) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from plait.core.errors import UserError
@@ -39,9 +38,9 @@ class Deeds:
         return [name for name, model in self.service.models.items() if ASK in model.lanes]
 
     async def search(
-        self, words: str, shown: str | None, count: int, where: str
+        self, words: str, shown: bytes | None, count: int, where: str
     ) -> tuple[list[dict[str, Any]], str, float]:
-        """(hits, the model's name, seconds) for words, or for a picture's file.
+        """(hits, the model's name, seconds) for words, or for a picture.
 
         Raises:
             RequestError: an input that cannot be used, or a busy server.
@@ -72,7 +71,7 @@ class Deeds:
         return hits, model.name, time.perf_counter() - start
 
     async def classify(
-        self, name: str, shown: str, labels: Sequence[str], template: str
+        self, name: str, shown: bytes, labels: Sequence[str], template: str
     ) -> list[tuple[str, float]]:
         """Labels with probabilities, the likeliest first. Raises as `search`."""
         model, limits = self.service.model(name, IMAGE, TEXT), self.service.limits
@@ -84,19 +83,15 @@ class Deeds:
         found = shares(rows[:1] @ classes.T * model.embedder.scale)[0]
         return sorted(zip(labels, map(float, found), strict=True), key=lambda one: -one[1])
 
-    async def ask(self, name: str, shown: str, question: str) -> list[tuple[str, float]]:
+    async def ask(self, name: str, shown: bytes, question: str) -> list[tuple[str, float]]:
         """Answers with probabilities, the likeliest first. Raises as `search`."""
         model: Served = self.service.model(name, ASK)
         text_input(question, "question", self.service.limits)
         found = await self.service.ask(model, self._picture(shown), question, 5, self._deadline())
         return [(one["answer"], float(one["probability"])) for one in found]
 
-    def _picture(self, path: str) -> Input:
-        limits = self.service.limits
-        file = Path(path)
-        if file.stat().st_size > limits.picture_bytes:  # before it is read
-            raise RequestError(400, f"the picture is larger than {limits.picture_bytes:,} bytes")
-        return picture(file.read_bytes(), "picture", limits)
+    def _picture(self, data: bytes) -> Input:
+        return picture(data, "picture", self.service.limits)
 
     def _deadline(self) -> float:
         return time.monotonic() + self.service.limits.deadline

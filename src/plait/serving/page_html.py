@@ -24,6 +24,7 @@ CSS = """
 .plait-bars td.bar {width: 55%;}
 .plait-bars meter {width: 100%; height: 1.1rem;}
 .plait-bars .share {text-align: right; font-variant-numeric: tabular-nums; width: 4.5rem;}
+.plait-error {border-left: 0.25rem solid #b91c1c; padding: 0.5rem 0.75rem; overflow-wrap: anywhere;}
 .plait-switch {text-align: right;}
 """
 
@@ -51,6 +52,11 @@ def hits_html(hits: Sequence[Mapping[str, Any]], nothing: str, no_picture: str) 
             f'<li>{picture}<p><span class="score">{hit["score"]:.3f}</span> {told}</p></li>'
         )
     return f'<ol class="plait-hits">{"".join(items)}</ol>'
+
+
+def error_html(reason: str) -> str:
+    """Why there is no result; screen readers say it at once."""
+    return f'<p class="plait-error" role="alert">{escape(reason)}</p>'
 
 
 def bars_html(rows: Sequence[tuple[str, float]], caption: str, what: str, share: str) -> str:

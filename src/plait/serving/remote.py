@@ -6,7 +6,6 @@ Shape legend: B inputs, E features of the shared space.
 from __future__ import annotations
 
 import http.client
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -20,10 +19,10 @@ from plait.core.errors import UserError
 from plait.core.shapes import Float32
 from plait.data.preprocess import ImagePreprocess
 from plait.data.tokenize import TextPreprocess
+from plait.serving.environment import TOWER_KEY, secret
 from plait.serving.errors import RequestError, overloaded
 from plait.serving.lanes import Embedder
 
-KEY_VARIABLE: Final = "PLAIT_TOWER_KEY"
 MODEL_HEADER: Final = "X-Plait-Model"
 ROWS: Final = "embeddings"
 MEDIA_TYPE: Final = "application/octet-stream"
@@ -182,7 +181,7 @@ def split(model: Embedder, urls: Mapping[str, str], fingerprint: str) -> Embedde
     """The model with the towers of these URLs elsewhere; PLAIT_TOWER_KEY is their key."""
     if not urls:
         return model
-    key = os.environ.get(KEY_VARIABLE)
+    key = secret(TOWER_KEY)
     towers = {
         name: RemoteTower(name, url, key, model=fingerprint, dim=model.dim)
         for name, url in urls.items()

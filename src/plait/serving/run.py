@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from plait.core.errors import UserError, did_you_mean
-from plait.serving.security import LOOPBACK, read_keys
+from plait.serving.environment import TOWER_KEY, take
+from plait.serving.security import LOOPBACK, VARIABLE, read_keys
 from plait.serving.settings import Limits, Settings
 from plait.serving.supervisor import Supervisor, listen
 
@@ -46,7 +47,7 @@ def run_server(
         UserError: settings that do not fit, an address that cannot be bound, or a model that
             cannot be served.
     """
-    keys = read_keys(api_keys)
+    keys = read_keys(api_keys, {VARIABLE: take(VARIABLE) or ""})
     local = host in LOOPBACK
     if not (local or keys or no_keys):
         raise UserError(
@@ -68,7 +69,15 @@ def run_server(
         local_only=local and not keys,
         **settings,
     )
-    parent = Supervisor(made, keys, listen(host, port), log_level=log_level, tell=tell, spare=spare)
+    parent = Supervisor(
+        made,
+        keys,
+        listen(host, port),
+        tower_key=take(TOWER_KEY),
+        log_level=log_level,
+        tell=tell,
+        spare=spare,
+    )
     parent.run()
 
 

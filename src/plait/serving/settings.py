@@ -44,6 +44,7 @@ class Limits:
         batch_tokens: in one forward pass, padding included.
         batch_pixels: of the encoder's input in one forward pass.
         batch_wait: seconds that a pass which is not full waits for inputs in preparation.
+        page_bytes: of the pictures that the page keeps in memory for those who look at it.
     """
 
     body_bytes: int = 32 * MIB
@@ -75,6 +76,7 @@ class Limits:
     batch_tokens: int = 2048
     batch_pixels: int = 16 * 224 * 224
     batch_wait: float = 0.002
+    page_bytes: int = 128 * MIB
 
 
 @dataclass(frozen=True)

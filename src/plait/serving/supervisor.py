@@ -65,6 +65,7 @@ class Supervisor:
         settings: of the server.
         keys: API keys by name.
         listening: the socket.
+        tower_key: of the servers that run towers.
         log_level: of the worker.
         tell: is told what happens, for people.
         spare: keep a process waiting that can become the next worker.
@@ -76,6 +77,7 @@ class Supervisor:
     settings: Settings
     keys: Mapping[str, str]
     listening: socket.socket
+    tower_key: str | None = None
     log_level: str = "info"
     tell: Callable[[str], None] = lambda line: None
     spare: bool = True
@@ -156,6 +158,7 @@ class Supervisor:
             "settings": self.settings.to_json(),
             "listening": self.listening.fileno(),
             "log_level": self.log_level,
+            "tower_key": self.tower_key,
         }
         return Child.started(start, dict(self.keys), self.listening.fileno())
 

@@ -2,7 +2,7 @@
 
 On standard input it gets three lines of JSON: settings with the descriptors of the socket and of
 the pipe for its heartbeats, then API keys by name (never as arguments, which everyone on the
-machine can read). It loads its libraries and waits for the third line, which makes it the worker.
+machine can read, nor in its environment). It loads its libraries and waits for the third line, which makes it the worker.
 When standard input ends, the parent is gone, and the worker stops as if asked to.
 """
 
@@ -31,6 +31,7 @@ from plait.core.telemetry import switch_off
 from plait.serving.app import PAGE, create_app
 from plait.serving.connections import Guard
 from plait.serving.decoders import Decoders
+from plait.serving.environment import TOWER_KEY, keep
 from plait.serving.protocol import guarded_protocol
 from plait.serving.search_process import Place
 from plait.serving.searching import Searcher
@@ -253,6 +254,7 @@ def main() -> int:
         settings = Settings.from_json(start["settings"])
         configure_logs(start["log_level"])
         load_libraries(settings)
+        keep(TOWER_KEY, start["tower_key"])
         go = next(lines)
     except StopIteration:  # the parent is gone
         return 0
