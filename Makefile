@@ -9,7 +9,7 @@ PIP := $(BIN)/pip install $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 BUILD := $(if $(CONSTRAINTS),--build-constraint $(CONSTRAINTS))
 NEWEST := VENV=.venv-newest CONSTRAINTS=
 
-.PHONY: demo test test-newest test-slow check format bench docs constraints clean
+.PHONY: demo test test-newest test-slow fuzz check format bench docs constraints clean
 
 demo: $(VENV)/.demo      ## install, then the main job on real data
 	$(BIN)/plait demo
@@ -28,6 +28,10 @@ constraints:             ## write down the releases that `make test-newest` has 
 
 test-slow: $(VENV)/.dev  ## the slow ones
 	$(BIN)/python -m pytest -m slow --timeout=3600 -o faulthandler_timeout=3700
+
+MINUTES ?= 10
+fuzz: $(VENV)/.dev       ## mutated files, filters, manifests and requests; MINUTES for each target
+	$(BIN)/python -m tests.fuzz.run --minutes $(MINUTES) --json benchmarks/results/fuzz.json $(TARGETS)
 
 check: $(VENV)/.dev      ## format, lint, types, direction of imports, generated pages, no binaries
 	$(BIN)/ruff format --check .

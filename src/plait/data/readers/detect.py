@@ -100,6 +100,8 @@ def file_kind(path: Path) -> str | None:
     if text[:1] in ("{", "[") and path.suffix.lower() not in (".csv", ".tsv"):
         return _json_kind(path, text)
     lines = text.splitlines()
+    if not lines:  # of signs that are spaces in Unicode alone
+        return None
     if _FLICKR_TOKEN.match(lines[0]):
         return "flickr8k"
     if _FLICKR_CSV.match(lines[0]) and len(lines) > 1 and _FLICKR_ROW.match(lines[1]):

@@ -74,7 +74,7 @@ def table(path: Path, in_memory: bool) -> pa.Table:
             copy = cache_home() / "arrow" / f"{name}.arrow"
             if not copy.exists():
                 _copy(path, file, copy, limit)
-    except (pa.ArrowException, OSError, MemoryError) as error:
+    except (pa.ArrowException, LookupError, ValueError, OSError, MemoryError) as error:
         raise DataError(f"is no readable Parquet file: {error}", path=path) from error
     return pa.ipc.open_file(pa.memory_map(os.fspath(copy))).read_all()
 
@@ -115,6 +115,7 @@ def _parts(path: Path, file: pq.ParquetFile, limit: int) -> Iterator[pa.RecordBa
         rows = -(-len(batch) // pieces) or 1
         for start in range(0, len(batch), rows):
             some = pa.Table.from_batches([batch.slice(start, rows)]).cast(file.schema_arrow)
+            some.validate(full=True)  # lengths, and that texts are UTF-8
             yield from some.combine_chunks().to_batches()
 
 
