@@ -20,7 +20,7 @@ from plait.core.errors import DataError
 from plait.data.audit import audit
 from plait.data.audit_images import near_pairs
 from plait.data.audit_pairs import low_outliers, margins
-from plait.data.audit_text import normalised
+from plait.data.equal_texts import normalised
 from plait.data.open import open_dataset
 from plait.data.splits import split_of
 

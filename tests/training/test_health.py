@@ -13,10 +13,11 @@ from accelerate import Accelerator
 from torch import nn
 
 from plait.core.batch import Batch, ModalityInput
+from plait.objectives import info_nce_plain
 from plait.training.health import examine
 from plait.training.nan_origin import find_origin
 from plait.training.tasks import TaskLoss
-from plait.training.update import Updater
+from plait.training.update import Updater, info_nce_floor
 
 Record = dict[str, Any]
 
@@ -179,3 +180,23 @@ def test_a_gradient_that_breaks_alone() -> None:
 class Root(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.sqrt()
+
+
+def test_texts_that_read_the_same_leave_a_floor() -> None:
+    def at(loss: float, floor: float) -> list[str]:
+        part = {"info_nce image-text": loss}
+        return kinds(run(lambda k: {"parts": part, "floor": floor}))
+
+    assert at(2.1, 2.0) == ["loss-floor"]  # ln 64 is 4.16
+    assert at(2.3, 2.0) == []
+    assert at(4.1, 2.0) == ["near-chance"]  # 0.97 of the way from floor to chance
+    assert at(3.9, 2.0) == []
+    assert at(4.1, 4.0) == ["equal-texts"]
+
+
+def test_floor_is_the_loss_of_perfect_rows() -> None:
+    ids = torch.tensor([3, 3, 5, 3, 9, 9])
+    rows = torch.nn.functional.one_hot(ids, 10).double()
+    perfect = info_nce_plain(rows, rows, 1000.0, ids, ids)
+    assert info_nce_floor(ids) == pytest.approx(float(perfect))
+    assert info_nce_floor(torch.arange(5)) == 0

@@ -211,7 +211,8 @@ def test_word_0_of_the_tokenizer_is_a_word_here() -> None:
 def test_recall_counts_every_row_of_the_group() -> None:
     similarity = torch.tensor([[0.1, 0.9, 0.0], [0.2, 0.3, 0.8], [0.0, 0.1, 0.7]])
     # Pictures find texts 1, 2, 2, texts find pictures 1, 0, 1; rows 0 and 1 show the same thing.
-    assert recall_at_1(similarity, torch.tensor([0, 0, 1])) == pytest.approx(100 * 4 / 6)
+    groups = torch.tensor([0, 0, 1])
+    assert recall_at_1(similarity, groups[:, None] == groups) == pytest.approx(100 * 4 / 6)
 
 
 def test_mistakes_are_named() -> None:

@@ -10,10 +10,11 @@ import torch
 
 from plait.core.batch import Batch, ModalityInput
 from plait.core.errors import DataError
+from plait.data.equal_texts import joined
 from plait.training.features import feature_change, mixed, noisy
 from plait.training.rows import RowPlan, Rows
 from plait.training.schema_stage import Features
-from plait.training.supply import FeatureSource, PixelSource, Supply
+from plait.training.supply import Alike, FeatureSource, PixelSource, Supply
 
 
 def make(rank: int = 0, world: int = 1, **options: Any) -> Supply:
@@ -24,7 +25,7 @@ def make(rank: int = 0, world: int = 1, **options: Any) -> Supply:
     plan = RowPlan(counts, texts="one", batch_size=4, seed=0, slots=2, world=world)
     sources = {"image": FeatureSource(pictures, "sample"), "text": FeatureSource(texts, "text")}
     ids = [f"s{n}" for n in range(8)]
-    return Supply(plan, sources, np.arange(8) // 2, ids, rank=rank, world=world, **options)
+    return Supply(plan, sources, Alike(np.arange(8) // 2), ids, rank=rank, world=world, **options)
 
 
 def features(batch: Batch, name: str) -> list[float]:
@@ -130,3 +131,28 @@ def test_changes_depend_on_their_place_alone() -> None:
     for other in (found(1, 3), found(2, 2), found(1, 2, rank=1), found(1, 2, stage=1)):
         assert not torch.equal(found(1, 2), other)
     assert feature_change(Features(), 0, 0, 0) is None
+
+
+def test_equal_texts_join_rows_of_all_processes() -> None:
+    """By the text that each row shows, whatever the process; a task's own text has ids of its own."""
+    owner = np.repeat(np.arange(8), [1, 2, 3, 1, 2, 1, 1, 3])
+    words, own = np.arange(14) % 5, np.arange(8) % 3
+    alike = Alike(np.arange(8) // 2, words, {"match": own})
+    supplies = [make(rank, 2) for rank in range(2)]
+    for supply in supplies:
+        supply.alike, supply.texts = alike, {"match": supply.sources["image"]}
+    for epoch in range(3):
+        parts = [supply.batch(epoch, 0) for supply in supplies]
+        shown = [int(value) for part in parts for value in features(part, "text")]
+        ids = torch.cat([part.groups for part in parts])
+        matching = torch.cat([part.of("match").groups for part in parts])
+        assert ids.tolist() == joined(alike.groups[owner[shown]], words[shown]).tolist()
+        expected = joined(alike.groups[owner[shown]], own[owner[shown]])
+        assert matching.tolist() == expected.tolist()
+        assert parts[0].groups.tolist() == ids[:2].tolist()
+
+
+def test_texts_that_no_group_shares_cost_nothing() -> None:
+    counts = np.array([2, 1, 1])
+    assert Alike.of(np.array([0, 1, 1]), counts, np.array([0, 1, 2, 2])).words is None
+    assert Alike.of(np.array([0, 1, 2]), counts, np.array([0, 1, 2, 2])).words is not None

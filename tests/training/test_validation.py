@@ -11,7 +11,7 @@ from plait.evaluation.retrieval_metrics import mean_recall, retrieval
 from plait.models.alignment import AlignmentModel, Tower
 from plait.models.projection import build_projection
 from plait.objectives import info_nce_plain
-from plait.training.supply import FeatureSource
+from plait.training.supply import Alike, FeatureSource
 from plait.training.tasks import ContrastiveTask
 from plait.training.validation import Validator, effective_rank, watched
 
@@ -48,7 +48,7 @@ def test_figures_by_hand() -> None:
     groups = np.array([0, 1, 2, 2, 3])
     sources = {"image": FeatureSource(pictures, "sample"), "text": FeatureSource(texts, "text")}
     task = ContrastiveTask(tested)
-    value, metrics = Validator(tested, task, sources, counts, groups, chunk=3)()
+    value, metrics = Validator(tested, task, sources, counts, Alike(groups), chunk=3)()
 
     def rows(name: str, features: np.ndarray) -> torch.Tensor:
         inputs = ModalityInput.of(features=torch.from_numpy(features))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from plait.core.errors import DataError, UserError
+from plait.core.errors import DataError, UserError, shown
 
 if TYPE_CHECKING:
     from plait.data import PairDataset
@@ -116,3 +116,16 @@ def checked_policy(on_bad_row: str) -> Literal["fail", "skip"]:
     if on_bad_row == "skip":
         return "skip"
     raise UserError(f"--on-bad-row is 'fail' or 'skip', not {on_bad_row!r}")
+
+
+def checked_equal_texts(run: Source, equal_texts: str | None) -> Literal["same", "apart"]:
+    """Whether equal texts are one; None: as the run's recipe has it, if there is one."""
+    if equal_texts == "same" or equal_texts == "apart":
+        return equal_texts
+    if equal_texts is not None:
+        raise UserError(f"--equal-texts is 'same' or 'apart', not {shown(equal_texts)}")
+    from plait.training.recipe import RUN_RECIPE, read_run_recipe
+
+    folder = Path(run)
+    known = (folder / RUN_RECIPE).is_file()
+    return read_run_recipe(folder).data.equal_texts if known else "same"

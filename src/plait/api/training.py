@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from plait.api.sources import (
     Roots,
     Source,
+    checked_equal_texts,
     checked_policy,
     data_of,
     leave_overrides,
@@ -127,12 +128,16 @@ def evaluate(
     shots: int = 0,
     root: Roots = None,
     allow_outside: bool = False,
+    equal_texts: str | None = None,
 ) -> dict[str, Any]:
     """Metrics of a run on a split of ``data`` (default: the data it was trained on), in percent.
 
-    ``shots`` examples of the training split stand before each prompt of a language model.
+    ``shots`` examples of the training split stand before each prompt of a language model. Texts that
+    read the same are one under ``equal_texts="same"``, each its own picture's alone under
+    ``"apart"``; None: as the run was trained.
     """
     from plait.evaluation import evaluate_alignment
+    from plait.evaluation.caution import with_cautions
     from plait.evaluation.evaluate_bridged import evaluate_bridged
     from plait.evaluation.evaluate_drawing import evaluate_drawing
     from plait.evaluation.evaluate_fusion import evaluate_fusion
@@ -146,6 +151,7 @@ def evaluate(
         trained = data_of(run)
         data, columns = str(trained.source), trained.columns
         root, allow_outside = root or trained.root, allow_outside or trained.allow_outside
+    equal = checked_equal_texts(run, equal_texts)
     leave: dict[str, Any] = {"root": root, "allow_outside": allow_outside}
     dataset = open_split(data, split, on_bad_row, columns, **leave)
     model = load(run)
@@ -156,9 +162,11 @@ def evaluate(
     elif shots:
         raise UserError("examples before a prompt (--shots) are for language models that see")
     elif isinstance(model, FusionModel):
-        metrics = evaluate_fusion(model, usable(dataset) if on_bad_row == "skip" else dataset)
+        judged = usable(dataset) if on_bad_row == "skip" else dataset
+        metrics = evaluate_fusion(model, judged, equal_texts=equal)
     elif isinstance(model, DrawingModel):
         metrics = evaluate_drawing(model, usable(dataset) if on_bad_row == "skip" else dataset)
     else:
-        metrics = evaluate_alignment(model, dataset, on_bad_row=checked_policy(on_bad_row))
-    return {"run": str(run), "split": split, **metrics}
+        policy = checked_policy(on_bad_row)
+        metrics = evaluate_alignment(model, dataset, equal_texts=equal, on_bad_row=policy)
+    return {"run": str(run), "split": split, **with_cautions(metrics)}

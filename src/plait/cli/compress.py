@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from plait.cli.output import JsonOption, OutsideOption, RootOption, emit, say, table
+from plait.cli.output import JsonOption, OutsideOption, RootOption, emit, say, table, tell_cautions
 
 
 def compress(
@@ -85,6 +85,7 @@ def compress(
 
         table(f"{run}: {result['candidate']}", ["", "before", "after", "ratio"], rows(result))
         typer.echo(f"recall@1 lost: {result['lost']['points']:.2f} points")
+        tell_cautions(result)
         typer.echo(f"out: {out}")
         typer.echo(f"report: {out}/compression.md")
 

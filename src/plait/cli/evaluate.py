@@ -12,9 +12,11 @@ from plait.cli.output import (
     OutsideOption,
     RootOption,
     answer_table,
+    classes_table,
     emit,
     retrieval_table,
     table,
+    tell_cautions,
 )
 
 
@@ -31,6 +33,13 @@ def evaluate(
             min=0, help="Of language models: so many training examples before each prompt."
         ),
     ] = 0,
+    equal_texts: Annotated[
+        str | None,
+        typer.Option(
+            help="same: texts that read the same are right answers for all their pictures; apart: "
+            "each for its own alone (default: as the run was trained)."
+        ),
+    ] = None,
     root: RootOption = None,
     allow_outside: OutsideOption = False,
     as_json: JsonOption = False,
@@ -47,15 +56,19 @@ def evaluate(
         shots=shots,
         root=root,
         allow_outside=allow_outside,
+        equal_texts=equal_texts,
     )
 
     def page() -> None:
         if "retrieval" not in result:
             answer_table(result, f"{split} split")
+            tell_cautions(result)
             return
         retrieval_table(result["retrieval"], f"Retrieval, {split} split")
         for language, figures in (result.get("languages") or {}).items():
             retrieval_table(figures, f"Retrieval, texts in {language}")
+        classes_table(result, f"Classification, {split} split")
+        tell_cautions(result)
         flat = [(name, f"{value:.4g}") for name, value in _numbers(result.get("geometry") or {})]
         if flat:
             table("Geometry of the shared space", ["measure", "value"], flat)

@@ -69,13 +69,40 @@ def retrieval_table(retrieval: Mapping[str, Mapping[str, Any]], title: str = "Re
     rows = []
     for direction, figures in retrieval.items():
         cells = [direction.replace("_", " ")]
+        cells += [f"{figures['queries']:,}", f"{figures['candidates']:,}"]
         for name in ("R@1", "R@5", "R@10"):
             low, high = figures.get(f"{name}_low"), figures.get(f"{name}_high")
             interval = f" ({low:.0f} to {high:.0f})" if low is not None else ""
             cells.append(f"{figures[name]:.1f}{interval}")
         cells.append(f"{figures['median_rank']:g}")
         rows.append(cells)
-    table(title, ["direction", "R@1 %", "R@5 %", "R@10 %", "median rank"], rows)
+    table(title, ["direction", "queries", "among", "R@1 %", "R@5 %", "R@10 %", "median rank"], rows)
+
+
+def classes_table(result: Mapping[str, Any], title: str) -> None:
+    """Accuracy over the classes that pictures carry, or that their few texts are."""
+    found = result.get("zero_shot")
+    if not found:
+        return
+    rows: list[tuple[str, str, str]] = [
+        ("all pictures", f"{found['images']:,}", _between(found, "top1", ".1f")),
+        ("mean of the classes", "", f"{found['mean_per_class']:.1f}"),
+    ]
+    own = list(found.get("per_class", {}).items())
+    for name, one in own[:MOST_CLASSES]:
+        rows.append((str(name), f"{one['images']:,}", f"{one['top1']:.1f}"))
+    table(f"{title}: {found['classes']} classes", ["", "pictures", "right, %"], rows)
+    if len(own) > MOST_CLASSES:
+        say(f"{len(own) - MOST_CLASSES} more classes: see --json.")
+
+
+def tell_cautions(result: Mapping[str, Any]) -> None:
+    """What the figures cannot tell, on stdout below them."""
+    for line in result.get("cautions", ()):
+        sys.stdout.write(f"note: {line}\n")
+
+
+MOST_CLASSES = 20  # of a table in a terminal
 
 
 def answer_table(result: Mapping[str, Any], title: str) -> None:
@@ -91,7 +118,7 @@ def answer_table(result: Mapping[str, Any], title: str) -> None:
         caption_table(result, title)
         return
     rows = [
-        (name, _interval(result[key]))
+        (name, _count(result[key]), _interval(result[key]))
         for key, name in (
             ("vqa", "all questions"),
             ("classification", "classes"),
@@ -100,10 +127,11 @@ def answer_table(result: Mapping[str, Any], title: str) -> None:
         if key in result
     ]
     for name, figures in (result.get("vqa", {}).get("by_answer_type") or {}).items():
-        rows.append((name, _interval(figures)))
+        rows.append((name, _count(figures), _interval(figures)))
     for name, accuracy in (result.get("controls") or {}).items():
-        rows.append((f"control: {name.replace('_', ' ')}", f"{accuracy:.1f}"))
-    table(title, ["", "accuracy, %"], rows)
+        count = _count(result["vqa"])
+        rows.append((f"control: {name.replace('_', ' ')}", count, f"{accuracy:.1f}"))
+    table(title, ["", "of", "accuracy, %"], rows)
 
 
 CAPTION_MEASURES = ("cider_d", "bleu_1", "bleu_4", "rouge_l")
@@ -115,12 +143,13 @@ def caption_table(result: Mapping[str, Any], title: str) -> None:
     rows = [
         (
             name.replace("_", "-").upper(),
-            f"{found[name]:.2f} ({found[f'{name}_low']:.2f} to {found[f'{name}_high']:.2f})",
+            _between(found, name, ".2f"),
             f"{control[name]:.2f}",
         )
         for name in CAPTION_MEASURES
     ]
-    table(title, ["", "captions", "shuffled pictures"], rows)
+    head = f"captions of {found['captions']:,} pictures"
+    table(title, ["", head, "shuffled pictures"], rows)
 
 
 def drawing_table(result: Mapping[str, Any], title: str) -> None:
@@ -136,13 +165,18 @@ def drawing_table(result: Mapping[str, Any], title: str) -> None:
         if name in result.get("codes", {}):
             words = f"nats a code, {name.replace('_', ' ')}"
             rows.append((words, _between(result["codes"], name, ".3f")))
-    table(title, ["", "value"], rows)
+    table(f"{title}, {result['counts']['pictures']:,} pictures", ["", "value"], rows)
 
 
 def _between(figures: Mapping[str, Any], name: str, style: str) -> str:
     low, high = figures.get(f"{name}_low"), figures.get(f"{name}_high")
     value = format(figures[name], style)
     return value if low is None else f"{value} ({low:{style}} to {high:{style}})"
+
+
+def _count(figures: Mapping[str, Any]) -> str:
+    found = figures.get("questions", figures.get("samples"))
+    return "" if found is None else f"{found:,}"
 
 
 def _interval(figures: Mapping[str, Any]) -> str:

@@ -12,9 +12,11 @@ from plait.cli.output import (
     OutsideOption,
     RootOption,
     answer_table,
+    classes_table,
     emit,
     retrieval_table,
     say,
+    tell_cautions,
 )
 
 
@@ -70,8 +72,10 @@ def train(
     def page() -> None:
         if result.get("retrieval"):
             retrieval_table(result["retrieval"], f"Retrieval, {result['split']} split")
+            classes_table(result, f"Classification, {result['split']} split")
         elif result.keys() & {"vqa", "classification", "match", "captions", "reconstruction"}:
             answer_table(result, f"{result['split']} split")
+        tell_cautions(result)
         skipped = result.get("skipped", 0)
         if skipped:
             say(f"[yellow]{skipped} bad rows were skipped[/]; see `plait data audit`.")

@@ -15,13 +15,14 @@ from jaxtyping import Float, Int
 from plait.core.errors import DataError
 from plait.core.modality import IMAGE, TEXT
 from plait.data.dataset import PairDataset
+from plait.data.equal_texts import EqualTexts
 from plait.data.fast_decode import pixel_batches
 from plait.data.preprocess import ImagePreprocess, TextPreprocess
 from plait.data.random import permutation
 from plait.data.sample import MediaRef
 from plait.engines.pooled import text_batches
 from plait.evaluation.gallery import corrected, gallery_of
-from plait.evaluation.retrieval_metrics import bootstrap_interval, retrieval, retrieval_ranks
+from plait.evaluation.retrieval_metrics import bootstrap_interval, ranks_of, retrieval
 from plait.models.hubs import HubCorrection
 
 BATCH = 32
@@ -71,11 +72,13 @@ class Split:
         dataset: samples that all have a picture.
         preprocesses: by modality.
         hubs: the model's correction of scores, or None.
+        equal_texts: see `plait.evaluation.gallery.gallery_of`.
     """
 
     dataset: PairDataset
     preprocesses: Preprocesses
     hubs: HubCorrection | None = None
+    equal_texts: EqualTexts = "same"
 
     @property
     def texts(self) -> list[str]:
@@ -160,20 +163,20 @@ class Judged:
 
 def judge(rows: SplitRows, *, bootstrap: int = 1000, seed: int = 0) -> Judged:
     """Retrieval both ways, with the model's correction for hubs where it has one."""
-    gallery = corrected(gallery_of(rows, rows.split.dataset), rows.split.hubs)
+    split = rows.split
+    gallery = corrected(gallery_of(rows, split.dataset, equal_texts=split.equal_texts), split.hubs)
     biases: dict[str, Any] = {"image_bias": gallery.image_bias, "text_bias": gallery.text_bias}
     parts = gallery.image, gallery.text, gallery.text_owner
-    figures = retrieval(
-        *parts, image_groups=gallery.groups, bootstrap=bootstrap, seed=seed, **biases
-    )
-    ranks = retrieval_ranks(*parts, image_groups=gallery.groups, **biases)
+    alike: dict[str, Any] = {"image_groups": gallery.groups, "text_words": gallery.text_words}
+    figures = retrieval(*parts, **alike, bootstrap=bootstrap, seed=seed, **biases)
+    answers = gallery.answers
+    ranks = ranks_of(gallery.image, gallery.text, answers, **biases)
     asked = ranks.image_to_text > 0
-    _, cluster = np.unique(gallery.groups, return_inverse=True)
     hits = np.concatenate([ranks.text_to_image == 1, ranks.image_to_text[asked] == 1])
     return Judged(
         figures,
         hits.astype(np.float64),
-        np.concatenate([cluster[gallery.text_owner], cluster[asked]]),
+        np.concatenate([answers.label, answers.group[asked]]),
         np.repeat([0, 1], [len(gallery.text), int(asked.sum())]),
     )
 

@@ -40,6 +40,7 @@ from plait.core.files import check_free, new_folder
 from plait.core.modality import IMAGE, TEXT
 from plait.data.dataset import PairDataset
 from plait.engines.tower import least_cosine
+from plait.evaluation.caution import cautions
 from plait.models.alignment import AlignmentModel, Tower
 from plait.runtime.choose import cores
 from plait.runtime.manifest import read_manifest, write_manifest
@@ -238,13 +239,15 @@ class _Job:
             "cosine": _cosines(rows_before, rows_after),
             "ratios": ratios(sides["before"], sides["after"]),
             "tried": self.tried,
+            "cautions": list(cautions({"retrieval": after.figures})),
         }
         if int8 is not None:
             found["drift"] = bundle_drift(target, threads, timing_inputs(self.test, after_split))
         return found
 
     def _split(self, model: AlignmentModel, part: PairDataset) -> Split:
-        return Split(part, preprocesses(model), model.hubs)
+        equal = "same" if self.recipe is None else self.recipe.data.equal_texts
+        return Split(part, preprocesses(model), model.hubs, equal)
 
     def _calibration(self, model: AlignmentModel) -> dict[str, list[dict[str, np.ndarray]]]:
         """The samples of `Settings`, and `PROBES` more that quantisers never see."""

@@ -74,21 +74,28 @@ def _recall(figures: Mapping[str, Any]) -> str:
 def markdown(report: Mapping[str, Any]) -> str:
     """The page."""
     lost = report["lost"]
+    between = (
+        f" (95% interval of paired queries {lost['low']:.2f} to {lost['high']:.2f})"
+        if "low" in lost
+        else ""
+    )
     method = {"nncf": "int8 by NNCF, for OpenVINO", "onnx": "int8 for ONNX Runtime"}
     lines = [
         "# Compression",
         "",
         f"`{report['run']}`: {report['candidate']}, {method.get(report['int8'], 'float32')}. "
-        f"Before: torch float32; {report['threads']} threads on both sides. Recall with 95% "
+        f"Before: torch float32; {report['threads']} threads on both sides. Recall of "
+        f"{report['before']['retrieval']['text_to_image']['queries']:,} texts and "
+        f"{report['before']['retrieval']['image_to_text']['queries']:,} pictures with 95% "
         "intervals, on the test split; the choice was made on the validation split.",
         "",
         "| | before | after | ratio |",
         "|---|---|---|---|",
         *("| " + " | ".join(row) + " |" for row in rows(report)),
         "",
-        f"Recall@1 lost, mean of both ways: {lost['points']:.2f} points (95% interval of paired "
-        f"queries {lost.get('low', float('nan')):.2f} to {lost.get('high', float('nan')):.2f}); up "
-        f"to {report['max_recall_drop']:g} were allowed on the validation split.",
+        f"Recall@1 lost, mean of both ways: {lost['points']:.2f} points{between}; up to "
+        f"{report['max_recall_drop']:g} were allowed on the validation split.",
+        *(f"\n**{line}**" for line in report.get("cautions", ())),
     ]
     if report["cosine"]:
         near = ", ".join(

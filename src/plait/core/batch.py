@@ -58,13 +58,14 @@ class Batch:
 
     Attributes:
         ids: the sample id of each row; one sample may give several rows (its captions).
-        groups: (B,) rows with the same number show the same thing, so that each is a positive of
-            the others in contrastive objectives.
+        groups: (B,) rows with the same number show the same thing or have the same text, so that
+            each is a positive of the others in contrastive objectives.
         modalities: by modality name (see `plait.core.modality`).
         targets: named supervision tensors, each (B, ...).
         meta: raw values of each row for reports, or empty.
         tasks: names of the tasks that this batch is for; empty means all.
         texts: by task, the text that it reads in place of the batch's.
+        groups_of: by task, the groups where its own text makes other ones.
     """
 
     ids: Sequence[str]
@@ -74,6 +75,7 @@ class Batch:
     meta: Sequence[Mapping[str, Any]] = ()
     tasks: tuple[str, ...] = ()
     texts: Mapping[str, ModalityInput] = field(default_factory=dict)
+    groups_of: Mapping[str, Int64[Tensor, " B"]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -86,6 +88,7 @@ class Batch:
             modalities={name: part.map(function) for name, part in self.modalities.items()},
             targets={name: function(tensor) for name, tensor in self.targets.items()},
             texts={name: part.map(function) for name, part in self.texts.items()},
+            groups_of={name: function(groups) for name, groups in self.groups_of.items()},
         )
 
     def of(self, task: str) -> Batch:
@@ -93,7 +96,9 @@ class Batch:
         own = self.texts.get(task)
         if own is None:
             return self
-        return replace(self, modalities={**self.modalities, TEXT: own}, texts={})
+        groups = self.groups_of.get(task, self.groups)
+        modalities = {**self.modalities, TEXT: own}
+        return replace(self, groups=groups, modalities=modalities, texts={}, groups_of={})
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on another device."""

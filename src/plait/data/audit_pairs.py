@@ -9,6 +9,7 @@ import numpy as np
 
 from plait.core.errors import DataError
 from plait.data.audit_rows import Audited, Finding
+from plait.data.equal_texts import RightAnswers, text_numbers
 
 NEIGHBOURS = 5
 OUTLIER = 3.5
@@ -40,7 +41,13 @@ class Vectors(Protocol):
 
 
 def margins(
-    image: np.ndarray, text: np.ndarray, owner: np.ndarray, groups: np.ndarray, chunk: int = 1024
+    image: np.ndarray,
+    text: np.ndarray,
+    owner: np.ndarray,
+    groups: np.ndarray,
+    chunk: int = 1024,
+    *,
+    words: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """How much better each pair fits than what else its picture and its text match.
 
@@ -54,11 +61,12 @@ def margins(
         owner: (m,) the picture of each text.
         groups: (n,) pictures of one group are no alternatives.
         chunk: texts at a time, for memory.
+        words: (m,) texts with equal numbers are no alternatives of one another's pictures.
 
     Returns:
         (m,) margins, (m,) cosines, (m,) the best other picture of each text.
     """
-    count = len(text)
+    count, answers = len(text), RightAnswers.of(groups, owner, words)
     own = np.einsum("md,md->m", text, image[owner])
     best_other = np.zeros(count, np.int64)
     of_text = np.zeros(count)
@@ -66,7 +74,7 @@ def margins(
     for start in range(0, count, chunk):
         rows = slice(start, start + chunk)
         scores = text[rows] @ image.T
-        scores[groups[owner[rows]][:, None] == groups[None, :]] = -np.inf
+        scores[~answers.wrong(slice(None), rows).T] = -np.inf
         best_other[rows] = scores.argmax(axis=1)
         of_text[rows] = _mean_of_best(scores, k)
     of_image = np.zeros(len(image))
@@ -74,7 +82,7 @@ def margins(
     for start in range(0, len(image), chunk):
         rows = slice(start, start + chunk)
         scores = image[rows] @ text.T
-        scores[groups[rows][:, None] == groups[owner][None, :]] = -np.inf
+        scores[~answers.wrong(rows, slice(None))] = -np.inf
         of_image[rows] = _mean_of_best(scores, k)
     return own - (of_text + of_image[owner]) / 2, own, best_other
 
@@ -115,14 +123,18 @@ def mismatches(audited: Audited, embeddings: Vectors) -> Iterator[Finding]:
     present = np.linalg.norm(embeddings.image, axis=1)[owner] > 0
     if present.sum() < 10:
         return  # an outlier needs something to lie out of
-    margin, cosine, other = margins(embeddings.image, embeddings.text, owner, groups)
-    which = np.flatnonzero(present)[low_outliers(margin[present])]
     # the n-th text of a sample among the embeddings is the n-th of its texts
     position = np.zeros(len(owner), np.int64)
     seen: dict[int, int] = {}
     for row, one in enumerate(owner.tolist()):
         position[row] = seen.get(one, 0)
         seen[one] = position[row] + 1
+    words = text_numbers(
+        audited.samples[number_of[embeddings.ids[one]]].texts[nth]
+        for one, nth in zip(owner.tolist(), position.tolist(), strict=True)
+    )
+    margin, cosine, other = margins(embeddings.image, embeddings.text, owner, groups, words=words)
+    which = np.flatnonzero(present)[low_outliers(margin[present])]
     for row in which[np.argsort(margin[which])].tolist():
         number = number_of[embeddings.ids[owner[row]]]
         sample, nth = audited.samples[number], int(position[row])

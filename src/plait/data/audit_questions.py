@@ -8,7 +8,7 @@ from typing import Any
 
 from plait.data.answers import given_answers
 from plait.data.audit_rows import Audited, Finding
-from plait.data.audit_text import normalised
+from plait.data.equal_texts import normalised
 from plait.data.sample import Sample
 
 

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from plait.data.audit_rows import Audited, Finding
+from plait.data.equal_texts import normalised
 
 _SINGLE = ("label", "class", "category")
-
-
-def normalised(text: str) -> str:
-    """Without case, punctuation, width and spacing: texts that read the same compare equal."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    kept = [" " if unicodedata.category(letter)[0] in "PZC" else letter for letter in folded]
-    return " ".join("".join(kept).split()) or " ".join(folded.split())
 
 
 def text_findings(audited: Audited) -> Iterator[Finding]:
@@ -38,6 +31,40 @@ def text_findings(audited: Audited) -> Iterator[Finding]:
         groups = {audited.samples[number].group_key for number, _ in shared}
         if len(groups) > 1:
             yield _shared(audited, shared)
+
+
+MOSTLY = 0.9  # of the training pairs with one text
+
+
+def one_text_findings(audited: Audited) -> Iterator[Finding]:
+    """A training split whose pairs have all, or nearly all, the same text: nothing to tell apart."""
+    having: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    pairs = 0
+    for number, sample in enumerate(audited.samples):
+        if audited.splits[number] != "train" or "question" in sample.labels or not sample.texts:
+            continue
+        pairs += 1
+        for key, which in {
+            normalised(text): which for which, text in enumerate(sample.texts)
+        }.items():
+            having[key].append((number, which))
+    if pairs < 2:
+        return
+    places = max(having.values(), key=len)
+    if len(places) < MOSTLY * pairs:
+        return
+    number, which = places[0]
+    sample = audited.samples[number]
+    shown = f"{sample.texts[which][:60]!r}"
+    if len(having) == 1:
+        detail = f"all {pairs} training pairs read {shown}: there is nothing to tell apart"
+        yield Finding("one-text", "error", *audited.places[number][which], sample.id, detail)
+        return
+    detail = (
+        f"{len(places)} of {pairs} training pairs read {shown}: they are positives of one another, so "
+        "that next to nothing is left to learn"
+    )
+    yield Finding("mostly-one-text", "warning", *audited.places[number][which], sample.id, detail)
 
 
 def _shared(audited: Audited, shared: list[tuple[int, int]]) -> Finding:

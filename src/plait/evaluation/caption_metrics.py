@@ -77,9 +77,9 @@ def evaluate_captions(
     names = [*(f"bleu_{n}" for n in ORDERS), "rouge_l", "cider_d", *scores]
     every = np.append(columns.sum(0), len(columns))[None]
     result: dict[str, Any] = dict(zip(names, _figures(every)[0].tolist(), strict=True))
-    if bootstrap:
-        labels = np.arange(len(said)) if groups is None else np.array([str(one) for one in groups])
-        _, cluster = np.unique(labels, return_inverse=True)
+    labels = np.arange(len(said)) if groups is None else np.array([str(one) for one in groups])
+    _, cluster = np.unique(labels, return_inverse=True)
+    if bootstrap and cluster.max() > 0:  # one picture has no spread
         totals = bootstrap_totals(columns, cluster, replicates=bootstrap, seed=seed)
         ends = np.quantile(_figures(totals), [0.025, 0.975], axis=0)
         for name, low, high in zip(names, *ends.tolist(), strict=True):

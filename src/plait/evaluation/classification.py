@@ -35,6 +35,7 @@ def zero_shot(
     classes: Float[np.ndarray, "C D"],
     labels: Int[np.ndarray, " n"],
     *,
+    names: Sequence[str] | None = None,
     ks: Sequence[int] = (1, 5),
     bootstrap: int = 1000,
     seed: int = 0,
@@ -48,6 +49,7 @@ def zero_shot(
         image: unit rows.
         classes: unit rows, e.g. of `class_vectors`.
         labels: the true class of each image.
+        names: of the classes, for figures of each.
         ks: the true class may be among the first k.
         bootstrap: replicates of the percentile interval over images; 0 leaves it out.
         seed: of the bootstrap.
@@ -55,7 +57,8 @@ def zero_shot(
 
     Returns:
         ``top1``, ``top1_low``, ``top1_high``, ..., ``mean_per_class`` (mean over the classes that
-        occur of their top-1 accuracy), ``images``, ``classes``.
+        occur of their top-1 accuracy), ``images``, ``classes``; with names ``per_class``: of each
+        class that occurs ``images`` and ``top1``.
     """
     if not len(image):
         raise DataError("classification needs at least one image")
@@ -82,7 +85,16 @@ def zero_shot(
     counts = np.bincount(labels, minlength=len(classes))
     right = np.bincount(labels, first, minlength=len(classes))
     result["mean_per_class"] = float(100 * np.mean(right[counts > 0] / counts[counts > 0]))
-    return {**result, "images": len(image), "classes": len(classes)}
+    result |= {"images": len(image), "classes": len(classes)}
+    if names is not None:
+        result["per_class"] = {
+            names[place]: {
+                "images": int(counts[place]),
+                "top1": float(100 * right[place] / counts[place]),
+            }
+            for place in np.flatnonzero(counts).tolist()
+        }
+    return result
 
 
 def _label_ranks(

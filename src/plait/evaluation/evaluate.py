@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from plait.core.errors import DataError
 from plait.data.dataset import PairDataset
+from plait.data.equal_texts import EqualTexts
 from plait.evaluation.classification import class_vectors, zero_shot
 from plait.evaluation.gallery import Gallery, corrected, gallery_of
 from plait.evaluation.geometry import geometry
@@ -27,6 +28,7 @@ def evaluate_alignment(
     bootstrap: int = 1000,
     seed: int = 0,
     templates: Sequence[str] = ("{}",),
+    equal_texts: EqualTexts = "same",
     **embedding: Any,
 ) -> dict[str, Any]:
     """Embeds a split and measures it (see `evaluate_gallery` for what is returned).
@@ -39,6 +41,7 @@ def evaluate_alignment(
         seed: of the intervals.
         templates: prompts for zero-shot classification, each with ``{}`` for the class; used where
             the samples carry class labels.
+        equal_texts: see `plait.evaluation.gallery.gallery_of`.
         embedding: as for `plait.engines.features.embed_dataset` (engine, batch size, cache).
 
     Raises:
@@ -49,7 +52,8 @@ def evaluate_alignment(
     part = dataset.split(split)
     if not len(part):
         raise DataError(f"no samples in the split {split!r}")
-    gallery = corrected(gallery_of(embed_dataset(model, part, **embedding), part), model.hubs)
+    found = embed_dataset(model, part, **embedding)
+    gallery = corrected(gallery_of(found, part, equal_texts=equal_texts), model.hubs)
     return evaluate_gallery(
         gallery,
         bootstrap=bootstrap,
@@ -80,21 +84,21 @@ def evaluate_gallery(
         ``retrieval`` (see `plait.evaluation.retrieval_metrics.retrieval`, percent), ``mean_recall``,
         ``languages`` (the same as ``retrieval`` for each language, where texts have one),
         ``geometry`` (see `plait.evaluation.geometry`), ``counts``, and ``zero_shot`` where pictures
-        carry at least two classes. Where the gallery is corrected for hubs, so are the first three,
+        carry at least two classes, or have one text each of few that repeat (``by``: ``label`` or
+        ``text``). Where the gallery is corrected for hubs, so are the first three,
         and ``retrieval_plain`` is ``retrieval`` by cosine alone.
     """
     options: dict[str, Any] = {"bootstrap": bootstrap, "seed": seed}
     biases: dict[str, Any] = {"image_bias": gallery.image_bias, "text_bias": gallery.text_bias}
-    image, text, owner, groups = gallery.image, gallery.text, gallery.text_owner, gallery.groups
-    figures = retrieval(image, text, owner, image_groups=groups, **biases, **options)
-    languages = retrieval_by_language(
-        image, text, owner, gallery.languages, image_groups=groups, **biases, **options
-    )
+    parts = gallery.image, gallery.text, gallery.text_owner
+    alike: dict[str, Any] = {"image_groups": gallery.groups, "text_words": gallery.text_words}
+    figures = retrieval(*parts, **alike, **biases, **options)
+    languages = retrieval_by_language(*parts, gallery.languages, **alike, **biases, **options)
     result: dict[str, Any] = {
         "retrieval": figures,
         "mean_recall": mean_recall(figures),
         "languages": languages,
-        "geometry": geometry(image, text, owner, image_groups=groups),
+        "geometry": geometry(*parts, **alike),
         "counts": {
             "images": len(gallery.image),
             "texts": len(gallery.text),
@@ -103,12 +107,32 @@ def evaluate_gallery(
         },
     }
     if gallery.image_bias is not None or gallery.text_bias is not None:
-        result["retrieval_plain"] = retrieval(image, text, owner, image_groups=groups, **options)
+        result["retrieval_plain"] = retrieval(*parts, **alike, **options)
+    classified = None
     if embed_texts is not None:
         classified = _zero_shot(gallery, embed_texts, templates, options)
-        if classified is not None:
-            result["zero_shot"] = classified
+    classified = classified or _by_text(gallery, options)
+    if classified is not None:
+        result["zero_shot"] = classified
     return result
+
+
+def _by_text(gallery: Gallery, options: dict[str, Any]) -> dict[str, Any] | None:
+    """Accuracy over the texts themselves, where each picture has one of few that repeat.
+
+    None unless there are at least two, and as many pictures of each in the mean.
+    """
+    if gallery.text_words is None:
+        return None
+    words, first, word = np.unique(gallery.text_words, return_index=True, return_inverse=True)
+    own = np.full(len(gallery.image), -1)
+    own[gallery.text_owner] = word
+    asked = np.flatnonzero(own >= 0)
+    if (own[gallery.text_owner] != word).any() or not 2 <= len(words) <= len(asked) / 2:
+        return None
+    names = [gallery.texts[place] for place in first.tolist()]
+    found = zero_shot(gallery.image[asked], gallery.text[first], own[asked], names=names, **options)
+    return {"by": "text", **found}
 
 
 def _zero_shot(
@@ -129,4 +153,5 @@ def _zero_shot(
     classes = class_vectors(prompts.reshape(len(names), len(templates), -1))
     number = {name: place for place, name in enumerate(names)}
     labels = np.array([number[str(gallery.labels[row])] for row in rows])
-    return zero_shot(gallery.image[rows], classes, labels, **options)
+    found = zero_shot(gallery.image[rows], classes, labels, names=names, **options)
+    return {"by": "label", **found}

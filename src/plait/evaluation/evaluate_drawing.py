@@ -118,7 +118,7 @@ def _mean(
 ) -> dict[str, float]:
     """The mean and its 95% percentile interval over pictures."""
     found = {name: float(values.mean())}
-    if bootstrap:
+    if bootstrap and len(values) > 1:
         draws = np.random.default_rng(seed).integers(len(values), size=(bootstrap, len(values)))
         low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
         found |= {f"{name}_low": float(low), f"{name}_high": float(high)}

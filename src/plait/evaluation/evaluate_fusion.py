@@ -9,6 +9,7 @@ import numpy as np
 
 from plait.core.errors import DataError
 from plait.data.dataset import PairDataset
+from plait.data.equal_texts import EqualTexts, text_numbers
 from plait.data.sample import Sample
 from plait.data.wording import text_of
 from plait.evaluation.evaluate_answers import evaluate_answers
@@ -24,6 +25,7 @@ def evaluate_fusion(
     split: str = "all",
     bootstrap: int = 1000,
     seed: int = 0,
+    equal_texts: EqualTexts = "same",
 ) -> dict[str, Any]:
     """Measures a split.
 
@@ -33,6 +35,8 @@ def evaluate_fusion(
         split: ``train``, ``validation``, ``test``, or ``all`` that the data set holds.
         bootstrap: replicates of the 95% intervals, over pictures.
         seed: of the intervals, wrong pairs and controls.
+        equal_texts: whether a text that reads like a picture's own is no wrong one for it (see
+            `plait.evaluation.gallery.gallery_of`).
 
     Returns:
         In percent ``vqa`` with ``controls`` (see `evaluate_answers`), ``classification`` and
@@ -50,7 +54,7 @@ def evaluate_fusion(
     if "classify" in model.heads:
         found["classification"] = _classes(model, samples, bootstrap, seed)
     if "match" in model.heads:
-        found["match"] = _matching(model, samples, bootstrap, seed)
+        found["match"] = _matching(model, samples, bootstrap, seed, equal_texts)
     found.setdefault("counts", {"pairs": len(samples)})
     return found
 
@@ -77,23 +81,31 @@ def _classes(
 
 
 def _matching(
-    model: FusionModel, samples: Sequence[Sample], bootstrap: int, seed: int
+    model: FusionModel,
+    samples: Sequence[Sample],
+    bootstrap: int,
+    seed: int,
+    equal_texts: EqualTexts,
 ) -> dict[str, Any]:
     """Is a sample's own text likelier to belong to its picture than not, and a wrong one not?
 
-    Every picture is judged with its first text and with that of a sample of another group.
+    Every picture is judged with its first text and with one of another group that reads otherwise.
     """
     order = np.random.default_rng(seed).permutation(len(samples))
-    groups = [sample.group or sample.id for sample in samples]
+    template = model.about("match").get("text")
+    texts = [text_of(sample, template) for sample in samples]
+    words = text_numbers(texts) if equal_texts == "same" else np.arange(len(texts))
+    groups = [sample.group_key for sample in samples]
     other = np.empty(len(samples), int)
     for place, row in enumerate(order):
         step = 1
-        while step < len(order) and groups[order[(place + step) % len(order)]] == groups[row]:
+        while step < len(order):
+            wrong = order[(place + step) % len(order)]
+            if groups[wrong] != groups[row] and words[wrong] != words[row]:
+                break
             step += 1
         other[row] = order[(place + step) % len(order)]
     pictures = [sample.image for sample in samples if sample.image is not None]
-    template = model.about("match").get("text")
-    texts = [text_of(sample, template) for sample in samples]
     own = match_scores(model, pictures, texts)
     wrong = match_scores(model, pictures, [texts[row] for row in other])
     right = ((own > 0).astype(float) + (wrong <= 0)) / 2

@@ -9,7 +9,7 @@ from jaxtyping import Int
 
 from plait.data.sample import MediaRef
 from plait.evaluation.gallery import Gallery
-from plait.evaluation.retrieval_metrics import retrieval_ranks
+from plait.evaluation.retrieval_metrics import ranks_of
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ def text_searches(gallery: Gallery, *, count: int = 8, k: int = 5, seed: int = 0
         for queue in queues:
             while queue:
                 column = queue.pop()
-                group = int(gallery.groups[gallery.text_owner[column]])
-                if group not in shown:
-                    shown.add(group)
+                asked = int(gallery.answers.label[column])
+                if asked not in shown:
+                    shown.add(asked)
                     chosen.append(column)
                     break
     return [text_search(gallery, column, k=k) for column in chosen[:count]]
@@ -73,21 +73,17 @@ def text_searches(gallery: Gallery, *, count: int = 8, k: int = 5, seed: int = 0
 
 def worst_mistakes(gallery: Gallery, *, count: int = 6, k: int = 4) -> list[Search]:
     """The texts whose picture comes last, one a picture; fewer when fewer are wrong."""
-    ranks = retrieval_ranks(
-        gallery.image,
-        gallery.text,
-        gallery.text_owner,
-        image_groups=gallery.groups,
-        image_bias=gallery.image_bias,
+    ranks = ranks_of(
+        gallery.image, gallery.text, gallery.answers, image_bias=gallery.image_bias
     ).text_to_image
     chosen: list[int] = []
     shown: set[int] = set()
     for column in np.argsort(-ranks, kind="stable").tolist():
-        group = int(gallery.groups[gallery.text_owner[column]])
+        asked = int(gallery.answers.label[column])
         if len(chosen) == count or ranks[column] == 1:
             break
-        if group not in shown:
-            shown.add(group)
+        if asked not in shown:
+            shown.add(asked)
             chosen.append(column)
     return [text_search(gallery, column, k=k) for column in chosen]
 
@@ -97,7 +93,7 @@ def text_search(gallery: Gallery, column: int, *, k: int) -> Search:
     scores = gallery.image.astype(np.float64) @ gallery.text[column].astype(np.float64)
     if gallery.image_bias is not None:
         scores -= gallery.image_bias
-    right = gallery.groups == gallery.groups[gallery.text_owner[column]]
+    right = ~gallery.answers.wrong(slice(None), np.array([column]))[:, 0]
     order = _order(scores, right)
 
     def found(place: int) -> Found:
@@ -122,7 +118,7 @@ def picture_search(gallery: Gallery, row: int, *, k: int) -> Search:
     scores = gallery.text.astype(np.float64) @ gallery.image[row].astype(np.float64)
     if gallery.text_bias is not None:
         scores -= gallery.text_bias
-    right = gallery.groups[gallery.text_owner] == gallery.groups[row]
+    right = ~gallery.answers.wrong(np.array([row]), slice(None))[0]
     order = _order(scores, right)
 
     def found(place: int) -> Found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -12,6 +13,7 @@ from jaxtyping import Float, Int
 
 from plait.core.errors import DataError
 from plait.core.modality import IMAGE, TEXT
+from plait.data.equal_texts import EqualTexts, RightAnswers, text_numbers
 from plait.data.sample import MediaRef, Sample
 from plait.models.hubs import HubCorrection
 
@@ -58,6 +60,7 @@ class Gallery:
         left_out: samples without a picture, which cannot be found.
         image_bias, text_bias: (n,), (m,) taken from the score of a picture that a text asks for,
             and of a text that a picture asks for; None for nothing (see `corrected`).
+        text_words: (m,) equal where texts read the same; None: each is its own picture's alone.
     """
 
     image: Float[np.ndarray, "n D"]
@@ -72,6 +75,12 @@ class Gallery:
     left_out: int = 0
     image_bias: Float[np.ndarray, " n"] | None = None
     text_bias: Float[np.ndarray, " m"] | None = None
+    text_words: Int[np.ndarray, " m"] | None = None
+
+    @cached_property
+    def answers(self) -> RightAnswers:
+        """Which pictures and texts belong together."""
+        return RightAnswers.of(self.groups, self.text_owner, self.text_words)
 
     def words_of(self, row: int) -> str:
         """The first text of a picture, or its id."""
@@ -79,8 +88,16 @@ class Gallery:
         return self.texts[int(places[0])] if len(places) else self.ids[row]
 
 
-def gallery_of(embeddings: EmbeddingsLike, samples: Iterable[Sample]) -> Gallery:
+def gallery_of(
+    embeddings: EmbeddingsLike, samples: Iterable[Sample], *, equal_texts: EqualTexts = "same"
+) -> Gallery:
     """Joins vectors to samples by id; the texts of a sample keep their order.
+
+    Args:
+        embeddings: the vectors.
+        samples: the samples of all of them.
+        equal_texts: ``same``: texts that read the same are right for all their pictures;
+            ``apart``: each for its own alone.
 
     Raises:
         DataError: a vector whose sample is not there, or another number of texts.
@@ -95,6 +112,7 @@ def gallery_of(embeddings: EmbeddingsLike, samples: Iterable[Sample]) -> Gallery
     place[kept] = np.arange(len(kept))
     columns = np.flatnonzero(place[embeddings.text_owner] >= 0)
     texts, languages = _texts(rows, embeddings.text_owner)
+    told = [texts[column] for column in columns]
     return Gallery(
         image=embeddings.image[kept],
         text=embeddings.text[columns],
@@ -102,10 +120,11 @@ def gallery_of(embeddings: EmbeddingsLike, samples: Iterable[Sample]) -> Gallery
         groups=embeddings.groups[kept],
         ids=[rows[row].id for row in kept],
         pictures=[image for row in kept if (image := rows[row].image) is not None],
-        texts=[texts[column] for column in columns],
+        texts=told,
         languages=[languages[column] for column in columns],
         labels=[_label(rows[row]) for row in kept],
         left_out=len(rows) - len(kept),
+        text_words=text_numbers(told) if equal_texts == "same" else None,
     )
 
 

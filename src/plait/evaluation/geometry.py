@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from plait.data.equal_texts import RightAnswers
+
 Rows = Float[np.ndarray, "rows D"]
 
 BLOCK = 8192  # pairs handled at a time, so that memory stays bounded
@@ -73,6 +75,7 @@ def pair_cosines(
     text_owner: Int[np.ndarray, " m"],
     *,
     image_groups: Shaped[np.ndarray, " n"] | None = None,
+    text_words: Int[np.ndarray, " m"] | None = None,
     bins: int = 50,
     draws: int = 100_000,
     seed: int = 0,
@@ -84,6 +87,7 @@ def pair_cosines(
         text: unit rows.
         text_owner: for each text, the row of its image.
         image_groups: images with the same value show the same thing.
+        text_words: texts with the same value read the same.
         bins: equal bins of the histogram, from -1 to 1.
         draws: random pairs (fewer remain after true ones are thrown out).
         seed: of the draw.
@@ -98,7 +102,7 @@ def pair_cosines(
     random = np.random.default_rng(seed)
     left = random.integers(len(image), size=draws)
     right = random.integers(len(text), size=draws)
-    wrong = groups[left] != groups[text_owner[right]]
+    wrong = ~RightAnswers.of(groups, text_owner, text_words).right_pairs(left, right)
     true = _cosines(image, text, text_owner, np.arange(len(text)))
     false = _cosines(image, text, left[wrong], right[wrong])
     return {
@@ -151,6 +155,7 @@ def geometry(
     text_owner: Int[np.ndarray, " m"],
     *,
     image_groups: Shaped[np.ndarray, " n"] | None = None,
+    text_words: Int[np.ndarray, " m"] | None = None,
 ) -> dict[str, Any]:
     """All of the above as one dictionary (see the functions for meaning and range).
 
@@ -165,5 +170,7 @@ def geometry(
         },
         "rankme": {"image": rankme(image), "text": rankme(text)},
         "dimensions": int(image.shape[1]),
-        "cosines": pair_cosines(image, text, text_owner, image_groups=image_groups),
+        "cosines": pair_cosines(
+            image, text, text_owner, image_groups=image_groups, text_words=text_words
+        ),
     }

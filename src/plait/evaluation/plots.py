@@ -167,6 +167,7 @@ class Estimate:
         high: upper end.
         chance: what guessing gives; None where nothing tells.
         style: which of the page's colours, 1 to 4.
+        count: how many the figure is of; None where that is told elsewhere.
     """
 
     name: str
@@ -175,6 +176,7 @@ class Estimate:
     high: Number | None
     chance: Number | None
     style: int = 1
+    count: int | None = None
 
 
 def estimates(rows: Sequence[Estimate], *, title: str, told: str) -> str:

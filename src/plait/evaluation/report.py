@@ -7,6 +7,7 @@ from typing import Any
 
 from plait.core.files import replacing, write_text
 from plait.data.dataset import PairDataset
+from plait.data.equal_texts import EqualTexts
 from plait.evaluation.curves import curves, draw_curves
 from plait.evaluation.gallery import corrected, gallery_of
 from plait.evaluation.report_data import read_run, write_examples
@@ -22,6 +23,7 @@ def write_report(
     model: AlignmentModel | None = None,
     dataset: PairDataset | None = None,
     seed: int = 0,
+    equal_texts: EqualTexts = "same",
     **embedding: Any,
 ) -> Path:
     """Writes ``report.html`` (one file, no network, no script) and ``curves.png`` into a run folder.
@@ -35,6 +37,7 @@ def write_report(
             from the cache when the model was just evaluated).
         dataset: the split that was evaluated.
         seed: of the choice of samples.
+        equal_texts: see `plait.evaluation.gallery.gallery_of`.
         embedding: as for `plait.engines.features.embed_dataset`.
 
     Returns:
@@ -49,7 +52,7 @@ def write_report(
         from plait.engines.features import embed_dataset
 
         found = embed_dataset(model, dataset, **embedding)
-        gallery = corrected(gallery_of(found, dataset), model.hubs)
+        gallery = corrected(gallery_of(found, dataset, equal_texts=equal_texts), model.hubs)
         if len(gallery.image) and len(gallery.text):
             write_examples(folder, gallery, seed=seed)
             data = read_run(folder)

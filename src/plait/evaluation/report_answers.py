@@ -29,7 +29,9 @@ def answers(result: Mapping[str, Any]) -> str:
     rows = list(_estimates(result))
     told = "; ".join(f"{row.name}: {row.value:.1f} percent" for row in rows)
     chart = estimates(rows, title="Right answers, %", told=told)
+    counts = ", ".join(f"{row.name}: {row.count:,}" for row in rows if row.count is not None)
     parts.append(f'<div class="charts">{chart}</div>')
+    parts.append(f'<p class="soft">How many each figure is of: {escape(counts)}.</p>')
     if "normaliser" in result.get("vqa", {}):
         parts.append(
             f'<p class="soft">Answers were compared by the rules {escape(result["vqa"]["normaliser"])}; '
@@ -45,11 +47,12 @@ def lines(result: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield f"## Accuracy on the {result['split']} split, in percent"
     yield ""
-    yield "| what | accuracy |"
-    yield "|---|---|"
+    yield "| what | of | accuracy |"
+    yield "|---|---|---|"
     for row in _estimates(result):
         between = "" if row.low is None else f" ({row.low:.2f} to {row.high:.2f})"
-        yield f"| {row.name} | {row.value:.2f}{between} |"
+        count = "" if row.count is None else f"{row.count:,}"
+        yield f"| {row.name} | {count} | {row.value:.2f}{between} |"
     yield ""
     yield "In parentheses: 95% bootstrap intervals over pictures."
 
@@ -76,9 +79,16 @@ def _estimates(result: Mapping[str, Any]) -> Iterator[Estimate]:
     for name, figures in (result.get("vqa", {}).get("by_answer_type") or {}).items():
         yield _estimate(f"Answers: {name}", figures, 1)
     for name, accuracy in (result.get("controls") or {}).items():
-        yield Estimate(CONTROLS.get(name, name), accuracy, None, None, None, 2)
+        count = counted(result["vqa"])
+        yield Estimate(CONTROLS.get(name, name), accuracy, None, None, None, 2, count)
 
 
 def _estimate(name: str, figures: Mapping[str, Any], style: int) -> Estimate:
     low, high = figures.get("accuracy_low"), figures.get("accuracy_high")
-    return Estimate(name, figures["accuracy"], low, high, None, style)
+    return Estimate(name, figures["accuracy"], low, high, None, style, counted(figures))
+
+
+def counted(figures: Mapping[str, Any]) -> int | None:
+    """How many questions or samples an accuracy is of."""
+    found = figures.get("questions", figures.get("samples"))
+    return None if found is None else int(found)

@@ -54,7 +54,10 @@ def lines(result: Mapping[str, Any]) -> Iterator[str]:
     for row in rows:
         yield f"| {' | '.join(row)} |"
     yield ""
-    yield "In parentheses: 95% bootstrap intervals over pictures."
+    yield (
+        f"Of {result['captions']['captions']:,} pictures. In parentheses: 95% bootstrap intervals over "
+        "pictures."
+    )
     if result.get("examples"):
         yield ""
         yield "| written | people wrote | written of another picture |"
@@ -70,7 +73,8 @@ def _rows(result: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         return
     control = result["controls"]["shuffled_pictures"]
     for name, words in MEASURES.items():
-        between = f" ({found[f'{name}_low']:.2f} to {found[f'{name}_high']:.2f})"
+        low, high = found.get(f"{name}_low"), found.get(f"{name}_high")
+        between = "" if low is None else f" ({low:.2f} to {high:.2f})"
         yield words, f"{found[name]:.2f}{between}", f"{control[name]:.2f}"
 
 

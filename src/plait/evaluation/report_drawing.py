@@ -32,4 +32,7 @@ def lines(result: Mapping[str, Any]) -> Iterator[str]:
             between = "" if low is None else f" ({low:{style}} to {high:{style}})"
             yield f"| {words} | {figures[name]:{style}}{between} |"
     yield ""
-    yield "In parentheses: 95% bootstrap intervals over pictures."
+    yield (
+        f"Of {result['counts']['pictures']:,} pictures. In parentheses: 95% bootstrap intervals over "
+        "pictures."
+    )

@@ -14,7 +14,7 @@ from plait.evaluation.report_answers import HEADS, answers
 from plait.evaluation.report_captions import captions
 from plait.evaluation.report_data import ReportData
 from plait.evaluation.report_examples import mistakes, pictures, searches
-from plait.evaluation.report_results import results
+from plait.evaluation.report_results import notes, results
 from plait.evaluation.report_savings import savings
 from plait.evaluation.words import duration, geometry_words, whole
 
@@ -43,6 +43,7 @@ def page(data: ReportData, curves: Sequence[Curve]) -> str:
 
 def _sections(data: ReportData, curves: Sequence[Curve]) -> Iterator[Section]:
     result = data.result
+    yield "caution", "How much the figures tell", notes(result)
     yield "results", "How well it finds", results(result)
     yield "answers", "How well it answers", answers(result)
     yield "captions", "How well it describes", captions(result)

@@ -9,6 +9,7 @@ from typing import Any
 from plait.evaluation.plots import Estimate, estimates
 from plait.evaluation.words import (
     WAYS,
+    chance_of,
     correction_words,
     language_name,
     language_words,
@@ -39,14 +40,42 @@ def results(result: Mapping[str, Any]) -> str:
     parts.append(f'<div class="charts">{"".join(charts)}</div>')
     parts.append(_table_of_results({"all": figures, **(languages if len(languages) > 1 else {})}))
     if zero_shot := result.get("zero_shot"):
-        low, high = zero_shot.get("top1_low"), zero_shot.get("top1_high")
-        interval = f" ({low:.1f} to {high:.1f})" if low is not None else ""
-        parts.append(
-            f"<p>Named by its class alone, without training for it: {zero_shot['top1']:.1f}%{interval} "
-            f"of {zero_shot['images']:,} pictures get the right one of {zero_shot['classes']} classes "
-            f"(mean over classes {zero_shot['mean_per_class']:.1f}%).</p>"
-        )
+        parts.append(_classes(zero_shot))
     return "".join(parts)
+
+
+def notes(result: Mapping[str, Any]) -> str:
+    """What the figures cannot tell; empty where there is enough of everything."""
+    lines = "".join(f"<li>{escape(str(line))}</li>" for line in result.get("cautions", ()))
+    return f'<div class="card alarm"><ul class="health">{lines}</ul></div>' if lines else ""
+
+
+def _classes(found: Mapping[str, Any]) -> str:
+    """Accuracy of classification in words, and by class."""
+    low, high = found.get("top1_low"), found.get("top1_high")
+    interval = f" ({low:.1f} to {high:.1f})" if low is not None else ""
+    named = (
+        "Named by its text, of the few that the data have"
+        if found.get("by") == "text"
+        else "Named by its class alone"
+    )
+    words = (
+        f"<p>{named}: {found['top1']:.1f}%{interval} of {found['images']:,} pictures get the right "
+        f"one of {found['classes']} classes (mean over classes {found['mean_per_class']:.1f}%).</p>"
+    )
+    rows = "".join(
+        f'<tr><th scope="row">{escape(str(name))}</th><td class="number">{one["images"]:,}</td>'
+        f'<td class="number">{one["top1"]:.1f}</td></tr>'
+        for name, one in found.get("per_class", {}).items()
+    )
+    if not rows:
+        return words
+    return (
+        f'{words}<details><summary>Class by class</summary><div class="scroll"><table><thead><tr>'
+        '<th scope="col">class</th><th scope="col" class="number">pictures</th>'
+        f'<th scope="col" class="number">right, %</th></tr></thead><tbody>{rows}</tbody></table></div>'
+        "</details>"
+    )
 
 
 def _estimates(figures: Mapping[str, Mapping[str, Any]]) -> Iterator[Estimate]:
@@ -68,11 +97,9 @@ def _estimates(figures: Mapping[str, Mapping[str, Any]]) -> Iterator[Estimate]:
 def _chance(row: Mapping[str, Any], k: int) -> float:
     """Percentage that guessing gives: some right candidate among ``k`` drawn without putting back."""
     pool = row["candidates"]
-    right = max(1.0, pool / row["queries"])  # a picture may have several texts: any of them counts
-    missed = 1.0
-    for drawn in range(min(k, pool)):
-        missed *= max(0.0, 1 - right / (pool - drawn))
-    return 100 * (1 - missed)
+    # a picture may have several texts, a text several pictures: any of them counts
+    right = max(1.0, row.get("right", pool / row["queries"]))
+    return chance_of(k, pool, right)
 
 
 def _ks(row: Mapping[str, Any]) -> list[int]:
@@ -92,7 +119,8 @@ def _table_of_results(sets: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> st
             )
             rows.append(
                 f'<tr><th scope="row">{escape(whose + words)}</th>{cells}'
-                f'<td class="number">{row["median_rank"]:g}<small>of {row["candidates"]:,}</small></td></tr>'
+                f'<td class="number">{row["median_rank"]:g}<small>of {row["candidates"]:,}</small></td>'
+                f'<td class="number">{row["queries"]:,}</td></tr>'
             )
     heads = "".join(
         f'<th scope="col" class="number">R@{k}</th>'
@@ -100,7 +128,8 @@ def _table_of_results(sets: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> st
     )
     return (
         '<details><summary>All figures in a table</summary><div class="scroll"><table><thead><tr><th scope="col">percent</th>'
-        f'{heads}<th scope="col" class="number">median rank</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+        f'{heads}<th scope="col" class="number">median rank</th>'
+        f'<th scope="col" class="number">queries</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
         '<p class="soft">R@k: how often a right answer is among the first k. Small print: 95% bootstrap interval over '
         "pictures. Ties count against the model.</p></details>"
     )

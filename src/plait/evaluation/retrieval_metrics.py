@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from plait.core.errors import DataError
+from plait.data.equal_texts import RightAnswers
 
 TIE = 1e-9  # float64 products of unit rows differ by some 1e-16; real cosines by far more
 
@@ -43,6 +44,7 @@ def retrieval(
     text_owner: Int[np.ndarray, " m"],
     *,
     image_groups: Shaped[np.ndarray, " n"] | None = None,
+    text_words: Int[np.ndarray, " m"] | None = None,
     image_bias: Float[np.ndarray, " n"] | None = None,
     text_bias: Float[np.ndarray, " m"] | None = None,
     ks: Sequence[int] = (1, 5, 10),
@@ -52,8 +54,8 @@ def retrieval(
 ) -> dict[str, Any]:
     """Recall@k in percent with 95% intervals, and median ranks, in both directions.
 
-    Text to image: is the text's image among the top k? Image to text: is any of the image's texts
-    among the top k of all texts? Images without a text are candidates, but ask nothing.
+    Text to image: is an image of the text among the top k? Image to text: is any of the image's
+    texts among the top k of all texts? Images without a text are candidates, but ask nothing.
 
     Args:
         image: unit rows.
@@ -61,36 +63,53 @@ def retrieval(
         text_owner: for each text, the row of its image.
         image_groups: images with the same value show the same thing, so that each is a right
             answer for the others' texts. None: each image stands for itself.
+        text_words: texts with the same value read the same: each is a right answer for the images
+            of all of them, and these for it. None: each text is its own image's alone.
         image_bias: taken from the scores of images that texts ask for (see `plait.models.hubs`).
         text_bias: taken from the scores of texts that images ask for.
         ks: cut-offs.
         bootstrap: replicates of the percentile interval, drawn over images (over groups when
-            given: their images are not independent). 0 leaves the intervals out.
+            given: their images are not independent; a text that several groups have is drawn with
+            all that read the same). 0 leaves the intervals out.
         seed: of the bootstrap.
         chunk: rows and columns of the largest tile of scores in memory.
 
     Returns:
         ``{"text_to_image": {"R@1", "R@1_low", "R@1_high", ..., "median_rank", "queries",
-        "candidates"}, "image_to_text": {...}}``.
+        "distinct", "right", "candidates"}, "image_to_text": {...}}``. ``distinct``: how many
+        queries differ (texts that read the same, or pictures of one group, are one); ``right``:
+        right answers of a query, in the mean.
 
     Raises:
         DataError: shapes or owners that do not fit together, or nothing to ask.
     """
     groups = _checked_groups(image, text, text_owner, image_groups)
-    biases: dict[str, Any] = {"image_bias": image_bias, "text_bias": text_bias}
-    ranks = retrieval_ranks(
-        image, text, text_owner, image_groups=image_groups, chunk=chunk, **biases
-    )
-    _, cluster = np.unique(groups, return_inverse=True)
+    answers = RightAnswers.of(groups, text_owner, _checked_words(text, text_words))
+    return _retrieval(image, text, answers, image_bias, text_bias, ks, bootstrap, seed, chunk)
+
+
+def _retrieval(
+    image: Float[np.ndarray, "n D"],
+    text: Float[np.ndarray, "m D"],
+    answers: RightAnswers,
+    image_bias: Float[np.ndarray, " n"] | None,
+    text_bias: Float[np.ndarray, " m"] | None,
+    ks: Sequence[int] = (1, 5, 10),
+    bootstrap: int = 1000,
+    seed: int = 0,
+    chunk: int = 2048,
+) -> dict[str, Any]:
+    ranks = ranks_of(image, text, answers, image_bias=image_bias, text_bias=text_bias, chunk=chunk)
     asked = ranks.image_to_text > 0
+    by_image = ranks.image_to_text[asked], answers.group[asked]
     result: dict[str, Any] = {
-        "text_to_image": _summary(ranks.text_to_image, cluster[text_owner], ks, bootstrap, seed),
-        "image_to_text": _summary(
-            ranks.image_to_text[asked], cluster[asked], ks, bootstrap, seed + 1
-        ),
+        "text_to_image": _summary(ranks.text_to_image, answers.label, ks, bootstrap, seed),
+        "image_to_text": _summary(*by_image, ks, bootstrap, seed + 1),
     }
-    result["text_to_image"]["candidates"] = len(image)
-    result["image_to_text"]["candidates"] = len(text)
+    pairs = answers.right_count()
+    for figures, candidates in zip(result.values(), (image, text), strict=True):
+        figures["right"] = pairs / figures["queries"]
+        figures["candidates"] = len(candidates)
     return result
 
 
@@ -111,6 +130,9 @@ def retrieval_by_language(
     text_owner: Int[np.ndarray, " m"],
     languages: Sequence[str | None],
     *,
+    image_groups: Shaped[np.ndarray, " n"] | None = None,
+    text_words: Int[np.ndarray, " m"] | None = None,
+    image_bias: Float[np.ndarray, " n"] | None = None,
     text_bias: Float[np.ndarray, " m"] | None = None,
     **options: Any,
 ) -> dict[str, dict[str, Any]]:
@@ -121,6 +143,9 @@ def retrieval_by_language(
         text: unit rows.
         text_owner: for each text, the row of its image.
         languages: for each text its language; texts with None belong to no subset.
+        image_groups: as for `retrieval`.
+        text_words: as for `retrieval`; who has which text is the same in all subsets.
+        image_bias: as for `retrieval`.
         text_bias: as for `retrieval`.
         options: as for `retrieval`.
     """
@@ -128,11 +153,13 @@ def retrieval_by_language(
         raise DataError(f"{len(text)} texts, but {len(languages)} languages")
     names = sorted({name for name in languages if name is not None})
     array = np.array([name or "" for name in languages], dtype=object)
+    groups = _checked_groups(image, text, text_owner, image_groups)
+    answers = RightAnswers.of(groups, text_owner, _checked_words(text, text_words))
     found = {}
     for name in names:
         own = array == name
         bias = None if text_bias is None else text_bias[own]
-        found[name] = retrieval(image, text[own], text_owner[own], text_bias=bias, **options)
+        found[name] = _retrieval(image, text[own], answers.among(own), image_bias, bias, **options)
     return found
 
 
@@ -142,34 +169,41 @@ def retrieval_ranks(
     text_owner: Int[np.ndarray, " m"],
     *,
     image_groups: Shaped[np.ndarray, " n"] | None = None,
+    text_words: Int[np.ndarray, " m"] | None = None,
+    **options: Any,
+) -> Ranks:
+    """Pessimistic ranks of both directions; arguments and errors are those of `retrieval`."""
+    groups = _checked_groups(image, text, text_owner, image_groups)
+    answers = RightAnswers.of(groups, text_owner, _checked_words(text, text_words))
+    return ranks_of(image, text, answers, **options)
+
+
+def ranks_of(
+    image: Float[np.ndarray, "n D"],
+    text: Float[np.ndarray, "m D"],
+    answers: RightAnswers,
+    *,
     image_bias: Float[np.ndarray, " n"] | None = None,
     text_bias: Float[np.ndarray, " m"] | None = None,
     chunk: int = 2048,
 ) -> Ranks:
-    """Pessimistic ranks of both directions from one sweep over tiles of scores.
-
-    Arguments and errors are those of `retrieval`.
-    """
-    groups = _checked_groups(image, text, text_owner, image_groups)
-    _, image_group = np.unique(groups, return_inverse=True)
-    text_group = image_group[text_owner]
+    """Pessimistic ranks of both directions from one sweep over tiles of scores."""
     _check_bias(image_bias, len(image), "images")
     _check_bias(text_bias, len(text), "texts")
     biases = image_bias, text_bias
-    best_image, best_text = _best_right(image, text, image_group, text_group, *biases)
+    best_image, best_text = _best_right(image, text, answers, *biases, chunk)
     before_text = np.zeros(len(text), dtype=np.int64)
     before_image = np.zeros(len(image), dtype=np.int64)
     for rows in _tiles(len(image), chunk):
         left = image[rows].astype(np.float64)
         for columns in _tiles(len(text), chunk):
             scores = left @ text[columns].astype(np.float64).T
-            wrong = image_group[rows, None] != text_group[None, columns]
+            wrong = answers.wrong(rows, columns)
             # `not below` rather than `at least`: NaN must never look like a good rank
             of_texts, of_images = _less(scores, *biases, rows, columns)
             before_text[columns] += (wrong & ~(of_texts < best_text[columns] - TIE)).sum(axis=0)
             before_image[rows] += (wrong & ~(of_images < best_image[rows, None] - TIE)).sum(axis=1)
-    asked = np.isin(image_group, text_group)
-    return Ranks(before_text + 1, np.where(asked, before_image + 1, 0))
+    return Ranks(before_text + 1, np.where(answers.asked(), before_image + 1, 0))
 
 
 def recall_at(ranks: Int[np.ndarray, " q"], k: int) -> float:
@@ -184,25 +218,25 @@ def _tiles(length: int, size: int) -> list[slice]:
 def _best_right(
     image: ScoreRows,
     text: Float[np.ndarray, "texts D"],
-    image_group: Int[np.ndarray, " rows"],
-    text_group: Int[np.ndarray, " texts"],
+    answers: RightAnswers,
     image_bias: Float[np.ndarray, " rows"] | None,
     text_bias: Float[np.ndarray, " texts"] | None,
+    chunk: int,
 ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " texts"]]:
     """Best score among the right candidates: of each image, and of each text."""
     best_image = np.full(len(image), -np.inf)
     best_text = np.full(len(text), -np.inf)
-    image_order = np.argsort(image_group, kind="stable")
-    text_order = np.argsort(text_group, kind="stable")
-    numbers = np.unique(text_group)
-    image_ends = np.searchsorted(image_group[image_order], [numbers, numbers + 1])
-    text_ends = np.searchsorted(text_group[text_order], [numbers, numbers + 1])
-    for a, b, c, d in zip(*image_ends, *text_ends):
-        rows, columns = image_order[a:b], text_order[c:d]
-        scores = image[rows].astype(np.float64) @ text[columns].astype(np.float64).T
-        of_texts, of_images = _less(scores, image_bias, text_bias, rows, columns)
-        best_image[rows] = of_images.max(axis=1)
-        best_text[columns] = of_texts.max(axis=0)
+    for every_row, every_column in answers.blocks():
+        for part in _tiles(len(every_row), chunk):
+            rows = every_row[part]
+            left = image[rows].astype(np.float64)
+            for across in _tiles(len(every_column), chunk):
+                columns = every_column[across]
+                scores = left @ text[columns].astype(np.float64).T
+                of_texts, of_images = _less(scores, image_bias, text_bias, rows, columns)
+                # NaN stays
+                best_image[rows] = np.maximum(best_image[rows], of_images.max(axis=1))
+                best_text[columns] = np.maximum(best_text[columns], of_texts.max(axis=0))
     return best_image, best_text
 
 
@@ -223,6 +257,7 @@ def _summary(
             result[f"R@{k}_high"] = float(100 * interval[1][column])
     result["median_rank"] = float(np.median(ranks))
     result["queries"] = len(ranks)
+    result["distinct"] = len(np.unique(cluster))
     return result
 
 
@@ -240,9 +275,9 @@ def bootstrap_interval(
     weigh by their size, as in the plain mean (Davison and Hinkley, Bootstrap Methods, 1997, 3.8).
 
     Returns:
-        Lower and upper ends, or None when ``replicates`` is 0.
+        Lower and upper ends, or None when ``replicates`` is 0 or one cluster is all there is.
     """
-    if replicates == 0:
+    if replicates == 0 or len(np.unique(cluster)) < 2:
         return None
     totals = bootstrap_totals(values, cluster, replicates=replicates, seed=seed)
     means = totals[:, :-1] / totals[:, -1:]
@@ -321,3 +356,11 @@ def _checked_groups(
     if len(image_groups) != len(image):
         raise DataError(f"{len(image)} images, but {len(image_groups)} groups")
     return image_groups
+
+
+def _checked_words(
+    text: Float[np.ndarray, "m D"], text_words: Int[np.ndarray, " m"] | None
+) -> Int[np.ndarray, " m"] | None:
+    if text_words is not None and len(text_words) != len(text):
+        raise DataError(f"{len(text)} texts, but {len(text_words)} numbers of what they read")
+    return text_words

@@ -14,12 +14,13 @@ def retrieval_words(figures: Mapping[str, Mapping[str, Any]], split: str | None 
     ask = figures["text_to_image"]
     k = [int(name[2:]) for name in ask if name.startswith("R@") and name[2:].isdigit()]
     first, last = min(k), max(k)
-    pool = ask["candidates"]
+    pool, right = ask["candidates"], max(1.0, ask.get("right", 1.0))
+    one = "the right one" if right < 1.5 else f"one of the {right:.0f} right ones (in the mean)"
     told = (
-        f"Ask with a text among {pool:,} pictures{_unseen(split)}: the right one is "
+        f"Ask with a text among {pool:,} pictures{_unseen(split)} ({ask['queries']:,} texts asked): {one} is "
         f"{_among(first)} in {whole(ask[f'R@{first}'])} of 100 cases and {_among(last)} in "
-        f"{whole(ask[f'R@{last}'])}. Guessing would give {_chance(first, pool)} and "
-        f"{_chance(last, pool)}."
+        f"{whole(ask[f'R@{last}'])}. Guessing would give {_chance(first, pool, right)} and "
+        f"{_chance(last, pool, right)}."
     )
     low, high = ask.get(f"R@{first}_low"), ask.get(f"R@{first}_high")
     if low is not None and high is not None:
@@ -55,8 +56,16 @@ def _among(k: int) -> str:
     return "the first answer" if k == 1 else f"among the first {k}"
 
 
-def _chance(k: int, pool: int) -> str:
-    share = 100 * min(1.0, k / pool)
+def chance_of(k: int, pool: int, right: float) -> float:
+    """Percentage that guessing gives: some of ``right`` among ``k`` of a pool, none drawn twice."""
+    missed = 1.0
+    for drawn in range(min(k, pool)):
+        missed *= max(0.0, 1 - right / (pool - drawn))
+    return 100 * (1 - missed)
+
+
+def _chance(k: int, pool: int, right: float) -> str:
+    share = chance_of(k, pool, right)
     return f"{share:.2g}" if share < 10 else f"{share:.0f}"
 
 

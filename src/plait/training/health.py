@@ -15,6 +15,8 @@ from typing import Any
 Record = Mapping[str, Any]
 
 NEAR_CHANCE = 0.95  # of ln(batch): closer than this is no better than guessing
+SAME_TEXTS = 0.9  # of ln(batch): a floor above leaves nothing to learn
+AT_FLOOR = 0.05  # of the way from the floor to ln(batch): closer is as good as at it
 CLAMPED_SHARE = 0.2  # of the updates with the logit scale at its clamp
 RANK_FALL = 0.5  # effective rank below this share of its best
 LOSS_RISE = 1.1  # validation loss above this multiple of its best
@@ -91,7 +93,23 @@ def near_chance(history: History) -> Iterator[Alarm]:
             continue
         loss = statistics.fmean(record["parts"][name] for record in tail)
         chance = math.log(tail[-1]["rows"])
-        if loss > NEAR_CHANCE * chance:
+        floor = statistics.fmean(record.get("floor", 0.0) for record in tail)
+        if floor > SAME_TEXTS * chance:
+            yield (
+                "equal-texts",
+                f"the loss {name} cannot fall below {floor:.2f}, and guessing gives {chance:.2f}: "
+                "nearly all rows of a batch have texts that read the same, or show the same thing.",
+                "There is next to nothing to tell apart: give pictures texts of their own "
+                "(`plait data audit` lists texts that repeat).",
+            )
+        elif floor > 0 and loss < floor + AT_FLOOR * (chance - floor):
+            yield (
+                "loss-floor",
+                f"the loss {name} ended at {loss:.2f}, and its floor is {floor:.2f}: of n rows whose "
+                "texts read the same ln(n) is left, whatever the model.",
+                "This is no fault: what is learnt shows in the figures, not in this number.",
+            )
+        elif loss > floor + NEAR_CHANCE * (chance - floor):
             yield (
                 "near-chance",
                 f"the loss {name} ended at {loss:.2f}, and guessing gives ln({tail[-1]['rows']}) "

@@ -16,6 +16,7 @@ from plait.core.batch import ModalityInput
 from plait.core.errors import DataError, RecipeError
 from plait.data.clips import frames_of
 from plait.data.dataset import PairDataset
+from plait.data.equal_texts import text_numbers
 from plait.data.fast_decode import load_pixels
 from plait.data.pixel_cache import PixelCache
 from plait.data.preprocess import ImagePreprocess, TextPreprocess
@@ -52,6 +53,11 @@ class Material:
     def ids(self) -> list[str]:
         """Of the n samples."""
         return [sample.id for sample in self.samples]
+
+    @cached_property
+    def words(self) -> np.ndarray:
+        """(m,) equal where texts read the same."""
+        return text_numbers(self.texts)
 
     @cached_property
     def pictures(self) -> list[MediaRef]:

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from plait.bridges.qformer import QFormerBridge
@@ -20,6 +21,7 @@ from plait.bridges.qformer_heads import QFormerHeads
 from plait.core.batch import Batch, Encoded, ModalityInput
 from plait.core.errors import ModelError
 from plait.core.modality import IMAGE, TEXT
+from plait.data.equal_texts import RightAnswers
 from plait.models.bridged.model import BridgedModel
 from plait.models.bridged.sequences import Writer
 from plait.models.encoding import encode
@@ -184,7 +186,7 @@ class QFormerValidator:
         """(the negated loss; all metrics)."""
         totals: dict[str, float] = {}
         rows = 0
-        images, texts, groups = [], [], []
+        images, texts = [], []
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             for batch in self.supply.epoch(0):
@@ -199,16 +201,29 @@ class QFormerValidator:
                 rows += len(batch)
                 images.append(image.float())
                 texts.append(text.float())
-                groups.append(moved.groups)
             metrics: dict[str, Any] = {name: total / rows for name, total in totals.items()}
             similarity = query_similarity(torch.cat(images), torch.cat(texts))
-        metrics["recall@1"] = recall_at_1(similarity, torch.cat(groups))
+        metrics["recall@1"] = recall_at_1(similarity, self._right().to(similarity.device))
         return -metrics["loss"], metrics
 
+    def _right(self) -> Bool[Tensor, "n n"]:
+        """Which pictures and first texts of the split belong together."""
+        plan, alike = self.supply.plan, self.supply.alike
+        batches = [plan.batch(0, number) for number in range(plan.steps)]
+        sample = np.concatenate([rows.sample for rows in batches])
+        text = np.concatenate([rows.text for rows in batches])
+        words = None if alike.words is None else alike.words[text]
+        answers = RightAnswers.of(alike.groups[sample], np.arange(len(sample)), words)
+        return torch.from_numpy(~answers.wrong(slice(None), slice(None)))
 
-def recall_at_1(similarity: Tensor, groups: Tensor) -> float:
-    """In percent: pictures whose nearest text, and texts whose nearest picture, is of their group."""
-    both = [groups[one.argmax(dim=1)] == groups for one in (similarity, similarity.T)]
+
+def recall_at_1(similarity: Float[Tensor, "n n"], right: Bool[Tensor, "n n"]) -> float:
+    """In percent: pictures whose nearest text, and texts whose nearest picture, is a right one."""
+    rows = torch.arange(len(similarity), device=similarity.device)
+    both = [
+        which[rows, one.argmax(dim=1)]
+        for one, which in ((similarity, right), (similarity.T, right.T))
+    ]
     return 100 * float(torch.cat(both).float().mean())
 
 

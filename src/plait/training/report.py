@@ -34,6 +34,9 @@ def _lines(recipe: Recipe, result: Mapping[str, Any], health: Sequence[Finding])
     yield from answer_lines(result)
     yield from caption_lines(result)
     yield from drawing_lines(result)
+    for line in result.get("cautions", ()):
+        yield ""
+        yield f"**{line}**"
     yield from savings_lines(result)
     yield ""
     yield "## Seconds"
@@ -64,8 +67,8 @@ def _retrieval(result: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield f"## Retrieval on the {result['split']} split, in percent"
     yield ""
-    yield "| direction | R@1 | R@5 | R@10 | median rank |"
-    yield "|---|---|---|---|---|"
+    yield "| direction | queries | among | R@1 | R@5 | R@10 | median rank |"
+    yield "|---|---|---|---|---|---|---|"
     for way, words in WAYS.items():
         row = figures[way]
         cells = [
@@ -74,8 +77,22 @@ def _retrieval(result: Mapping[str, Any]) -> Iterator[str]:
             else f"{row[f'R@{k}']:.1f}"
             for k in (1, 5, 10)
         ]
-        yield f"| {words} | {' | '.join(cells)} | {row['median_rank']:g} |"
+        counts = f"{row['queries']:,} | {row['candidates']:,}"
+        yield f"| {words} | {counts} | {' | '.join(cells)} | {row['median_rank']:g} |"
     yield ""
     yield "In parentheses: 95% bootstrap intervals over images."
     if words := correction_words(result.get("retrieval_plain")):
         yield words
+    if found := result.get("zero_shot"):
+        yield ""
+        yield f"## Classification on the {result['split']} split, {found['classes']} classes"
+        yield ""
+        yield "| class | pictures | right, % |"
+        yield "|---|---|---|"
+        between = (
+            f" ({found['top1_low']:.1f} to {found['top1_high']:.1f})" if "top1_low" in found else ""
+        )
+        yield f"| all | {found['images']:,} | {found['top1']:.1f}{between} |"
+        yield f"| mean of the classes | | {found['mean_per_class']:.1f} |"
+        for name, one in found.get("per_class", {}).items():
+            yield f"| {name.replace('|', ' ')} | {one['images']:,} | {one['top1']:.1f} |"

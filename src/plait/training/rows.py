@@ -39,9 +39,13 @@ class Rows:
 
     def share(self, rank: int, world: int) -> Rows:
         """The part of one of ``world`` processes: consecutive rows, equally many each."""
-        size = len(self.sample) // world
-        part = slice(rank * size, (rank + 1) * size)
+        part = self.part(rank, world)
         return Rows(self.sample[part], self.text[part], self.slot[part], self.epoch)
+
+    def part(self, rank: int, world: int) -> slice:
+        """Which rows are that part."""
+        size = len(self.sample) // world
+        return slice(rank * size, (rank + 1) * size)
 
 
 class RowPlan:

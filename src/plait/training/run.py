@@ -16,6 +16,7 @@ from plait.core.errors import DataError, Interrupted, PlaitError
 from plait.core.files import read_json, write_json
 from plait.data import open_dataset
 from plait.data.dataset import PairDataset
+from plait.evaluation.caution import with_cautions
 from plait.evaluation.report import write_report
 from plait.models.alignment import AlignmentModel
 from plait.models.bridged.model import BridgedModel
@@ -69,7 +70,7 @@ class RunResult:
         return {
             "run": str(self.run),
             "split": self.split,
-            **self.metrics,
+            **with_cautions(self.metrics),
             **({"savings": dict(self.savings)} if self.savings else {}),
             "seconds": {name: round(value, 2) for name, value in self.seconds.items()},
             "skipped": self.skipped,
@@ -202,14 +203,16 @@ def _conclude(runner: StageRunner, dataset: PairDataset, evaluate: Evaluate | No
         runner.notes.append(f"The {split} split is empty: there are no figures.")
         part = None
     engines = {} if part is None else _engines(recipe, len(part))
-    start, metrics = time.perf_counter(), dict[str, Any]()
+    start, metrics, equal = time.perf_counter(), dict[str, Any](), recipe.data.equal_texts
     if part is not None:
         if evaluate is not None:
             metrics.update(evaluate(runner.model, part))
         elif isinstance(runner.model, AlignmentModel):
             from plait.evaluation import evaluate_alignment
 
-            metrics.update(evaluate_alignment(runner.model, part, engine=engines))
+            metrics.update(
+                evaluate_alignment(runner.model, part, equal_texts=equal, engine=engines)
+            )
         elif isinstance(runner.model, BridgedModel):
             from plait.evaluation.evaluate_bridged import evaluate_bridged
 
@@ -221,7 +224,7 @@ def _conclude(runner: StageRunner, dataset: PairDataset, evaluate: Evaluate | No
         else:
             from plait.evaluation.evaluate_fusion import evaluate_fusion
 
-            metrics.update(evaluate_fusion(runner.model, part))
+            metrics.update(evaluate_fusion(runner.model, part, equal_texts=equal))
     clock.measure("evaluate", start)
     saved = _savings(runner)
     result = RunResult(
@@ -237,7 +240,14 @@ def _conclude(runner: StageRunner, dataset: PairDataset, evaluate: Evaluate | No
     write_json(folder.path / REPORT, result.to_json())
     write_markdown(folder.path, recipe, result.to_json(), result.health)
     model = runner.model if isinstance(runner.model, AlignmentModel) else None
-    write_report(folder.path, model=model, dataset=part, seed=recipe.seed, engine=engines)
+    write_report(
+        folder.path,
+        model=model,
+        dataset=part,
+        seed=recipe.seed,
+        equal_texts=equal,
+        engine=engines,
+    )
     folder.set_status("finished")
     return result
 

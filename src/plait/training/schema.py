@@ -31,6 +31,9 @@ class Data(Section):
         on_bad_row: ``fail`` at the first bad row, or ``skip`` and count.
         texts: ``one`` text of each image drawn anew every epoch, ``all`` (every text a row), or the
             ``first``.
+        equal_texts: ``same``: texts that read the same (but for case, punctuation and spacing) are
+            one: positives of one another in contrastive objectives, right answers in retrieval;
+            ``apart``: each belongs to its own picture alone.
         languages: keep only texts of these languages (where the data says the language).
         without: modalities that a fusion model takes for absent, in training and ever after: a
             control for how much they tell.
@@ -44,6 +47,7 @@ class Data(Section):
     allow_outside: bool = False
     on_bad_row: Literal["fail", "skip"] = "fail"
     texts: Literal["one", "all", "first"] = "one"
+    equal_texts: Literal["same", "apart"] = "same"
     languages: list[str] | None = None
     without: list[str] = []
     cache_pixels: bool = False

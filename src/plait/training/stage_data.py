@@ -13,6 +13,7 @@ import torch
 from plait.core.errors import DataError
 from plait.core.modality import IMAGE, TEXT
 from plait.data.dataset import PairDataset
+from plait.data.equal_texts import text_numbers
 from plait.data.preprocess import TextPreprocess
 from plait.models.alignment import AlignmentModel
 from plait.models.bridged.model import BridgedModel
@@ -47,17 +48,20 @@ from plait.training.rows import InOrder, RowPlan
 from plait.training.sampling import TaskSampler
 from plait.training.schema import Recipe
 from plait.training.schema_stage import Stage
-from plait.training.supply import FeatureSource, PixelSource, Source, Supply, TokenSource
+from plait.training.supply import Alike, FeatureSource, PixelSource, Source, Supply, TokenSource
 from plait.training.supply import Targets as TargetsOfRows
 from plait.training.targets import Targets, known_of
 from plait.training.unknown_answers import Unknown
 from plait.training.validation import Validator
-from plait.training.wording import Wording, longest_target, said
+from plait.training.wording import Wording, longest_target, pairs_of, said
 from plait.training.writing import ExampleSource, WritingValidator
 
 TOKENS_AT_ONCE = 64  # rows that an evaluation encodes at a time
 QUESTIONS_AT_ONCE = 256  # rows that a fusion model answers at a time
 FEATURES_AT_ONCE = 4096  # rows of cached features that an evaluation projects at a time
+
+CONTRASTING = frozenset({"info_nce", "sigmoid", "match", "wra", QFORMER})
+"""Objectives that tell pairs apart, and so need two of them."""
 
 Evaluate = Callable[[], tuple[float, dict[str, Any]]]
 
@@ -94,6 +98,7 @@ class StageData:
                 f"The {recipe.evaluation.split} split is empty: the last weights are kept, and "
                 "nothing stops early."
             )
+        self._require_contrast()
         self.known = known_of(recipe, self.training.samples)
         self._tell_unknown()
 
@@ -105,6 +110,38 @@ class StageData:
                 "take no part."
             )
         return material
+
+    def _require_contrast(self) -> None:
+        """Fails where a stage tells pairs apart, and the training split has nothing to tell apart.
+
+        Raises:
+            DataError: fewer than two different texts, or two groups.
+        """
+        for stage in self.recipe.stages:
+            for task in stage.tasks:
+                if task.objective not in CONTRASTING:
+                    continue
+                material = _in_words_of(stage, self.training)
+                if task.text is not None:
+                    material = in_words(material, task.text)
+                words = material.words
+                if task.objective == QFORMER:
+                    words = _targets_of(material, stage)
+                self._require_two(len(np.unique(words)), "text", material, task.objective)
+                groups = len(np.unique(material.groups))
+                self._require_two(groups, "group", material, task.objective)
+
+    def _require_two(self, found: int, what: str, material: Material, objective: str) -> None:
+        if found < 2:
+            shown = {
+                "text": f"all of them read {material.texts[0][:60]!r}",
+                "group": "all of them show the same thing",
+            }[what]
+            raise DataError(
+                f"the train split has {len(material)} pairs and one {what}: {shown}, so {objective!r} "
+                f"has nothing to tell apart: it needs at least two different {what}s",
+                path=self.recipe.data.source,
+            )
 
     def _tell_unknown(self) -> None:
         """Notes how many questions teach nothing, or fails at the first where the recipe says so."""
@@ -162,7 +199,7 @@ class StageData:
         return Supply(
             plan,
             sources,
-            material.groups,
+            self._alike(material, stage),
             material.ids,
             rank=rank,
             world=world,
@@ -179,15 +216,16 @@ class StageData:
         material = _in_words_of(stage, self.validation)
         sources = self._sources(model, material, stage, training=False)
         metric, device = watched_metric(self.recipe, stage), self.accelerator.device
+        alike = self._alike(material, stage)
         if isinstance(model, DrawingModel):
             plan = InOrder(material.counts, QUESTIONS_AT_ONCE)
-            supply = Supply(plan, sources, material.groups, material.ids)
+            supply = Supply(plan, sources, alike, material.ids)
             measure = DrawValidator if stage.tasks[0].objective == "draw" else DvaeValidator
             return measure(model, supply, device=device, dtype=dtype)
         if isinstance(model, BridgedModel):
             wording = _wording_of(stage)
             plan = InOrder(material.counts, QUESTIONS_AT_ONCE)
-            supply = Supply(plan, sources, material.groups, material.ids)
+            supply = Supply(plan, sources, alike, material.ids)
             if stage.tasks[0].objective == QFORMER:
                 return QFormerValidator(model, supply, device=device, dtype=dtype)
             return WritingValidator(
@@ -206,9 +244,7 @@ class StageData:
             targets = Targets(material.samples, self.known)
             plan = InOrder(material.counts, QUESTIONS_AT_ONCE)
             texts = self._own_texts(model, material, stage, training=False)
-            supply = Supply(
-                plan, sources, material.groups, material.ids, targets=targets, texts=texts
-            )
+            supply = Supply(plan, sources, alike, material.ids, targets=targets, texts=texts)
             return FusionValidator(
                 model, task, supply, targets, metric=metric, device=device, dtype=dtype
             )
@@ -218,12 +254,26 @@ class StageData:
             build.contrastive_task(model, stage),
             sources,
             material.counts,
-            material.groups,
+            alike,
             metric=metric,
             device=device,
             dtype=dtype,
             chunk=FEATURES_AT_ONCE if cached else TOKENS_AT_ONCE,
         )
+
+    def _alike(self, material: Material, stage: Stage) -> Alike:
+        """Who is whose positive in a stage, by the words that its tasks read."""
+        if self.recipe.data.equal_texts == "apart":
+            return Alike(material.groups)
+        own = {
+            task.objective: in_words(material, task.text).words
+            for task in stage.tasks
+            if task.text is not None
+        }
+        if stage.tasks[0].objective == QFORMER:
+            words = _targets_of(material, stage)
+            return Alike.of(material.groups, material.counts, words)
+        return Alike.of(material.groups, material.counts, material.words, own)
 
     def _look(self, model: BridgedModel, stage: Stage, material: Material) -> None:
         """Tells on stderr what a stage of a language model is like, and keeps it for the report."""
@@ -346,6 +396,12 @@ class StageData:
 def _in_words_of(stage: Stage, material: Material) -> Material:
     """The pairs of a split in the words of a stage."""
     return material if stage.text is None else in_words(material, stage.text)
+
+
+def _targets_of(material: Material, stage: Stage) -> np.ndarray:
+    """(m,) equal where what a stage of a language model should write reads the same."""
+    wording = _wording_of(stage)
+    return text_numbers(wording.of(sample, text)[1] for sample, text in pairs_of(material))
 
 
 def _wording_of(stage: Stage) -> Wording:

@@ -8,13 +8,15 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Int64
 
 from plait.core.batch import Batch, ModalityInput
+from plait.data.equal_texts import RightAnswers, joined
 from plait.data.preprocess import TextPreprocess
 from plait.training.rows import Plan, Rows
 
@@ -129,13 +131,58 @@ Targets = Callable[[Rows], Mapping[str, torch.Tensor]]
 """Rows to what they should answer."""
 
 
+@dataclass(frozen=True)
+class Alike:
+    """Which rows of a batch show the same thing or have texts that read the same.
+
+    Of a distributed run ids are made of the rows of all processes, so that each makes the same.
+
+    Attributes:
+        groups: (n,) equal where samples show the same thing.
+        words: (m,) equal where texts read the same; None: texts join nothing.
+        own_words: by task, (n,) of the texts that it reads in place of those.
+    """
+
+    groups: Int64[np.ndarray, " n"]
+    words: Int64[np.ndarray, " m"] | None = None
+    own_words: Mapping[str, Int64[np.ndarray, " n"]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        groups: Int64[np.ndarray, " n"],
+        counts: Int64[np.ndarray, " n"],
+        words: Int64[np.ndarray, " m"],
+        own_words: Mapping[str, Int64[np.ndarray, " n"]] | None = None,
+    ) -> Alike:
+        """The same; words are left out where no two groups share one, which costs nothing then.
+
+        Args:
+            groups: of samples.
+            counts: texts of each sample.
+            words: of texts.
+            own_words: by task.
+        """
+        owner = np.repeat(np.arange(len(counts)), counts)
+        shared = len(RightAnswers.of(groups, owner, words).pair_label) > 0
+        return cls(groups, words if shared else None, own_words or {})
+
+    def __call__(self, rows: Rows, *, task: str | None = None) -> Int64[np.ndarray, " B"]:
+        """(B,) ids of the rows, for all tasks or for one with texts of its own."""
+        groups = self.groups[rows.sample]
+        own = None if task is None else self.own_words.get(task)
+        if own is not None:
+            return joined(groups, own[rows.sample])
+        return groups if self.words is None else joined(groups, self.words[rows.text])
+
+
 class Supply:
     """The batches of a stage.
 
     Args:
         plan: which rows make up which batch.
         sources: by modality.
-        groups: (n,) equal where samples show the same thing.
+        alike: who is whose positive.
         ids: (n,) names of samples.
         rank, world: this process among how many.
         change: made to every batch at last (noise on features).
@@ -149,7 +196,7 @@ class Supply:
         self,
         plan: Plan,
         sources: Mapping[str, Source],
-        groups: Int[np.ndarray, " n"],
+        alike: Alike,
         ids: Sequence[str],
         *,
         rank: int = 0,
@@ -162,7 +209,7 @@ class Supply:
     ) -> None:
         self.targets, self.tasks, self.texts = targets, tasks, dict(texts or {})
         self.plan, self.sources, self.ids = plan, dict(sources), ids
-        self.groups = torch.from_numpy(np.asarray(groups, dtype=np.int64))
+        self.alike = alike
         self.rank, self.world, self.change = rank, world, change
         in_memory = all(isinstance(source, FeatureSource) for source in self.sources.values())
         self.ahead = 0 if in_memory else ahead
@@ -174,18 +221,20 @@ class Supply:
 
     def batch(self, epoch: int, number: int) -> Batch:
         """The share of this process in batch ``number`` (from 0) of an epoch."""
-        rows = self.plan.batch(epoch, number).share(self.rank, self.world)
+        whole = self.plan.batch(epoch, number)
+        rows, part = whole.share(self.rank, self.world), whole.part(self.rank, self.world)
         tasks = () if self.tasks is None else self.tasks(epoch, number)
         own = {
             name: source(rows) for name, source in self.texts.items() if not tasks or name in tasks
         }
         batch = Batch(
             ids=[self.ids[i] for i in rows.sample],
-            groups=self.groups[torch.from_numpy(rows.sample)],
+            groups=torch.from_numpy(self.alike(whole)[part]),
             modalities={name: source(rows) for name, source in self.sources.items()},
             targets={} if self.targets is None else self.targets(rows),
             tasks=tasks,
             texts=own,
+            groups_of={name: torch.from_numpy(self.alike(whole, task=name)[part]) for name in own},
         )
         return batch if self.change is None else self.change(batch, epoch, number)
 

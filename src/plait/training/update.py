@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor, nn
 
 from plait.core.batch import Batch
@@ -27,6 +28,8 @@ class UpdateRecord:
         grad_norm: of all gradients, before clipping.
         part_norms: of the gradients of each part (``image.projection``).
         rows: size of the global batch.
+        floor: the least that InfoNCE can be on it: the mean over its rows of the logarithm of how many
+            are positives, 0 where each has one.
     """
 
     loss: float
@@ -34,6 +37,7 @@ class UpdateRecord:
     grad_norm: float
     part_norms: Mapping[str, float]
     rows: int
+    floor: float = 0.0
 
     @property
     def finite(self) -> bool:
@@ -163,7 +167,14 @@ class Updater:
             grad_norm=math.sqrt(sum(squares.values())),
             part_norms={part: math.sqrt(square) for part, square in squares.items()},
             rows=len(batch) * self.accelerator.num_processes,
+            floor=info_nce_floor(self.accelerator.gather(batch.groups)),
         )
+
+
+def info_nce_floor(ids: Int64[Tensor, " B"]) -> float:
+    """The least InfoNCE of rows that are positives of those of their id."""
+    count = ids.unique(return_counts=True)[1].double()
+    return float((count * count.log()).sum() / count.sum())
 
 
 def _split(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:

@@ -19,7 +19,7 @@ from plait.evaluation.retrieval_metrics import mean_recall, retrieval
 from plait.models.alignment import AlignmentModel
 from plait.training.precision import autocast
 from plait.training.rows import Rows
-from plait.training.supply import Source
+from plait.training.supply import Alike, Source
 from plait.training.tasks import EmbeddingTask
 
 RANK_ROWS = 512  # enough to see a rank fall
@@ -33,7 +33,7 @@ class Validator:
         task: for the loss.
         sources: the split's inputs by modality.
         text_counts: (n,) texts of each sample.
-        groups: (n,) equal where samples show the same thing.
+        alike: who is whose positive.
         metric: the watched value, see `plait.training.combinations.METRICS`.
         device, dtype: to compute on and in.
         chunk: rows encoded at a time.
@@ -45,7 +45,7 @@ class Validator:
         task: EmbeddingTask,
         sources: Mapping[str, Source],
         text_counts: Sequence[int] | Int[np.ndarray, " n"],
-        groups: Int[np.ndarray, " n"],
+        alike: Alike,
         *,
         metric: str = "mean_recall",
         device: torch.device | None = None,
@@ -54,7 +54,7 @@ class Validator:
     ) -> None:
         self.model, self.task, self.sources = model, task, dict(sources)
         self.counts = np.asarray(text_counts, dtype=np.int64)
-        self.groups = np.asarray(groups, dtype=np.int64)
+        self.alike = alike
         self.owner = np.repeat(np.arange(len(self.counts)), self.counts)
         self.metric, self.dtype = metric, dtype
         self.device = device or torch.device("cpu")
@@ -65,7 +65,12 @@ class Validator:
         image = self._embed("image", np.arange(len(self.counts)), np.zeros(len(self.counts), int))
         text = self._embed("text", self.owner, np.arange(len(self.owner)))
         figures = retrieval(
-            image.numpy(), text.numpy(), self.owner, image_groups=self.groups, bootstrap=0
+            image.numpy(),
+            text.numpy(),
+            self.owner,
+            image_groups=self.alike.groups,
+            text_words=self.alike.words,
+            bootstrap=0,
         )
         metrics: dict[str, Any] = {
             "retrieval": figures,
@@ -96,7 +101,9 @@ class Validator:
         first = np.concatenate([[0], np.cumsum(self.counts)[:-1]])
         rows = {"image": image, "text": text[torch.from_numpy(first)]}
         rows = {name: value.to(self.device) for name, value in rows.items()}
-        groups = torch.from_numpy(self.groups).to(self.device)
+        everyone = np.arange(len(self.counts))
+        ids = self.alike(Rows(everyone, first, np.zeros_like(everyone), 0))
+        groups = torch.from_numpy(ids).to(self.device)
         inputs = ModalityInput.of(groups=groups)  # the task reads groups and presence alone
         batch = Batch([""] * len(groups), groups, dict.fromkeys(rows, inputs))
         return float(self.task.loss_of_embeddings(rows, batch).total)

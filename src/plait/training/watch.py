@@ -45,6 +45,7 @@ class Recorder:
                 "step": position.step,
                 "run_step": position.run_step,
                 "rows": record.rows,
+                "floor": record.floor,
                 "loss": record.loss,
                 "parts": dict(record.parts),
                 "grad_norm": record.grad_norm,
