@@ -99,7 +99,7 @@ def _search(index: Index, given: SearchIn, admit: Admit) -> Answer:
                 hit.picture = len(pictures)
                 pictures.append(shown)
         hits.append(hit)
-    return Answer(SearchOut(hits=hits), tuple(pictures))
+    return Answer(SearchOut(hits=hits, note=index.note(wanted)), tuple(pictures))
 
 
 def _classify(model: AlignmentModel, given: ClassifyIn, admit: Admit) -> Answer:

@@ -57,6 +57,9 @@ class SearchOut(BaseModel):
     """Result of ``search``."""
 
     hits: list[Hit]
+    note: str | None = Field(
+        None, description="Why what words found may mean nothing: tell the user."
+    )
 
 
 class ClassifyIn(Arguments):

@@ -84,6 +84,9 @@ def search(
 ) -> list[dict[str, Any]]:
     """The ``k`` nearest rows of an index to words or to a picture: ``{id, score, path, text}``.
 
+    Where the model cannot read the words, each row has a ``note`` that says so: what was found may
+    mean nothing (see `plait.data.scripts`).
+
     With ``rerank``, the run of a fusion model trained to match, the nearest rows (at least 50) are
     ordered by its log odds (``match``) plus the logit scale times the cosine. Pictures outside the
     index's folders are drawn and reranked only with ``roots``, or ``allow_outside`` (see
@@ -108,9 +111,10 @@ def search(
         judge = fused(load(rerank), "reranking")
         scale = float(opened.model.scale.detach())
         hits = in_better_order(judge, wanted, hits, scale=scale)[:k]
+    note = opened.note(wanted)
     if sheet is not None:
-        contact_sheet([(wanted, hits)], Path(sheet))
-    return hits
+        contact_sheet([(wanted, hits)], Path(sheet), note=note)
+    return hits if note is None else [{**hit, "note": note} for hit in hits]
 
 
 def classify(

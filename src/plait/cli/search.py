@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from plait.cli.output import JsonOption, emit, say, table
 
@@ -56,6 +57,8 @@ def search(
         roots=root or [],
         allow_outside=allow_outside,
     )
+    for note in dict.fromkeys(hit["note"] for hit in hits if "note" in hit):
+        say(f"[yellow]note:[/] {escape(note)}")
     outside = sum(hit["outside"] for hit in hits)
     if sheet is not None and outside:
         say(

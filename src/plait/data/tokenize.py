@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -20,6 +21,7 @@ from plait.core.errors import DataError, ModelError, shown
 from plait.core.files import digest, read_json, replacing, write_json
 from plait.core.shapes import Bool, Int64
 from plait.data.glosses import GLOSSES_FILE, Glossary
+from plait.data.scripts import script_counts, vocabulary_scripts
 from plait.data.tokenizer_files import CLIP_PIECES, read_tokenizer, read_tokenizer_folder
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -73,6 +75,10 @@ class TextPreprocess:
         padding: to the ``"longest"`` text of the call, or always to ``max_length`` (``"full"``;
             SigLIP was trained so).
         glossary: rewrites texts before the tokenizer sees them (Chinese into English words).
+
+    Attributes:
+        scripts: letters of the training texts by script (`plait.data.scripts`), after any glossary;
+            None: not known.
     """
 
     def __init__(
@@ -86,6 +92,7 @@ class TextPreprocess:
         if padding not in ("longest", "full"):
             raise ModelError(f"padding of texts is {padding!r}; it can be 'longest' or 'full'")
         self.max_length, self.padding, self.glossary = max_length, padding, glossary
+        self.scripts: dict[str, int] | None = None
         self.pad_id = _pad_id(tokenizer) if pad_id is None else pad_id
         self.tokenizer = Tokenizer.from_str(tokenizer.to_str())
         self.tokenizer.no_truncation()
@@ -181,6 +188,28 @@ class TextPreprocess:
     def _rewritten(self, texts: Sequence[str]) -> list[str]:
         return list(texts if self.glossary is None else map(self.glossary, texts))
 
+    def rewritten(self, text: str) -> str:
+        """A text as the tokenizer sees it."""
+        return text if self.glossary is None else self.glossary(text)
+
+    def note_scripts(self, texts: Iterable[str]) -> None:
+        """Adds training texts to `scripts`."""
+        counts = Counter(self.scripts or {})
+        counts.update(script_counts(map(self.rewritten, texts)))
+        self.scripts = dict(counts.most_common())
+
+    @cached_property
+    def vocabulary_scripts(self) -> dict[str, int]:
+        """See `plait.data.scripts.vocabulary_scripts`."""
+        return vocabulary_scripts(self)
+
+    @cached_property
+    def unknown_id(self) -> int | None:
+        """The id of what the vocabulary does not have, None where it has everything."""
+        names = [getattr(self.tokenizer.model, "unk_token", None), "[UNK]", "<unk>"]
+        found = [self.tokenizer.token_to_id(name) for name in names if name]
+        return next((one for one in found if one is not None), None)
+
     @property
     def settings(self) -> dict[str, Any]:
         """Everything but the tokenizer, as plain data."""
@@ -200,7 +229,8 @@ class TextPreprocess:
             self.tokenizer.save(str(temporary))
         if self.glossary is not None:
             self.glossary.save(folder)
-        write_json(Path(folder) / SETTINGS_FILE, self.settings)
+        scripts = {} if self.scripts is None else {"scripts": self.scripts}
+        write_json(Path(folder) / SETTINGS_FILE, {**self.settings, **scripts})
 
     @classmethod
     def load(cls, folder: str | Path) -> TextPreprocess:
@@ -214,7 +244,10 @@ class TextPreprocess:
             settings = read_json(path)
             if not 0 < settings.get("max_length", 1) <= MOST_LENGTH:
                 raise ValueError(f"max_length is {shown(settings['max_length'])}")
-            return cls(tokenizer, **settings, glossary=glossary)
+            scripts = _checked_scripts(settings.pop("scripts", None))
+            loaded = cls(tokenizer, **settings, glossary=glossary)
+            loaded.scripts = scripts
+            return loaded
         except (DataError, TypeError, ValueError, AttributeError) as error:
             raise ModelError(f"{path} is damaged: {str(error)[:300]}") from error
 
@@ -262,6 +295,15 @@ def _types(part: Mapping[str, Any] | None) -> Iterator[str]:
     if not part.get("split", True) or not part.get("use_regex", True):
         kind += " without a split"
     yield kind
+
+
+def _checked_scripts(found: Any) -> dict[str, int] | None:
+    """The scripts of a file. Raises ValueError for anything else."""
+    if found is None:
+        return None
+    if not isinstance(found, dict) or not all(type(count) is int for count in found.values()):
+        raise ValueError(f"scripts are {shown(found)}")
+    return dict(found)
 
 
 def _pad_id(tokenizer: Tokenizer) -> int:

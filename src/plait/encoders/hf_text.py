@@ -126,7 +126,7 @@ def build_from_folder(
     """A text encoder from a folder with config.json, model.safetensors and tokenizer.json.
 
     Option ``glosses`` names a dictionary of `plait.data.glosses`, by which an encoder of English
-    reads Chinese too.
+    reads Chinese too; ``auto`` is the one that is installed, or none.
     """
     check_options(source, options, OPTIONS)
     defaults: dict[str, Any] = {"pool": "mean", "normalise": False}

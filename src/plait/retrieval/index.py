@@ -17,6 +17,7 @@ from plait.core.modality import IMAGE, TEXT
 from plait.core.progress import bar
 from plait.data.dataset import PairDataset
 from plait.data.sample import BadRow, MediaRef
+from plait.data.scripts import query_note
 from plait.retrieval.corrected import corrected_rows, extended_query
 from plait.retrieval.filters import All, Compare, Filter, Where, parse_where
 from plait.retrieval.lance import LanceStore
@@ -150,6 +151,12 @@ class Index:
             result(hit.row, hit.score * factor, rank, self.folder, roots)
             for rank, hit in enumerate(hits, start=1)
         ]
+
+    def note(self, query: Query) -> str | None:
+        """Why what words find may mean nothing (`plait.data.scripts`); None where they are read."""
+        if not isinstance(query, str):
+            return None
+        return query_note(self.model.tower(TEXT).encoder.preprocess, query)
 
     def _vector(
         self, query: Query, find: str, modality: str | None

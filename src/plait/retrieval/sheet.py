@@ -22,6 +22,7 @@ HEAD, CAPTION, BELOW = 46, 58, 20  # above a row, under its pictures, after it
 INK, SOFT, FAINT, PAPER, CARD = "#1f2328", "#59636e", "#d8dbd5", "#f7f6f2", "#ffffff"
 ACCENT, RIGHT = "#3457b2", "#1a7f37"
 
+MOST_LINES = 8  # of a note
 Hits = Sequence[Mapping[str, Any]]
 
 
@@ -31,6 +32,7 @@ def contact_sheet(
     *,
     right: Sequence[set[str]] | None = None,
     title: str | None = None,
+    note: str | None = None,
 ) -> Path:
     """Draws queries with the pictures they found into a PNG, a row each.
 
@@ -40,6 +42,7 @@ def contact_sheet(
         path: the PNG to write.
         right: for each query the ids that answer it; their pictures are framed in green.
         title: above all.
+        note: a caution about what was found, below all.
 
     Returns:
         ``path``.
@@ -57,9 +60,15 @@ def contact_sheet(
     width = 2 * MARGIN + columns * THUMB + (columns - 1) * GAP
     width = max(width + (THUMB + 2 * GAP if asked_with_picture else 0), 420)
     top = MARGIN + (40 if title else 0)
-    note = _note(answers)
+    notes = [(one, size) for one, size in ((note, 12), (_note(answers), 10)) if one]
+    script = Script(12 * SCALE)
+    lines = [
+        (line, size)
+        for one, size in notes
+        for line in script.wrapped(one, (width - 2 * MARGIN) * SCALE, MOST_LINES)
+    ]
     heights = [HEAD + BELOW + _content(query, hits) for query, hits in answers]
-    height = top + sum(heights) + (16 if note else 0) + MARGIN - BELOW
+    height = top + sum(heights) + 16 * len(lines) + MARGIN - BELOW
     sheet = Image.new("RGB", (width * SCALE, height * SCALE), PAPER)
     pen = ImageDraw.Draw(sheet)
     if title:
@@ -67,8 +76,8 @@ def contact_sheet(
     for number, (query, hits) in enumerate(answers):
         marked = right[number] if right is not None else set()
         _row(sheet, pen, top + sum(heights[:number]), query, hits, marked, width)
-    if note:
-        _write(pen, (MARGIN, height - 12), note, 10, SOFT, width - 2 * MARGIN)
+    for number, (line, size) in enumerate(reversed(lines)):
+        _write(pen, (MARGIN, height - 12 - 16 * number), line, size, SOFT, width - 2 * MARGIN)
     with replacing(path) as temporary:
         sheet.save(temporary, "PNG")
     return path

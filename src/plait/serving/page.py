@@ -154,8 +154,11 @@ def _search_tab(gr: Any, say: Mapping[str, str], deeds: Deeds) -> None:
     async def search(words: str, shown: bytes | None, count: float, where: str) -> tuple[str, str]:
         if bool(words.strip()) == (shown is not None):
             raise RequestError(400, say["one_of_two"])
-        hits, model, seconds = await _done(say, deeds.search(words, shown, int(count), where))
+        work = deeds.search(words, shown, int(count), where)
+        hits, model, seconds, note = await _done(say, work)
         line = say["found"].format(n=len(hits), ms=round(1000 * seconds), model=model)
+        if note is not None:
+            line += f"\n\n**{say['not_read']}** {note}"
         return line, hits_html(hits, say["nothing"], say["no_picture"])
 
     inputs = [words, shown, count, where]

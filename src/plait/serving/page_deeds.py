@@ -39,8 +39,10 @@ class Deeds:
 
     async def search(
         self, words: str, shown: bytes | None, count: int, where: str
-    ) -> tuple[list[dict[str, Any]], str, float]:
-        """(hits, the model's name, seconds) for words, or for a picture.
+    ) -> tuple[list[dict[str, Any]], str, float, str | None]:
+        """(hits, the model's name, seconds, a note) for words, or for a picture.
+
+        The note says why what words found may mean nothing (`plait.data.scripts`).
 
         Raises:
             RequestError: an input that cannot be used, or a busy server.
@@ -68,7 +70,7 @@ class Deeds:
             thumbnails=True,
         )
         hits = await within(found, deadline)
-        return hits, model.name, time.perf_counter() - start
+        return hits, model.name, time.perf_counter() - start, await model.note(one)
 
     async def classify(
         self, name: str, shown: bytes, labels: Sequence[str], template: str

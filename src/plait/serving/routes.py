@@ -167,7 +167,8 @@ async def search(request: Request) -> Response:
             find=wanted.find,
             thumbnails=wanted.thumbnails,
         )
-        return {"object": "list", "data": hits, "model": model.name}
+        note = await model.note(one)
+        return {"object": "list", "data": hits, "model": model.name, "note": note}
 
     return await answered(request, work)
 

@@ -293,6 +293,9 @@ class SearchResponse(BaseModel):
     object: Literal["list"]
     data: list[Hit]
     model: str
+    note: str | None = Field(
+        None, description="Why what words found may mean nothing; null where the model reads them."
+    )
 
 
 class LabelShare(BaseModel):

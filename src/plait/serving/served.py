@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from plait.core.errors import UserError
+from plait.core.modality import TEXT
+from plait.data.scripts import query_note
 from plait.serving.decoders import Decoders
+from plait.serving.inputs import Input
 from plait.serving.lanes import Embedder, Lane
 from plait.serving.settings import Settings
 
@@ -38,6 +42,13 @@ class Served:
     def modalities(self) -> list[str]:
         """What it embeds, or looks at to answer."""
         return ["image", "text"] if self.embedder is None else list(self.embedder.modalities)
+
+    async def note(self, query: Input) -> str | None:
+        """Why what words find may mean nothing (`plait.data.scripts`); None where they are read."""
+        if query.modality != TEXT or self.embedder is None:
+            return None
+        preprocess = self.embedder.text_preprocess
+        return await asyncio.to_thread(query_note, preprocess, str(query.value))
 
 
 def open_models(settings: Settings, decoders: Decoders) -> dict[str, Served]:

@@ -14,13 +14,16 @@ from typing import Any
 from plait.core.batch import Batch
 from plait.core.errors import DataError, Interrupted, PlaitError
 from plait.core.files import read_json, write_json
+from plait.core.modality import TEXT
 from plait.data import open_dataset
 from plait.data.dataset import PairDataset
+from plait.data.tokenize import TextPreprocess
 from plait.evaluation.caution import with_cautions
 from plait.evaluation.report import write_report
 from plait.models.alignment import AlignmentModel
 from plait.models.bridged.model import BridgedModel
 from plait.models.drawing.drawing import DrawingModel
+from plait.models.fusion_model import FusionModel
 from plait.models.kinds import Model
 from plait.models.storage import save_model
 from plait.training.checked import only_languages, require_usable, usable
@@ -35,6 +38,7 @@ from plait.training.schema import Recipe
 from plait.training.stages import StageRunner
 
 WORTH_CONVERTING = 500  # samples
+SCRIPT_TEXTS = 20_000  # about so many texts tell in which scripts all are
 
 Evaluate = Callable[[Model, PairDataset], Mapping[str, Any]]
 
@@ -196,6 +200,7 @@ def _conclude(runner: StageRunner, dataset: PairDataset, evaluate: Evaluate | No
     """
     recipe, folder, clock = runner.recipe, runner.folder, runner.clock
     _correct(runner, dataset)
+    _note_scripts(runner)
     save_model(runner.model, folder.path)  # first: whatever the test finds, nothing is lost
     split = recipe.evaluation.test
     part = None if split is None else dataset.split(split)
@@ -250,6 +255,15 @@ def _conclude(runner: StageRunner, dataset: PairDataset, evaluate: Evaluate | No
     )
     folder.set_status("finished")
     return result
+
+
+def _note_scripts(runner: StageRunner) -> None:
+    """Tells the text tower in which scripts its training texts were, so that search can say so."""
+    model, texts = runner.model, runner.data.training.texts
+    if isinstance(model, AlignmentModel | FusionModel) and TEXT in model.modalities:
+        preprocess = model.tower(TEXT).encoder.preprocess
+        assert isinstance(preprocess, TextPreprocess)
+        preprocess.note_scripts(texts[:: max(1, len(texts) // SCRIPT_TEXTS)])
 
 
 def _correct(runner: StageRunner, dataset: PairDataset) -> None:
