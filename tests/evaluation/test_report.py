@@ -246,7 +246,14 @@ def test_thinning_keeps_the_mean() -> None:
 
 
 def test_words() -> None:
-    ask = {"R@1": 40.0, "R@1_low": 33.4, "R@1_high": 46.6, "R@10": 70.0, "candidates": 200}
+    ask = {
+        "R@1": 40.0,
+        "R@1_low": 33.4,
+        "R@1_high": 46.6,
+        "R@10": 70.0,
+        "candidates": 200,
+        "queries": 200,
+    }
     told = retrieval_words({"text_to_image": ask}, "test")
     assert "among 200 pictures that training never touched" in told
     assert "the first answer in 40 of 100 cases and among the first 10 in 70" in told

@@ -120,12 +120,15 @@ def checked_policy(on_bad_row: str) -> Literal["fail", "skip"]:
 
 def checked_equal_texts(run: Source, equal_texts: str | None) -> Literal["same", "apart"]:
     """Whether equal texts are one; None: as the run's recipe has it, if there is one."""
-    if equal_texts == "same" or equal_texts == "apart":
-        return equal_texts
+    if equal_texts == "same":
+        return "same"
+    if equal_texts == "apart":
+        return "apart"
     if equal_texts is not None:
         raise UserError(f"--equal-texts is 'same' or 'apart', not {shown(equal_texts)}")
     from plait.training.recipe import RUN_RECIPE, read_run_recipe
 
     folder = Path(run)
-    known = (folder / RUN_RECIPE).is_file()
-    return read_run_recipe(folder).data.equal_texts if known else "same"
+    if not (folder / RUN_RECIPE).is_file():
+        return "same"
+    return read_run_recipe(folder).data.equal_texts

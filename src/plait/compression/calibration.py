@@ -166,11 +166,11 @@ def judge(rows: SplitRows, *, bootstrap: int = 1000, seed: int = 0) -> Judged:
     split = rows.split
     gallery = corrected(gallery_of(rows, split.dataset, equal_texts=split.equal_texts), split.hubs)
     biases: dict[str, Any] = {"image_bias": gallery.image_bias, "text_bias": gallery.text_bias}
-    parts = gallery.image, gallery.text, gallery.text_owner
+    image, text, owner = gallery.image, gallery.text, gallery.text_owner
     alike: dict[str, Any] = {"image_groups": gallery.groups, "text_words": gallery.text_words}
-    figures = retrieval(*parts, **alike, bootstrap=bootstrap, seed=seed, **biases)
+    figures = retrieval(image, text, owner, **alike, bootstrap=bootstrap, seed=seed, **biases)
     answers = gallery.answers
-    ranks = ranks_of(gallery.image, gallery.text, answers, **biases)
+    ranks = ranks_of(image, text, answers, **biases)
     asked = ranks.image_to_text > 0
     hits = np.concatenate([ranks.text_to_image == 1, ranks.image_to_text[asked] == 1])
     return Judged(

@@ -90,15 +90,17 @@ def evaluate_gallery(
     """
     options: dict[str, Any] = {"bootstrap": bootstrap, "seed": seed}
     biases: dict[str, Any] = {"image_bias": gallery.image_bias, "text_bias": gallery.text_bias}
-    parts = gallery.image, gallery.text, gallery.text_owner
+    image, text, owner = gallery.image, gallery.text, gallery.text_owner
     alike: dict[str, Any] = {"image_groups": gallery.groups, "text_words": gallery.text_words}
-    figures = retrieval(*parts, **alike, **biases, **options)
-    languages = retrieval_by_language(*parts, gallery.languages, **alike, **biases, **options)
+    figures = retrieval(image, text, owner, **alike, **biases, **options)
+    languages = retrieval_by_language(
+        image, text, owner, gallery.languages, **alike, **biases, **options
+    )
     result: dict[str, Any] = {
         "retrieval": figures,
         "mean_recall": mean_recall(figures),
         "languages": languages,
-        "geometry": geometry(*parts, **alike),
+        "geometry": geometry(image, text, owner, **alike),
         "counts": {
             "images": len(gallery.image),
             "texts": len(gallery.text),
@@ -107,7 +109,7 @@ def evaluate_gallery(
         },
     }
     if gallery.image_bias is not None or gallery.text_bias is not None:
-        result["retrieval_plain"] = retrieval(*parts, **alike, **options)
+        result["retrieval_plain"] = retrieval(image, text, owner, **alike, **options)
     classified = None
     if embed_texts is not None:
         classified = _zero_shot(gallery, embed_texts, templates, options)

@@ -18,6 +18,7 @@ from plait.core.progress import bar
 from plait.data.dataset import PairDataset
 from plait.data.sample import BadRow, MediaRef
 from plait.data.scripts import query_note
+from plait.data.tokenize import TextPreprocess
 from plait.retrieval.corrected import corrected_rows, extended_query
 from plait.retrieval.filters import All, Compare, Filter, Where, parse_where
 from plait.retrieval.lance import LanceStore
@@ -156,7 +157,9 @@ class Index:
         """Why what words find may mean nothing (`plait.data.scripts`); None where they are read."""
         if not isinstance(query, str):
             return None
-        return query_note(self.model.tower(TEXT).encoder.preprocess, query)
+        preprocess = self.model.tower(TEXT).encoder.preprocess
+        assert isinstance(preprocess, TextPreprocess)
+        return query_note(preprocess, query)
 
     def _vector(
         self, query: Query, find: str, modality: str | None

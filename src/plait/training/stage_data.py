@@ -265,7 +265,7 @@ class StageData:
         """Who is whose positive in a stage, by the words that its tasks read."""
         if self.recipe.data.equal_texts == "apart":
             return Alike(material.groups)
-        own = {
+        own: dict[str, np.ndarray] = {
             task.objective: in_words(material, task.text).words
             for task in stage.tasks
             if task.text is not None
