@@ -186,7 +186,7 @@ class TextPreprocess:
         return np.array([len(encoding.ids) for encoding in encodings], np.int64)
 
     def _rewritten(self, texts: Sequence[str]) -> list[str]:
-        return list(texts if self.glossary is None else map(self.glossary, texts))
+        return [self.rewritten(text) for text in texts]
 
     def rewritten(self, text: str) -> str:
         """A text as the tokenizer sees it."""
