@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
+
 from _measure import machine, write_results
 from _workers import default_environment
-from PIL import Image
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 COLOURS = 5000  # of a picture of at most 256 pixels: drawings have fewer

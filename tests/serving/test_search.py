@@ -49,6 +49,9 @@ def test_by_words_and_by_a_picture(searching: TestClient) -> None:
     assert hits[0]["score"] == pytest.approx(
         float(image_row(noisy(int(hits[0]["id"][1:]))) @ text_row("red picture")), abs=1e-5
     )
+    assert reply.json()["note"] is None
+    unread = searching.post("/v1/search", json={"query": "一张红色的图片"}).json()
+    assert "unknown" in unread["note"] and unread["data"]
     url = f"data:image/png;base64,{base64.b64encode(encoded(noisy(7))).decode()}"
     (hit,) = searching.post("/v1/search", json={"query": url, "k": 1}).json()["data"]
     assert (hit["id"], hit["score"]) == ("p7", pytest.approx(1.0, abs=1e-5))
