@@ -56,7 +56,8 @@ def test_a_script_that_training_never_had_is_noted() -> None:
 def test_hardly_any_letters_are_not_a_script_that_was_read() -> None:
     model = english(3000)
     model.note_scripts(["a red apple"] * 200 + ["果"])  # one in 1,800
-    assert query_note(model, "红苹果") is not None
+    told = query_note(model, "红苹果")
+    assert told is not None and "Han script" in told
 
 
 def test_unknown_words_are_noted_in_any_script() -> None:
