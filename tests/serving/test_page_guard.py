@@ -285,7 +285,7 @@ class Drawing(Starlette):
         self.tokens = {}
 
         async def any_route(request: Any) -> JSONResponse:
-            self.reached.append(request.url.path)
+            self.reached.append(str(request.url).removeprefix("http://testserver"))
             body = (await request.body()).decode()
             status = 200 if "key=right" in body or not body else 400
             answer = JSONResponse(dict(request.headers), status)
@@ -415,7 +415,7 @@ def test_other_sites_may_not_ask(guest: Visitor) -> None:
 def test_gradio_is_told_little(client: TestClient) -> None:
     visitor, drawing, _ = guarded(client)
     headers = {"Origin": "http://testserver", "X-Forwarded-Host": "evil", "X-Gradio-User": "api"}
-    answer = visitor.get("/config", headers={**headers, "Accept-Language": "zh"})
+    answer = visitor.get("/config?deep_link=x", headers={**headers, "Accept-Language": "zh"})
     assert answer.json()["accept-language"] == "zh"
     assert {one.lower() for one in headers}.isdisjoint(answer.json())
     assert drawing.reached == ["/config"]
