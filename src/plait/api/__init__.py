@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from plait.api.data import audit, convert, get_dataset
-from plait.api.deployment import bench, compress, export
+from plait.api.deployment import bench, compress, export, export_hub
 from plait.api.language import ask, caption, draw
 from plait.api.retrieval import classify, embed, index, search
 from plait.api.sources import Source, load
@@ -49,6 +49,7 @@ __all__ = [
     "embed",
     "evaluate",
     "export",
+    "export_hub",
     "get_dataset",
     "index",
     "load",

@@ -144,6 +144,64 @@ def export(
     }
 
 
+def export_hub(
+    run: Source,
+    out: Source,
+    *,
+    to: str = "hf-folder",
+    name: str | None = None,
+    push: str | None = None,
+    public: bool = False,
+    tell: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Writes a model as a folder that transformers or open_clip load, and uploads it if asked.
+
+    Args:
+        run: whose towers are CLIP's or SigLIP's own, such as a run of ``finetune-clip``.
+        out: the folder to write; refused when it holds something.
+        to: ``hf-folder`` or ``open-clip``.
+        name: of the model, for its card.
+        push: OWNER/NAME of the model hub, where the folder is uploaded.
+        public: whether a repository that is made for it is seen by all.
+        tell: is told what is left out.
+
+    Returns:
+        ``out``, ``form`` (``clip``, ``siglip``, ``open_clip``), ``loads`` (what loads it), ``bytes``,
+        ``notes``, and ``url`` when pushed.
+
+    Raises:
+        UserError: an unknown ``to``, or ``out`` holds something.
+        ModelError: the libraries have no place for the model's towers.
+        PlaitError: the hub did not take the folder.
+    """
+    from plait.deployment.card import origin_of
+    from plait.deployment.hub_folder import (
+        base_of,
+        check_repository,
+        checked_target,
+        push_folder,
+        write_hub_folder,
+    )
+
+    target = checked_target(to)
+    if push is not None:
+        check_repository(push)
+    result = write_hub_folder(
+        load(run),
+        out,
+        name=name or push or Path(run).resolve().name,
+        target=target,
+        origin=origin_of(run),
+        base=base_of(run),
+    )
+    for note in result["notes"]:
+        tell(note)
+    if push is not None:
+        tell(f"uploading to {push}")
+        result["url"] = push_folder(out, push, public=public)
+    return result
+
+
 def bench(
     path: Source,
     *,

@@ -34,6 +34,7 @@ def train(
     recipe: Source,
     *,
     data: Source | None = None,
+    model: Source | None = None,
     out: Source | None = None,
     overrides: Sequence[str] = (),
     resume: bool = False,
@@ -45,6 +46,8 @@ def train(
     Args:
         recipe: a YAML file or a name of `plait recipes`.
         data: replaces the data of the recipe: a path of pairs or a catalogue name.
+        model: replaces the published model that the recipe trains on: a folder, OWNER/NAME on the
+            model hub, or a run.
         out: the run folder; ``runs/NAME-TIME`` when None.
         overrides: ``"stages.0.epochs=20"`` and the like.
         resume: go on with the run in ``out``.
@@ -53,8 +56,8 @@ def train(
         allow_outside: they may lie anywhere.
 
     Returns:
-        ``run``, ``split``, ``retrieval``, ``seconds`` by step, ``skipped`` rows, ``health`` lines;
-        None in a helper process of a distributed run.
+        ``run``, ``split``, ``retrieval``, ``seconds`` by step, ``skipped`` rows, ``health`` lines, of
+        a published model ``before`` and ``wise_ft``; None in a helper process of a distributed run.
     """
     from plait.training.recipe import load_recipe
     from plait.training.run import train as run_training
@@ -62,7 +65,8 @@ def train(
     if resume and out is None:
         raise UserError("--resume needs --out RUN: which run shall go on?")
     overrides = [*overrides, *leave_overrides(root, allow_outside)]
-    loaded = load_recipe(str(recipe), overrides, data=None if data is None else str(data))
+    data, model = (None if value is None else str(value) for value in (data, model))
+    loaded = load_recipe(str(recipe), overrides, data=data, model=model)
     folder = Path(out) if out is not None else _new_run_folder(loaded.name)
     result = run_training(loaded, out=folder, resume=resume)
     return result.to_json() if result.is_main else None

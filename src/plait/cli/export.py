@@ -1,4 +1,4 @@
-"""``plait export``: a trained model as a bundle that runs without torch."""
+"""``plait export``: a model as a bundle that runs without torch, or as a folder of the model hub."""
 
 from __future__ import annotations
 
@@ -23,11 +23,40 @@ def export(
             "quick fewer of them."
         ),
     ] = "quick",
+    to: Annotated[
+        str,
+        typer.Option(
+            help="bundle: ONNX graphs for `plait serve`; hf-folder: what transformers (or else "
+            "open_clip) loads; open-clip: what open_clip loads."
+        ),
+    ] = "bundle",
+    push: Annotated[
+        str | None,
+        typer.Option(
+            help="OWNER/NAME: upload the folder to the model hub too; a new repository is private."
+        ),
+    ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="Make a new repository of --push public.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write ONNX graphs, preprocessing, model card and parity report: all a service needs."""
+    """Write ONNX graphs, preprocessing, model card and parity report: all a service needs.
+
+    With --to hf-folder or open-clip, write the weights as transformers or open_clip load them.
+    """
     from plait import api
 
+    if to != "bundle" or push is not None:
+        found = api.export_hub(run, out, to=to, name=name, push=push, public=public, tell=say)
+
+        def told() -> None:
+            typer.echo(f"{found['bytes'] / 1e6:.1f} MB for {found['loads']} -> {found['out']}")
+            if "url" in found:
+                typer.echo(f"pushed: {found['url']}")
+
+        emit(found, as_json, told)
+        return
     api.tune_process()
     result = api.export(run, out, name=name, parity=parity, tell=say)
 

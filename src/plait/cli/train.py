@@ -17,6 +17,7 @@ from plait.cli.output import (
     retrieval_table,
     say,
     tell_cautions,
+    table,
 )
 
 
@@ -28,6 +29,13 @@ def train(
         str | None,
         typer.Option(
             help="A folder or file of pairs, or a catalogue name (see `plait data list`)."
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="What to fine-tune (recipe finetune-clip): the folder of a CLIP or SigLIP in "
+            "transformers' or open_clip's format, OWNER/NAME on the model hub, or a run."
         ),
     ] = None,
     settings: Annotated[
@@ -52,6 +60,7 @@ def train(
 ) -> None:
     """Train a model on pairs, evaluate it, and write a report."""
     from plait import api
+    from plait.evaluation.report_finetuning import tables as finetuning_tables
 
     api.tune_process()
     overrides = list(settings or [])
@@ -60,6 +69,7 @@ def train(
     result = api.train(
         recipe,
         data=data,
+        model=model,
         overrides=overrides,
         out=out,
         resume=resume,
@@ -73,6 +83,8 @@ def train(
         if result.get("retrieval"):
             retrieval_table(result["retrieval"], f"Retrieval, {result['split']} split")
             classes_table(result, f"Classification, {result['split']} split")
+            for found in finetuning_tables(result):
+                table(found.title, found.heads, found.rows)
         elif result.keys() & {"vqa", "classification", "match", "captions", "reconstruction"}:
             answer_table(result, f"{result['split']} split")
         tell_cautions(result)

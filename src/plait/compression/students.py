@@ -14,11 +14,12 @@ import numpy as np
 
 from plait.compression.prune import prune
 from plait.core.errors import ModelError, UserError
+from plait.core.files import read_json
 from plait.core.modality import IMAGE, TEXT
 from plait.encoders.registry import build_encoder
 from plait.models.alignment import AlignmentModel, Tower
 from plait.models.shared_layers import shared_layers
-from plait.models.storage import save_model
+from plait.models.storage import CONFIG_FILE, model_spec, save_model
 from plait.training.overrides import apply_overrides
 from plait.training.recipe import check, load_recipe
 from plait.training.run import train
@@ -30,6 +31,8 @@ WEIGHTS: Final = {True: {"mse": 1.0, "affinity": 1.0}, False: {"mse": 1.0, "affi
 """Of the objective ``distil`` in a whole recipe, and in a student with one tower of its own."""
 BATCHES_TO_PRUNE_BY: Final = 16
 """Rows of calibration inputs that go through an encoder at a time."""
+UNBOUNDED: Final = 1e4
+"""Stands in a recipe for a logit scale without a limit (SigLIP's is some 120)."""
 Tell = Callable[[str], None]
 
 
@@ -111,6 +114,7 @@ def heal(
     if not steps:
         return cut
     content = recipe.model_dump(mode="json")
+    spell_out(content, model_spec(model), teacher)
     content["name"] = f"{recipe.name}-pruned"
     for tower in content["model"]["towers"].values():
         tower |= {"encoder": f"run/{cut}", "options": {}, "vocabulary": None, "pretrained": True}
@@ -162,6 +166,7 @@ def student_recipe(
                 "recipe (a .yaml file) as the student"
             )
         content = recipe.model_dump(mode="json")
+        spell_out(content, read_json(teacher / CONFIG_FILE), teacher)
         content["data"]["source"] = data or content["data"]["source"]
         modality = exchange(content, source)
         _keep_the_other(content, modality, teacher)
@@ -174,6 +179,28 @@ def student_recipe(
     content["evaluation"]["test"] = None
     apply_overrides(content, overrides)
     return check(content, f"the recipe of --student {source}")
+
+
+def spell_out(content: dict[str, Any], spec: Mapping[str, Any], run: Path) -> None:
+    """Puts the sizes of a published model in place of its name, so that parts can be exchanged.
+
+    Args:
+        content: of a recipe; changed in place where it trains a published model on.
+        spec: of the model that the recipe gave (`plait.models.storage.model_spec`).
+        run: its folder, where encoders come from.
+    """
+    model = content["model"]
+    if model["published"] is None:
+        return
+    for name, part in spec["towers"].items():
+        options = {k: v for k, v in part["projection"].items() if k not in ("kind", "width", "dim")}
+        model["towers"][name] |= {
+            "encoder": f"run/{run}",
+            "projection": {"kind": part["projection"]["kind"], "options": options},
+        }
+        model["dim"] = part["projection"]["dim"]
+    model["temperature"]["max_scale"] = spec["max_scale"] or UNBOUNDED
+    model |= {"published": None, "wise_ft": None, "bias": 0.0 if spec["bias"] else None}
 
 
 def _keep_the_other(content: dict[str, Any], modality: str, teacher: Path) -> None:

@@ -10,7 +10,7 @@ from plait.core.errors import ModelError
 from plait.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, ImagePreprocess
 
 # Numbers of Pillow's filters, as preprocessor_config.json writes them.
-_PILLOW_FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+PILLOW_FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 _CONVNEXT_SQUASHES_FROM = 384
 
 
@@ -59,7 +59,7 @@ def preprocess_from_transformers(
     kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
     mean, std = _statistics(config)
     base = ImagePreprocess(
-        interpolation=_PILLOW_FILTERS[int(config.get("resample", 3))],  # type: ignore[arg-type]
+        interpolation=PILLOW_FILTERS[int(config.get("resample", 3))],  # type: ignore[arg-type]
         mean=mean,
         std=std,
         crop_rounding="down",

@@ -60,8 +60,8 @@ def model_card(manifest: Manifest, origin: Origin, encoders: Mapping[str, str]) 
         *(f"| {name} | {what} |" for name, what in encoders.items()),
         "",
         *_usage(manifest),
-        *_data(origin.data),
-        *_quality(origin.report),
+        *data_lines(origin.data),
+        *quality_lines(origin.report),
         "## Files",
         "",
         "`manifest.json` names every file with its SHA-256; `parity.md` tells how closely each "
@@ -101,7 +101,8 @@ def _usage(manifest: Manifest) -> list[str]:
     ]
 
 
-def _data(data: Mapping[str, Any]) -> list[str]:
+def data_lines(data: Mapping[str, Any]) -> list[str]:
+    """The section on training data; none without."""
     if not data:
         return []
     splits = data.get("splits", {})
@@ -117,7 +118,8 @@ def _data(data: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _quality(report: Mapping[str, Any]) -> list[str]:
+def quality_lines(report: Mapping[str, Any]) -> list[str]:
+    """The section on figures; none without."""
     rows = []
     for direction, figures in (report.get("retrieval") or {}).items():
         rows.append((f"{direction.replace('_', ' ')}, recall@1", figures, "R@1"))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
 from plait.core.errors import ModelError
 
-Mode = Literal["frozen", "lora", "full"]
+Mode = Literal["frozen", "lora", "last", "full"]
+MODES = get_args(Mode)
 
 ADAPTER = "default"
 
@@ -23,27 +24,29 @@ def set_trainable(
     alpha: int = 16,
     dropout: float = 0.0,
     targets: Sequence[str] | None = None,
+    blocks: int = 2,
 ) -> None:
-    """Freezes a module, gives it LoRA adapters, or lets all of it train.
+    """Freezes a module, gives it LoRA adapters, or lets its last blocks or all of it train.
 
     Adapters that are there stay there: with ``lora`` they go on training, with ``full`` they train
     along with the weights below them, with ``frozen`` they rest.
 
     Args:
         module: an encoder (or a projection, for ``frozen`` and ``full``).
-        mode: ``frozen``, ``lora`` (Hu et al. 2021: W + alpha/rank B A, B starts at zero) or
-            ``full``.
+        mode: ``frozen``, ``lora`` (Hu et al. 2021: W + alpha/rank B A, B starts at zero), ``last``
+            (the last blocks and what follows them) or ``full``.
         rank: of the adapters.
         alpha: their scale is alpha / rank.
         dropout: before the adapters.
         targets: names or last parts of names of the layers that get adapters; None finds them
             with `lora_targets`.
+        blocks: of ``last``: how many train.
 
     Raises:
-        ModelError: an unknown mode, or no layer that can be adapted.
+        ModelError: an unknown mode, no layer that can be adapted, or fewer blocks than shall train.
     """
-    if mode not in ("frozen", "lora", "full"):
-        raise ModelError(f"a part can be frozen, lora or full, not {mode!r}")
+    if mode not in MODES:
+        raise ModelError(f"a part can be {', '.join(MODES[:-1])} or {MODES[-1]}, not {mode!r}")
     for parameter in module.parameters():
         if parameter.is_floating_point():
             parameter.requires_grad_(mode == "full")
@@ -53,7 +56,52 @@ def set_trainable(
         for name, parameter in module.named_parameters():
             if ".lora_" in f".{name}":
                 parameter.requires_grad_(True)
+    elif mode == "last":
+        for parameter in _last_parameters(module, blocks):
+            parameter.requires_grad_(parameter.is_floating_point())
     module.train(module.training)  # frozen parts go to evaluation mode, see Encoder.train
+
+
+def block_names(module: nn.Module) -> list[str]:
+    """Names of the repeated blocks of an encoder, in the order of the data; [] without any.
+
+    They are the entries of the outermost lists whose entries are of one class and made of layers
+    themselves: the layers of a transformer, the residual blocks of a convolutional network.
+    """
+    found: list[str] = []
+    for name, part in module.named_modules():
+        inside = any(name.startswith(f"{block}.") for block in found)
+        if isinstance(part, _LISTS) and not inside and _alike(list(part.children())):
+            found += [f"{name}.{number}" if name else number for number, _ in part.named_children()]
+    return found
+
+
+_LISTS = (nn.ModuleList, nn.Sequential)
+
+
+def _alike(entries: Sequence[nn.Module]) -> bool:
+    """Whether the entries of a list are blocks of one class, no lists and no single layers."""
+    made = all(any(True for _ in entry.children()) for entry in entries)
+    return made and len({type(one) for one in entries}) == 1 and not isinstance(entries[0], _LISTS)
+
+
+def _last_parameters(module: nn.Module, blocks: int) -> list[nn.Parameter]:
+    """The parameters of the last blocks, and those that were added to the module after them.
+
+    Raises:
+        ModelError: it has fewer blocks.
+    """
+    names = block_names(module)
+    if len(names) < blocks:
+        raise ModelError(
+            f"{type(module).__name__} has {len(names)} repeated blocks, and the last {blocks} shall "
+            "train: name fewer (blocks), or train it with lora or in full"
+        )
+    parameters = list(module.named_parameters())
+    first = next(
+        n for n, (name, _) in enumerate(parameters) if name.startswith(f"{names[-blocks]}.")
+    )
+    return [parameter for _, parameter in parameters[first:]]
 
 
 def has_lora(module: nn.Module) -> bool:

@@ -1,4 +1,4 @@
-"""Names of CLIP and SigLIP weights in transformers and open_clip, translated to plait's.
+"""Names of CLIP and SigLIP weights in transformers and open_clip, translated to plait's and back.
 
 Every function takes a dictionary of tensors by name and gives one with plait's names; it only
 renames, joins (queries, keys and values are one matrix here), splits and transposes. So the same
@@ -123,3 +123,48 @@ def _scalars(weights: Weights) -> Weights:
         if name in weights:
             weights[name] = weights[name].reshape(())
     return weights
+
+
+def _inverted(table: tuple[tuple[str, str], ...], without: str) -> tuple[tuple[str, str], ...]:
+    """The table the other way round, but for the one entry whose pattern starts with ``without``."""
+    found = []
+    for pattern, replacement in table:
+        if not pattern.startswith(without):
+            start, end = "^" * pattern.startswith("^"), "$" * pattern.endswith("$")
+            theirs = pattern.strip("^$").replace("\\", "")
+            found.append((f"{start}{re.escape(replacement)}{end}", theirs))
+    return tuple(found)
+
+
+def to_transformers(weights: Mapping[str, Tensor], *, siglip: bool) -> Weights:
+    """The inverse of `from_transformers`: for a SiglipModel, or for a CLIPModel."""
+    without = r"^text_projection\." if siglip else r"^text_model\.head\."
+    table = _inverted(_TRANSFORMERS, without)
+    result: Weights = {}
+    for name, value in weights.items():
+        match = re.fullmatch(r"(.*\.)attention\.qkv\.(weight|bias)", name)
+        if match:
+            before = _rename(match[1], table)
+            for part, rows in zip("qkv", value.chunk(3), strict=True):
+                result[f"{before}self_attn.{part}_proj.{match[2]}"] = rows
+            continue
+        match = re.fullmatch(rf"{re.escape(IMAGE_TOWER)}\.head\.(query|key_value)\.(.*)", name)
+        if match:
+            parts = [
+                weights[f"{IMAGE_TOWER}.head.{one}.{match[2]}"] for one in ("query", "key_value")
+            ]
+            result[f"vision_model.head.attention.in_proj_{match[2]}"] = torch.cat(parts)
+            continue
+        result[_rename(name, table)] = value.reshape(1) if siglip and value.ndim == 0 else value
+    return result
+
+
+def to_open_clip(weights: Mapping[str, Tensor]) -> Weights:
+    """The inverse of `from_open_clip`, for open_clip's CLIP."""
+    biased = f"{TEXT_PROJECTION}.linear.bias" in weights
+    table = _inverted(_OPEN_CLIP, r"^text_projection$" if biased else r"^text_projection\.")
+    result: Weights = {}
+    for name, value in weights.items():
+        new = _rename(name, table)
+        result[new] = value.T if new in ("visual.proj", "text_projection") else value
+    return result

@@ -15,6 +15,7 @@ from plait.evaluation.report_captions import captions
 from plait.evaluation.report_data import ReportData
 from plait.evaluation.report_examples import mistakes, pictures, searches
 from plait.evaluation.report_results import notes, results
+from plait.evaluation.report_finetuning import finetuning
 from plait.evaluation.report_savings import savings
 from plait.evaluation.words import duration, geometry_words, whole
 
@@ -45,6 +46,7 @@ def _sections(data: ReportData, curves: Sequence[Curve]) -> Iterator[Section]:
     result = data.result
     yield "caution", "How much the figures tell", notes(result)
     yield "results", "How well it finds", results(result)
+    yield "finetuning", "What fine-tuning changed", finetuning(result)
     yield "answers", "How well it answers", answers(result)
     yield "captions", "How well it describes", captions(result)
     sheet = ""

@@ -34,6 +34,7 @@ from plait.training.build_bridged import build_bridged
 from plait.training.build_drawing import build_drawing
 from plait.training.distilling import DISTIL, DistilTask, distil_of, distillation_of
 from plait.training.drawing import DrawTask, DvaeTask
+from plait.training.finetuning import start_of
 from plait.training.fusion_tasks import FusionTask, Objective, special_ids
 from plait.training.init_from import tokenizer_of
 from plait.training.optimise import part_of
@@ -84,6 +85,8 @@ def _build_model(
     model = recipe.model
     if model.kind == "drawing":
         return build_drawing(recipe, texts)
+    if any(tower.encoder == schema_model.PUBLISHED for tower in model.towers.values()):
+        return start_of(recipe)
     run = None if model.init_from is None else model.init_from.run
     encoders = {name: _build_encoder(name, part, texts, run) for name, part in model.towers.items()}
     share_blocks(encoders, model.shared_layers)
@@ -227,13 +230,13 @@ def contrastive_task(
     """The contrastive objectives of a stage; plain InfoNCE where it has a teacher alone.
 
     Raises:
-        RecipeError: softened targets over several processes.
+        RecipeError: softened targets over several processes, or the sigmoid without a bias.
     """
     if group is not None and any(task.soften is not None for task in stage.tasks):
         raise RecipeError("softened targets (tasks.soften) run in one process: leave them out")
     contrasts = [
         Contrast(
-            "sigmoid" if task.objective == "sigmoid" else "info_nce",
+            "sigmoid" if _is_sigmoid(model, task) else "info_nce",
             task.modalities[0],
             task.modalities[1],
             task.direction,
@@ -246,6 +249,20 @@ def contrastive_task(
     return ContrastiveTask(model, contrasts or [Contrast()], group)
 
 
+def _is_sigmoid(model: AlignmentModel, task: schema_stage.Task) -> bool:
+    """Whether a contrastive objective is SigLIP's; ``published`` is, where the model has a bias.
+
+    Raises:
+        RecipeError: it is, and the model has none.
+    """
+    if task.objective == "sigmoid" and model.bias is None:
+        raise RecipeError(
+            "the sigmoid objective needs a bias, and the published model has none: set the "
+            "objective to published or info_nce"
+        )
+    return task.objective == "sigmoid" or (task.objective == "published" and model.bias is not None)
+
+
 def prepare_stage(model: Model, recipe: schema.Recipe, number: int) -> None:
     """Freezes, adapts and frees the parts of a model as a stage wants them."""
     stage = recipe.stages[number]
@@ -254,7 +271,9 @@ def prepare_stage(model: Model, recipe: schema.Recipe, number: int) -> None:
         part = stage.part(name)
         given = {"rank": part.rank, "alpha": part.alpha, "targets": part.targets}
         lora = {**LORA_DEFAULTS, **{k: v for k, v in given.items() if v is not None}}
-        set_trainable(module, part.mode, **lora if part.mode == "lora" else {})
+        last = {} if part.blocks is None else {"blocks": part.blocks}
+        options = {"lora": lora, "last": last}.get(part.mode, {})
+        set_trainable(module, part.mode, **options)
     if isinstance(model, FusionModel):
         names = [task.objective for task in stage.tasks]
         device = next(model.parameters()).device
@@ -269,7 +288,7 @@ def prepare_stage(model: Model, recipe: schema.Recipe, number: int) -> None:
     learn = recipe.model.temperature.learn and stage.part(TEMPERATURE).mode == "full"
     model.log_scale.requires_grad_(learn)
     if model.bias is not None:
-        sigmoid = any(task.objective == "sigmoid" for task in stage.tasks)
+        sigmoid = any(_is_sigmoid(model, task) for task in stage.tasks)
         model.bias.requires_grad_(sigmoid and stage.part(TEMPERATURE).mode == "full")
 
 

@@ -10,6 +10,7 @@ from plait.training import sharing
 from plait.training.bridge_faults import bridge_faults
 from plait.training.drawing_faults import drawing_faults, drawing_stage_faults
 from plait.training.parts import LANGUAGE, TEMPERATURE, part_names
+from plait.training.published_faults import published_faults
 from plait.training.schema import Recipe
 from plait.training.schema_stage import CONTRASTIVE, Stage, Task
 
@@ -114,6 +115,7 @@ def _model_faults(recipe: Recipe) -> Iterator[Fault]:
     if model.hubs is not None:
         yield from _hub_faults(recipe)
     yield from sharing.model_faults(recipe)
+    yield from published_faults(recipe)
     if model.kind == "fusion":
         yield from _fusion_faults(recipe)
     elif model.fusion is not None:
@@ -248,7 +250,7 @@ def _task_faults(recipe: Recipe, stage: Stage) -> Iterator[Fault]:
         if task.objective == "sigmoid":
             if task.direction != "both":
                 yield (*place, "direction"), "the sigmoid objective has no direction: leave it out"
-            if recipe.model.bias is None:
+            if recipe.model.bias is None and recipe.model.published is None:
                 yield (
                     (*place, "objective"),
                     "the sigmoid objective needs a bias: set model.bias (SigLIP starts at -10)",
@@ -324,8 +326,12 @@ def _part_faults(recipe: Recipe, stage: Stage) -> Iterator[Fault]:
             yield place, f"no such part{did_you_mean(name, known)} (known: {', '.join(known)})"
         elif part.mode == "lora" and not (name.endswith(".encoder") or name == LANGUAGE):
             yield place, "LoRA is for encoders and language models: train this part in full"
+        elif part.mode == "last" and not (name.endswith(".encoder") or name == LANGUAGE):
+            yield place, "last blocks are of encoders and language models: train this part in full"
         elif part.mode != "lora" and (part.rank or part.alpha or part.targets):
             yield place, "rank, alpha and targets belong to mode: lora"
+        elif part.mode != "last" and part.blocks:
+            yield place, "blocks belongs to mode: last"
         elif part.mode == "frozen" and (part.lr is not None or part.weight_decay is not None):
             yield place, "a frozen part has no learning rate or weight decay"
     empty = {

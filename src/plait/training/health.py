@@ -121,7 +121,7 @@ def near_chance(history: History) -> Iterator[Alarm]:
 
 def clamped_scale(history: History) -> Iterator[Alarm]:
     """The logit scale stands at its largest value."""
-    known = [record for record in history.updates if record.get("scale") is not None]
+    known = [r for r in history.updates if None not in (r.get("scale"), r.get("max_scale"))]
     at_clamp = [r for r in known if r["scale"] >= 0.999 * r["max_scale"]]
     if known and len(at_clamp) > CLAMPED_SHARE * len(known):
         yield (

@@ -16,6 +16,7 @@ from plait.core.files import read_json
 from plait.data.tokenize import TextPreprocess
 from plait.models.fusion_model import FusionModel
 from plait.models.kinds import Model
+from plait.models.published import is_published
 from plait.models.shared_layers import other_names
 from plait.models.storage import CONFIG_FILE, WEIGHTS_FILE, read_weights
 
@@ -62,7 +63,10 @@ def start_from(model: Model, run: str | Path, leave: Sequence[str] = ()) -> Acco
     """
     folder = Path(run)
     if not (folder / CONFIG_FILE).is_file():
-        raise ModelError(f"init_from: {folder} is no finished run: it has no {CONFIG_FILE}")
+        mend = ""
+        if is_published(folder):
+            mend = ", but a published checkpoint: name it as model.published (see finetune-clip)"
+        raise ModelError(f"init_from: {folder} is no finished run: it has no {CONFIG_FILE}{mend}")
     state = read_weights(folder / WEIGHTS_FILE)
     # Embeddings by the old weights: training makes its own (`plait.training.hubs`).
     state = {name: value for name, value in state.items() if not name.startswith("hubs.")}

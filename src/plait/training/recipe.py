@@ -24,7 +24,11 @@ RUN_RECIPE = "recipe.yaml"
 
 
 def load_recipe(
-    name_or_path: str | Path, overrides: Sequence[str] = (), *, data: str | None = None
+    name_or_path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    data: str | None = None,
+    model: str | None = None,
 ) -> Recipe:
     """Reads and checks a recipe.
 
@@ -32,16 +36,17 @@ def load_recipe(
         name_or_path: a YAML file, or the name of a built-in recipe.
         overrides: ``"stages.0.epochs=3"`` and the like; values are YAML.
         data: replaces ``data.source``.
+        model: replaces ``model.published``.
 
     Raises:
         RecipeError: no such recipe, or anything in it is wrong; the message lists all of it.
     """
     path = recipe_path(name_or_path)
     content, lines = parse_yaml(path)
-    if data is not None:
-        section = content.setdefault("data", {})
+    for name, key, value in (("data", "source", data), ("model", "published", model)):
+        section = content.setdefault(name, {}) if value is not None else None
         if isinstance(section, dict):
-            section["source"] = data
+            section[key] = value
     changed = apply_overrides(content, overrides)
     return check(content, str(path), lines, changed)
 

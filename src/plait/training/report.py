@@ -10,6 +10,7 @@ from plait.core.files import write_text
 from plait.evaluation.report_answers import lines as answer_lines
 from plait.evaluation.report_captions import lines as caption_lines
 from plait.evaluation.report_drawing import lines as drawing_lines
+from plait.evaluation.report_finetuning import lines as finetuning_lines
 from plait.evaluation.report_savings import lines as savings_lines
 from plait.evaluation.words import correction_words
 from plait.training.health import Finding
@@ -31,6 +32,7 @@ def _lines(recipe: Recipe, result: Mapping[str, Any], health: Sequence[Finding])
     yield f"Trained on `{recipe.data.source}` with seed {recipe.seed}."
     if result.get("retrieval"):
         yield from _retrieval(result)
+    yield from finetuning_lines(result)
     yield from answer_lines(result)
     yield from caption_lines(result)
     yield from drawing_lines(result)

@@ -17,6 +17,7 @@ from plait.core.files import read_json, write_json
 from plait.core.modality import TEXT
 from plait.data import open_dataset
 from plait.data.dataset import PairDataset
+from plait.data.equal_texts import EqualTexts
 from plait.data.tokenize import TextPreprocess
 from plait.evaluation.caution import with_cautions
 from plait.evaluation.report import write_report
@@ -26,6 +27,7 @@ from plait.models.drawing.drawing import DrawingModel
 from plait.models.fusion_model import FusionModel
 from plait.models.kinds import Model
 from plait.models.storage import save_model
+from plait.training import finetuning
 from plait.training.checked import only_languages, require_usable, usable
 from plait.training.clock import Clock
 from plait.training.health import Finding, examine
@@ -56,6 +58,8 @@ class RunResult:
         health: alarms of training.
         notes: what else to know.
         savings: of layers or tasks that share one network (`plait.training.savings`), or empty.
+        finetuning: of a published model that was trained on: ``before``, the figures of that split at
+            the start, and ``wise_ft`` (`plait.training.finetuning.wise_ft`); or empty.
         is_main: False in the helper processes of a distributed run.
     """
 
@@ -67,6 +71,7 @@ class RunResult:
     health: Sequence[Finding] = ()
     notes: Sequence[str] = ()
     savings: Mapping[str, Any] = field(default_factory=dict)
+    finetuning: Mapping[str, Any] = field(default_factory=dict)
     is_main: bool = True
 
     def to_json(self) -> dict[str, Any]:
@@ -75,6 +80,7 @@ class RunResult:
             "run": str(self.run),
             "split": self.split,
             **with_cautions(self.metrics),
+            **self.finetuning,
             **({"savings": dict(self.savings)} if self.savings else {}),
             "seconds": {name: round(value, 2) for name, value in self.seconds.items()},
             "skipped": self.skipped,
@@ -113,6 +119,7 @@ def train(
         recipe = recipe.model_copy(
             update={"data": recipe.data.model_copy(update={"source": str(data)})}
         )
+    finetuning.require_start(recipe)
     clock, folder = Clock(), RunFolder(Path(out))
     start = time.perf_counter()
     dataset = _open(recipe)
@@ -121,10 +128,11 @@ def train(
     try:
         _begin(folder, recipe, described, resume=resume, accelerator=accelerator)
         runner = StageRunner(recipe, dataset, folder, clock, accelerator)
+        changed = _before(runner, dataset, evaluate)
         runner.run()
         if not accelerator.is_main_process:
             return RunResult(folder.path, None, {}, clock.seconds, is_main=False)
-        return _conclude(runner, dataset, evaluate)
+        return _conclude(runner, dataset, evaluate, changed)
     except (Interrupted, KeyboardInterrupt) as stop:
         told = f"{stop}; everything is saved" if str(stop) else "stopped"
         raise Interrupted(f"{told}: go on with --out {folder.path} --resume") from None
@@ -193,12 +201,18 @@ def _begin(
         raise problem
 
 
-def _conclude(runner: StageRunner, dataset: PairDataset, evaluate: Evaluate | None) -> RunResult:
+def _conclude(
+    runner: StageRunner,
+    dataset: PairDataset,
+    evaluate: Evaluate | None,
+    changed: dict[str, Any],
+) -> RunResult:
     """Measures the trained model on the test split, and writes model and reports.
 
     The status is written last, so that a run that is killed before goes on from its checkpoint.
     """
     recipe, folder, clock = runner.recipe, runner.folder, runner.clock
+    _mix(runner, dataset, changed)
     _correct(runner, dataset)
     _note_scripts(runner)
     save_model(runner.model, folder.path)  # first: whatever the test finds, nothing is lost
@@ -207,29 +221,10 @@ def _conclude(runner: StageRunner, dataset: PairDataset, evaluate: Evaluate | No
     if part is not None and not len(part):
         runner.notes.append(f"The {split} split is empty: there are no figures.")
         part = None
-    engines = {} if part is None else _engines(recipe, len(part))
+    embedding = {} if part is None else _embedding(recipe, len(part))
     start, metrics, equal = time.perf_counter(), dict[str, Any](), recipe.data.equal_texts
     if part is not None:
-        if evaluate is not None:
-            metrics.update(evaluate(runner.model, part))
-        elif isinstance(runner.model, AlignmentModel):
-            from plait.evaluation import evaluate_alignment
-
-            metrics.update(
-                evaluate_alignment(runner.model, part, equal_texts=equal, engine=engines)
-            )
-        elif isinstance(runner.model, BridgedModel):
-            from plait.evaluation.evaluate_bridged import evaluate_bridged
-
-            metrics.update(evaluate_bridged(runner.model, part))
-        elif isinstance(runner.model, DrawingModel):
-            from plait.evaluation.evaluate_drawing import evaluate_drawing
-
-            metrics.update(evaluate_drawing(runner.model, part))
-        else:
-            from plait.evaluation.evaluate_fusion import evaluate_fusion
-
-            metrics.update(evaluate_fusion(runner.model, part, equal_texts=equal))
+        metrics.update(_measured(runner.model, part, evaluate, equal, embedding))
     clock.measure("evaluate", start)
     saved = _savings(runner)
     result = RunResult(
@@ -241,6 +236,7 @@ def _conclude(runner: StageRunner, dataset: PairDataset, evaluate: Evaluate | No
         health=examine(list(folder.records())),
         notes=[*runner.notes, *dataset.notes],
         savings=saved,
+        finetuning=changed,
     )
     write_json(folder.path / REPORT, result.to_json())
     write_markdown(folder.path, recipe, result.to_json(), result.health)
@@ -251,7 +247,7 @@ def _conclude(runner: StageRunner, dataset: PairDataset, evaluate: Evaluate | No
         dataset=part,
         seed=recipe.seed,
         equal_texts=equal,
-        engine=engines,
+        **embedding,
     )
     folder.set_status("finished")
     return result
@@ -266,14 +262,77 @@ def _note_scripts(runner: StageRunner) -> None:
         preprocess.note_scripts(texts[:: max(1, len(texts) // SCRIPT_TEXTS)])
 
 
+def _measured(
+    model: Model,
+    part: PairDataset,
+    evaluate: Evaluate | None,
+    equal: EqualTexts,
+    embedding: Mapping[str, Any],
+) -> Mapping[str, Any]:
+    """The figures of a model on a split, by its kind."""
+    if evaluate is not None:
+        return evaluate(model, part)
+    if isinstance(model, AlignmentModel):
+        from plait.evaluation import evaluate_alignment
+
+        return evaluate_alignment(model, part, equal_texts=equal, **embedding)
+    if isinstance(model, BridgedModel):
+        from plait.evaluation.evaluate_bridged import evaluate_bridged
+
+        return evaluate_bridged(model, part)
+    if isinstance(model, DrawingModel):
+        from plait.evaluation.evaluate_drawing import evaluate_drawing
+
+        return evaluate_drawing(model, part)
+    from plait.evaluation.evaluate_fusion import evaluate_fusion
+
+    return evaluate_fusion(model, part, equal_texts=equal)
+
+
+def _before(runner: StageRunner, dataset: PairDataset, evaluate: Evaluate | None) -> dict[str, Any]:
+    """The figures of a published model on the test split before the first update, as ``before``."""
+    recipe, model, split = runner.recipe, runner.model, runner.recipe.evaluation.test
+    part = None if split is None else dataset.split(split)
+    if recipe.model.published is None or not runner.main or part is None or not len(part):
+        return {}
+    assert isinstance(model, AlignmentModel)
+    start = time.perf_counter()
+    equal = recipe.data.equal_texts
+    of = {"weights": runner.saver.started_from, "data": dataset.fingerprint, "split": split}
+    of["equal_texts"] = equal
+    figures = finetuning.figures_before(
+        model,
+        lambda model: _measured(model, part, evaluate, equal, finetuning.ENGINE),
+        runner.folder.path,
+        of,
+    )
+    runner.clock.measure("evaluate", start)
+    return {"before": figures}
+
+
+def _mix(runner: StageRunner, dataset: PairDataset, changed: dict[str, Any]) -> None:
+    """Gives a fine-tuned model the best mixture with its start, where the recipe wants one."""
+    recipe, model, start = runner.recipe, runner.model, time.perf_counter()
+    if recipe.model.wise_ft is None or not isinstance(model, AlignmentModel):
+        return
+    part = dataset.split(recipe.evaluation.split)
+    if not len(part):
+        runner.notes.append(
+            "Without a validation split the fine-tuned weights are kept as they are."
+        )
+        return
+    changed["wise_ft"] = finetuning.wise_ft(model, recipe, part)
+    runner.clock.measure("wise-ft", start)
+
+
 def _correct(runner: StageRunner, dataset: PairDataset) -> None:
     """Gives the trained model its correction for hubs, where the recipe wants one."""
     recipe, model, start = runner.recipe, runner.model, time.perf_counter()
     if recipe.model.hubs is None or not isinstance(model, AlignmentModel):
         return
     part = dataset.split("train")
-    engines = _engines(recipe, len(part))
-    model.hubs = hub_correction(model, part, recipe.model.hubs, seed=recipe.seed, engine=engines)
+    embedding = _embedding(recipe, len(part))
+    model.hubs = hub_correction(model, part, recipe.model.hubs, seed=recipe.seed, **embedding)
     runner.clock.measure("hubs", start)
 
 
@@ -290,19 +349,22 @@ def _savings(runner: StageRunner) -> dict[str, Any]:
     return found
 
 
-def _engines(recipe: Recipe, samples: int) -> dict[str, str]:
-    """By modality the engine of the test, or of a correction for hubs.
+def _embedding(recipe: Recipe, samples: int) -> dict[str, Any]:
+    """By which engines the test, or a correction for hubs, embeds.
 
     A tower that stayed frozen goes through the engine that its features for training came from. One
     that trained is new to every engine: for few samples the conversion takes longer than torch.
     """
-    return {
+    if recipe.model.published is not None:
+        return finetuning.ENGINE
+    engines = {
         name: "auto"
         if samples >= WORTH_CONVERTING
         or all(stage.part(f"{name}.encoder").mode == "frozen" for stage in recipe.stages)
         else "torch"
         for name in recipe.model.towers
     }
+    return {"engine": engines}
 
 
 def read_result(run: str | Path) -> dict[str, Any]:

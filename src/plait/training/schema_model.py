@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from plait.core.modality import IMAGE, TEXT
 from plait.training.schema_base import (
     Count,
     Depth,
@@ -14,6 +16,9 @@ from plait.training.schema_base import (
     Section,
     Width,
 )
+
+PUBLISHED = "published"
+"""The encoder of a tower that comes whole from ``model.published``."""
 
 
 class Projection(Section):
@@ -47,7 +52,8 @@ class Tower(Section):
 
     Attributes:
         encoder: a source string: ``timm/NAME``, ``torchvision/NAME``, ``hf/OWNER/NAME``,
-            ``pkg/NAME``, ``scratch/NAME`` or a local folder.
+            ``pkg/NAME``, ``scratch/NAME`` or a local folder; or ``published``: the whole tower of
+            ``model.published``, its projection included.
         pretrained: load its weights; false starts from random ones.
         options: arguments of that encoder, e.g. ``{image_size: 256}``.
         projection: into the shared space of an alignment model; fusion models have none.
@@ -246,6 +252,11 @@ class Model(Section):
         sizes: options of ways of joining and of bridges, by kind, for whichever ``fusion`` names; so that
             ``plait compare`` can exchange the kind alone.
         init_from: a run whose weights, and tokenizer, this one starts from.
+        published: a CLIP or SigLIP checkpoint in transformers' or open_clip's format (a folder, or
+            OWNER/NAME on the model hub), or a run of an alignment model, that is trained on as it
+            is: towers, projections, temperature and bias are its own.
+        wise_ft: shares of the fine-tuned weights, the rest being the published ones, of which the
+            best on the validation split is kept (Wortsman et al. 2022); null keeps the fine-tuned.
         hubs: of alignment: a correction of scores, made after the last stage; null for none.
         shared_layers: the first so many transformer blocks are the same weights in all towers (see
             `plait.encoders.sharing`).
@@ -262,5 +273,18 @@ class Model(Section):
     drawing: Drawing | None = None
     sizes: dict[str, dict[str, Any]] = {}
     init_from: InitFrom | None = None
+    published: str | None = None
+    wise_ft: (
+        Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=1, max_length=101)]
+        | None
+    ) = None
     hubs: Hubs | None = None
     shared_layers: Annotated[int, Field(ge=0, le=10_000)] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _towers_of_published(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and value.get("published") and not value.get("towers"):
+            towers = {name: {"encoder": PUBLISHED} for name in (IMAGE, TEXT)}
+            return {**value, "towers": towers}
+        return value

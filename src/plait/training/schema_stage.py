@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from plait.training.schema_base import (
     Count,
+    Depth,
     Fraction,
     NonNegative,
     Positive,
@@ -32,7 +33,7 @@ class Soften(Section):
     temperature: Positive = 0.1
 
 
-CONTRASTIVE = ("info_nce", "sigmoid")
+CONTRASTIVE = ("info_nce", "sigmoid", "published")
 AT_REST = {"dvae": "transformer", "draw": "dvae"}
 """By objective of a drawing model the part that it doesn't train."""
 
@@ -41,7 +42,8 @@ class Task(Section):
     """One objective.
 
     Attributes:
-        objective: of alignment ``info_nce`` or ``sigmoid``, between two modalities, and ``distil``
+        objective: of alignment ``info_nce`` or ``sigmoid``, between two modalities, ``published``
+            (whichever of both the model of ``model.published`` was trained with), and ``distil``
             (the embeddings of a teacher, beside the others or alone). Of fusion
             ``answer`` (questions about pictures), ``classify`` (a label of the sample), ``match``
             (do picture and text belong together), ``wra`` (match, with word-region alignment),
@@ -84,6 +86,7 @@ class Task(Section):
     objective: Literal[
         "info_nce",
         "sigmoid",
+        "published",
         "distil",
         "answer",
         "classify",
@@ -125,18 +128,21 @@ class Part(Section):
     """How one part trains. A bare word is short for ``{mode: WORD}``.
 
     Attributes:
-        mode: ``frozen``, ``lora`` (small added matrices, encoders only) or ``full``.
+        mode: ``frozen``, ``lora`` (small added matrices, encoders only), ``last`` (the last blocks
+            and what follows them, encoders only) or ``full``.
         lr: its learning rate, in place of the stage's.
         weight_decay: its weight decay, in place of the stage's.
         rank, alpha, targets: of LoRA: width, scaling, names of the layers to adapt.
+        blocks: of ``last``: how many; 2 by default.
     """
 
-    mode: Literal["frozen", "lora", "full"] = "full"
+    mode: Literal["frozen", "lora", "last", "full"] = "full"
     lr: Positive | None = None
     weight_decay: NonNegative | None = None
     rank: Width | None = None
     alpha: Width | None = None
     targets: list[str] | None = None
+    blocks: Depth | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -53,7 +53,7 @@ def stage_faults(recipe: Recipe, stage: Stage) -> Iterator[Fault]:
         return
     first = next(iter(parts))
     for name, part in parts.items():
-        for key in ("mode", "lr", "weight_decay"):
+        for key in ("mode", "lr", "weight_decay", "blocks"):
             wanted, found = getattr(parts[first], key), getattr(part, key)
             if found != wanted:
                 yield (
