@@ -38,6 +38,7 @@ def train(
     out: Source | None = None,
     overrides: Sequence[str] = (),
     resume: bool = False,
+    log: Sequence[str] = (),
     root: Roots = None,
     allow_outside: bool = False,
 ) -> dict[str, Any] | None:
@@ -51,6 +52,7 @@ def train(
         out: the run folder; ``runs/NAME-TIME`` when None.
         overrides: ``"stages.0.epochs=20"`` and the like.
         resume: go on with the run in ``out``.
+        log: ``wandb`` or ``mlflow``, where the curves go too; ``tensorboard`` is in the run folder.
         root: a folder, or several, below which the files that rows name may lie besides the folder
             of the data (``data.root`` of the recipe).
         allow_outside: they may lie anywhere.
@@ -68,7 +70,7 @@ def train(
     data, model = (None if value is None else str(value) for value in (data, model))
     loaded = load_recipe(str(recipe), overrides, data=data, model=model)
     folder = Path(out) if out is not None else _new_run_folder(loaded.name)
-    result = run_training(loaded, out=folder, resume=resume)
+    result = run_training(loaded, out=folder, resume=resume, log=log)
     return result.to_json() if result.is_main else None
 
 

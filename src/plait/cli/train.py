@@ -48,6 +48,13 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where the run in --out was stopped.")
     ] = False,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="wandb or mlflow: send the curves there too (repeatable); tensorboard is always "
+            "written, into the run folder's events/."
+        ),
+    ] = None,
     on_bad_row: Annotated[
         str | None,
         typer.Option(
@@ -73,6 +80,7 @@ def train(
         overrides=overrides,
         out=out,
         resume=resume,
+        log=log or (),
         root=root,
         allow_outside=allow_outside,
     )

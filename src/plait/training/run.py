@@ -38,6 +38,7 @@ from plait.training.run_folder import REPORT, RunFolder
 from plait.training.savings import savings
 from plait.training.schema import Recipe
 from plait.training.stages import StageRunner
+from plait.training.trackers import checked_trackers
 
 WORTH_CONVERTING = 500  # samples
 SCRIPT_TEXTS = 20_000  # about so many texts tell in which scripts all are
@@ -97,6 +98,7 @@ def train(
     resume: bool = False,
     evaluate: Evaluate | None = None,
     accelerator: Any = None,
+    log: Sequence[str] = (),
 ) -> RunResult:
     """Trains a recipe into a run folder.
 
@@ -109,6 +111,7 @@ def train(
             `plait.evaluation.evaluate_alignment` or `plait.evaluation.evaluate_fusion`, by the
             model's kind.
         accelerator: of ``accelerate``; None joins the processes that were started together.
+        log: ``wandb``, ``mlflow``: where the curves go besides the run folder.
 
     Raises:
         UserError: anything wrong with recipe, data, folder or weights.
@@ -120,7 +123,7 @@ def train(
             update={"data": recipe.data.model_copy(update={"source": str(data)})}
         )
     finetuning.require_start(recipe)
-    clock, folder = Clock(), RunFolder(Path(out))
+    clock, folder = Clock(), RunFolder(Path(out), checked_trackers(log))
     start = time.perf_counter()
     dataset = _open(recipe)
     described = describe(dataset, recipe)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from plait.training.lock import NAME as LOCK
 from plait.training.lock import FolderLock
 from plait.training.recipe import RUN_RECIPE, resolved_yaml
 from plait.training.schema import Recipe
+from plait.training.trackers import Tracker, open_trackers
 
 LOG = "metrics.jsonl"
 DATA = "data.json"
@@ -41,10 +42,12 @@ class RunFolder:
 
     Args:
         path: the folder; made when it is not there.
+        trackers: further places for its curves, see `plait.training.trackers`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, trackers: Sequence[str] = ()) -> None:
         self.path = Path(path)
+        self._names, self._trackers = tuple(trackers), list[tuple[str, Tracker]]()
         self._lock = FolderLock(self.path)
         self._log: Any = None
         self._events: Any = None
@@ -127,6 +130,7 @@ class RunFolder:
             self._log = (self.path / LOG).open("a", encoding="utf-8")
         self._log.write(json.dumps(_plain(record), ensure_ascii=False) + "\n")
         self._tensorboard(record)
+        self._track(record)
 
     def log_size(self) -> int:
         """Bytes in ``metrics.jsonl`` by now, all of them on their way to the disk."""
@@ -151,6 +155,16 @@ class RunFolder:
             with path.open(encoding="utf-8") as file:
                 yield from (json.loads(line) for line in file)
 
+    def _track(self, record: Mapping[str, Any]) -> None:
+        if self._names and not self._trackers:
+            from plait.training.recipe import read_run_recipe
+
+            settings = flat(read_run_recipe(self.path))
+            self._trackers = open_trackers(self._names, self.path, settings)
+        values = {f"{record['kind']}/{name}": value for name, value in _scalars(record)}
+        for _, tracker in self._trackers:
+            tracker.log(values, record["run_step"])
+
     def _tensorboard(self, record: Mapping[str, Any]) -> None:
         if self._events is None:
             from torch.utils.tensorboard import SummaryWriter
@@ -167,6 +181,8 @@ class RunFolder:
         if self._events is not None:
             self._events.close()
             self._events = None
+        while self._trackers:
+            self._trackers.pop()[1].close()
         self._lock.release()
 
 
