@@ -111,9 +111,9 @@ def test_starts_at_the_published_figures_and_ends_above(
 ) -> None:
     theirs = published(tmp_path / "model", form)
     ours = load_published(tmp_path / "model")
-    recipe = load_recipe(
-        "finetune-clip", [*FEW, *FAST], data=str(classes), model=str(tmp_path / "model")
-    )
+    # The pairwise sigmoid takes pictures of the same class for wrong ones: it needs longer.
+    more = ["stages.0.epochs=24"] if form == "siglip" else []
+    recipe = recipe_of(tmp_path / "model", classes, *more, "evaluation.patience=null")
     result = train(recipe, out=tmp_path / "run").to_json()
     own = zero_shot_of_its_own_library(theirs, form, ours, classes / "test")
     assert result["before"]["zero_shot"]["top1"] == own < 60
@@ -234,7 +234,7 @@ def test_wise_ft_mixes_by_hand(classes: Path, tmp_path: Path) -> None:
         mix(tuned, old, alpha)
         wanted = mixed(alpha)
         for name, value in tuned.state_dict().items():
-            torch.testing.assert_close(value, wanted[name], rtol=0, atol=1e-7)
+            torch.testing.assert_close(value, wanted[name], rtol=1e-6, atol=1e-6)
             if alpha in (0.0, 1.0):
                 assert torch.equal(value, wanted[name])
     tuned.load_state_dict(new)

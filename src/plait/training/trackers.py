@@ -6,7 +6,7 @@ TensorBoard's events are written into every run folder, so ``tensorboard`` asks 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -78,7 +78,10 @@ class Mlflow:
         self._mlflow.end_run()
 
 
-TRACKERS = {"wandb": Wandb, "mlflow": Mlflow}
+TRACKERS: dict[str, Callable[[Path, Mapping[str, Any]], Tracker]] = {
+    "wandb": Wandb,
+    "mlflow": Mlflow,
+}
 NAMES = ("tensorboard", *TRACKERS)
 
 
