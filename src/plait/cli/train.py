@@ -16,8 +16,8 @@ from plait.cli.output import (
     emit,
     retrieval_table,
     say,
-    tell_cautions,
     table,
+    tell_cautions,
 )
 
 

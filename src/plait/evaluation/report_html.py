@@ -14,8 +14,8 @@ from plait.evaluation.report_answers import HEADS, answers
 from plait.evaluation.report_captions import captions
 from plait.evaluation.report_data import ReportData
 from plait.evaluation.report_examples import mistakes, pictures, searches
-from plait.evaluation.report_results import notes, results
 from plait.evaluation.report_finetuning import finetuning
+from plait.evaluation.report_results import notes, results
 from plait.evaluation.report_savings import savings
 from plait.evaluation.words import duration, geometry_words, whole
 

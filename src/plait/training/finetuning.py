@@ -141,9 +141,7 @@ def _figures(
     from plait.evaluation import evaluate_alignment
 
     equal = recipe.data.equal_texts
-    found = evaluate_alignment(
-        model, part, bootstrap=0, equal_texts=equal, cache=False, **ENGINE
-    )
+    found = evaluate_alignment(model, part, bootstrap=0, equal_texts=equal, cache=False, **ENGINE)
     row = {"value": watched(found, metric)}
     row |= {way: figures["R@1"] for way, figures in found["retrieval"].items()}
     return row | ({"zero_shot": found["zero_shot"]["top1"]} if "zero_shot" in found else {})
