@@ -187,7 +187,7 @@ def test_a_stop_under_load_answers_what_was_accepted(server: Running) -> None:
 
     asyncio.run(scenario())
     assert server.process.wait(20) == 0
-    assert len(outcomes) > 18
+    assert len(outcomes) >= 18  # each of the 6 and of the 12 had at least one answer
     assert set(outcomes) == {200}
     lines = [line for line in server.lines() if line.get("path") == EMBED]
     assert all({"time", "level", "id", "status", "ms", "key"} <= set(line) for line in lines[-12:])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import random
+import os
 import re
 import sys
 import time
@@ -89,7 +89,7 @@ class Watch:
         began, status = time.monotonic(), 0
         name = Headers(scope=scope).get("x-request-id", "")
         # Not uuid4: its system call lets go of the interpreter's lock, which is then waited for.
-        name = name if _ID.fullmatch(name) else f"{random.getrandbits(128):032x}"
+        name = name if _ID.fullmatch(name) else os.urandom(16).hex()
         state = scope.setdefault("state", {})
 
         async def passing(message: Message) -> None:
