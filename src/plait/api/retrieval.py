@@ -10,7 +10,9 @@ from plait.api.sources import Roots, Source, aligned_model, checked_policy, load
 from plait.core.errors import UserError
 
 if TYPE_CHECKING:
+    from plait.models.alignment import AlignmentModel
     from plait.models.kinds import Model
+    from plait.retrieval.index import Index
 
 
 def embed(
@@ -60,6 +62,7 @@ def index(
         model = aligned_model(run, "an index")
         done = build_index(model, dataset, out, run=Path(run), add=add, on_bad_row=on_bad_row)
         added, skipped = done.rows, len(done.skipped) + len(dataset.skipped)
+        _keep_for_search(out, model, Path(run))
     return {
         "out": str(out),
         "rows": len(open_index(out)),
@@ -67,6 +70,17 @@ def index(
         "deleted": deleted,
         "skipped": skipped,
     }
+
+
+def _keep_for_search(index: Path, model: AlignmentModel, run: Path) -> None:
+    """While the model is loaded, so that the first search need not load it again."""
+    from plait.core.modality import TEXT
+    from plait.retrieval import open_index
+    from plait.retrieval.kept import keep_tower, tower_place
+
+    opened = open_index(index, kept=True)
+    if TEXT in model.modalities:
+        keep_tower(model, TEXT, tower_place(opened.manifest, run, TEXT))
 
 
 def search(
@@ -92,10 +106,7 @@ def search(
     index's folders are drawn and reranked only with ``roots``, or ``allow_outside`` (see
     `plait.retrieval.open_index`).
     """
-    from plait.models.kinds import fused
-    from plait.retrieval import contact_sheet, open_index
-    from plait.retrieval.rerank import CANDIDATES
-    from plait.retrieval.rerank import rerank as in_better_order
+    from plait.retrieval import open_index
 
     if (query is None) == (image is None):
         raise UserError("give words to look for, or --image FILE, one of the two")
@@ -104,17 +115,30 @@ def search(
         model=None if run is None else aligned_model(run, "search"),
         roots=[Path(root) for root in roots],
         allow_outside=allow_outside,
+        kept=True,
     )
     wanted = query if query is not None else Path(str(image))
-    hits = opened.search(wanted, k=k if rerank is None else max(k, CANDIDATES), where=where)
-    if rerank is not None:
-        judge = fused(load(rerank), "reranking")
-        scale = float(opened.model.scale.detach())
-        hits = in_better_order(judge, wanted, hits, scale=scale)[:k]
+    if rerank is None:
+        hits = opened.search(wanted, k=k, where=where)
+    else:
+        hits = _reranked(opened, wanted, k, where, rerank)
     note = opened.note(wanted)
     if sheet is not None:
+        from plait.retrieval import contact_sheet
+
         contact_sheet([(wanted, hits)], Path(sheet), note=note)
     return hits if note is None else [{**hit, "note": note} for hit in hits]
+
+
+def _reranked(
+    index: Index, query: str | Path, k: int, where: str | None, run: Source
+) -> list[dict[str, Any]]:
+    from plait.models.kinds import fused
+    from plait.retrieval.rerank import CANDIDATES, rerank
+
+    hits = index.search(query, k=max(k, CANDIDATES), where=where)
+    scale = float(index.model.scale.detach())
+    return rerank(fused(load(run), "reranking"), query, hits, scale=scale)[:k]
 
 
 def classify(

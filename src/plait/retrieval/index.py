@@ -21,6 +21,16 @@ from plait.data.scripts import query_note
 from plait.data.tokenize import TextPreprocess
 from plait.retrieval.corrected import corrected_rows, extended_query
 from plait.retrieval.filters import All, Compare, Filter, Where, parse_where
+from plait.retrieval.kept import (
+    MOST_ROWS,
+    KeptTower,
+    keep_rows,
+    keep_tower,
+    kept_rows,
+    kept_tower,
+    rows_place,
+    tower_place,
+)
 from plait.retrieval.lance import LanceStore
 from plait.retrieval.manifest import (
     Manifest,
@@ -67,6 +77,8 @@ class Index:
         model: to embed queries; None loads it from the run folder when the first query needs it.
         roots: folders whose pictures may be shown, besides the index's own and those that its
             manifest states; None: all pictures may.
+        kept: embed queries by a tower that is kept in plait's cache, and keep it there (see
+            `plait.retrieval.kept`).
     """
 
     def __init__(
@@ -77,8 +89,11 @@ class Index:
         model: AlignmentModel | None = None,
         *,
         roots: Sequence[str | Path] | None = (),
+        kept: bool = False,
     ) -> None:
         self.folder, self.manifest, self.store = folder, manifest, store
+        self._kept = kept
+        self._tower: KeptTower | None = None  # that embedded the last query
         self._model, self._stated = model, None if roots is None else tuple(map(str, roots))
 
     def __len__(self) -> int:
@@ -157,7 +172,8 @@ class Index:
         """Why what words find may mean nothing (`plait.data.scripts`); None where they are read."""
         if not isinstance(query, str):
             return None
-        preprocess = self.model.tower(TEXT).encoder.preprocess
+        kept = None if self._tower is None else self._tower.text_preprocess
+        preprocess = kept or self.model.tower(TEXT).encoder.preprocess
         assert isinstance(preprocess, TextPreprocess)
         return query_note(preprocess, query)
 
@@ -172,8 +188,24 @@ class Index:
         if isinstance(query, str):
             if not query.strip():
                 raise UserError("the query is empty")
-            return self.model.embed(texts=[query])[TEXT][0], (IMAGE,)
-        return self.model.embed(images=[query])[IMAGE][0], (TEXT,)
+            return self._embedded(query, TEXT), (IMAGE,)
+        return self._embedded(query, IMAGE), (TEXT,)
+
+    def _embedded(self, query: Query, modality: str) -> np.ndarray:
+        if not self._kept or self._model is not None:
+            return self._by_model(query, modality)
+        place = tower_place(self.manifest, self.run_folder(), modality)
+        self._tower = kept_tower(modality, place)
+        if self._tower is not None:
+            return self._tower.embed(query)
+        vector = self._by_model(query, modality)
+        keep_tower(self.model, modality, place)
+        return vector
+
+    def _by_model(self, query: Query, modality: str) -> np.ndarray:
+        if modality == TEXT:
+            return self.model.embed(texts=[str(query)])[TEXT][0]
+        return self.model.embed(images=[query])[IMAGE][0]
 
     def _find(self, find: str | None) -> str:
         if find not in (None, IMAGE, TEXT, "any"):
@@ -362,6 +394,7 @@ def open_index(
     in_memory: bool = False,
     roots: Sequence[str | Path] = (),
     allow_outside: bool = False,
+    kept: bool = False,
 ) -> Index:
     """An index that `build_index` made.
 
@@ -372,22 +405,35 @@ def open_index(
         roots: folders whose pictures may be shown, besides the index's own and those that this user
             made it from.
         allow_outside: all pictures may be shown, wherever they lie.
+        kept: only to search, soon after a start: by what is kept in plait's cache, where it is of
+            the present state, or is kept now (see `plait.retrieval.kept`).
 
     Raises:
         SearchIndexError: no index, a damaged one, or one of another model.
     """
     folder = Path(path)
     manifest = read_manifest(folder)
-    store: VectorStore = LanceStore(folder, manifest.stored_dim)
+    store = _kept_store(folder, manifest) if kept else LanceStore(folder, manifest.stored_dim)
     if in_memory:
         memory = MemoryStore(manifest.stored_dim)
         memory.upsert(store.rows())
         store = memory
     stated = None if allow_outside else [_root(root) for root in roots]
-    index = Index(folder, manifest, store, model, roots=stated)
+    index = Index(folder, manifest, store, model, roots=stated, kept=kept)
     if model is not None:
         index.check_model(model)
     return index
+
+
+def _kept_store(folder: Path, manifest: Manifest) -> VectorStore:
+    place = rows_place(folder)
+    copied = kept_rows(place)
+    if copied is not None:
+        return copied
+    store = LanceStore(folder, manifest.stored_dim)
+    if len(store) <= MOST_ROWS:
+        keep_rows(store.rows(), place)
+    return store
 
 
 def _root(root: str | Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -76,6 +76,12 @@ class MemoryStore:
 
     def optimize(self) -> None:
         """Nothing to give back."""
+
+
+def passing(where: Filter, rows: Iterable[Row]) -> list[bool]:
+    """Which rows pass a filter."""
+    passes = to_predicate(where)
+    return [passes(_columns(row)) for row in rows]
 
 
 def _columns(row: Row) -> dict[str, str | None]:
