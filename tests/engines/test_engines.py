@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from plait.core.batch import Encoded, ModalityInput
-from plait.core.errors import MissingExtra, ModelError, UserError
+from plait.core.errors import MissingExtra, ModelError, UserError, install_command
 from plait.data.preprocess import TextPreprocess
 from plait.encoders.base import Encoder
 from plait.encoders.registry import FAMILIES, build_encoder
@@ -202,7 +202,7 @@ def test_choices(monkeypatch: pytest.MonkeyPatch) -> None:
         choices("openvino", cuda=True)
     monkeypatch.setattr(choices_module, "find_spec", lambda _: None)
     assert choices() == [exact]
-    with pytest.raises(MissingExtra, match=re.escape("pip install 'plait[fast]'")):
+    with pytest.raises(MissingExtra, match=re.escape(install_command("fast"))):
         choices("openvino")
     with pytest.raises(UserError, match=r"'openvin'; .*did you mean 'openvino'"):
         choices("openvin")

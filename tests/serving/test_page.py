@@ -36,17 +36,19 @@ def url_of(path: Path) -> str:
     return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
+@pytest.mark.parametrize("way_in", ["/", "/page", "/page/"])
 @pytest.mark.parametrize(
     ("asked", "given"), [("zh-CN,zh;q=0.9,en;q=0.5", "zh"), ("de", "en"), ("", "en")]
 )
-def test_the_browser_s_language_is_taken(url: str, asked: str, given: str) -> None:
-    status, text = Visitor(url).get("/page", **{"Accept-Language": asked})
+def test_the_browser_s_language_is_taken(url: str, way_in: str, asked: str, given: str) -> None:
+    status, text = Visitor(url).get(way_in, **{"Accept-Language": asked})
     assert status == 200 and text.startswith(f"{url}/page/{given}/\n")
 
 
 def test_a_key_is_asked_for(url: str) -> None:
     visitor = Visitor(url)
-    assert visitor.get("/v1/models")[0] == 401
+    for guarded in ("/v1/models", "//v1/models", "//", "/metrics"):
+        assert visitor.get(guarded)[0] == 401
     assert visitor.get("/page/en/config")[0] == 401
     assert visitor.get("/page/en/login", {"username": "ann", "password": "guess"})[0] == 400
     assert visitor.get("/page/en/login", {"username": "", "password": ""})[0] in (400, 422)

@@ -80,8 +80,16 @@ class MissingExtra(UserError):
 
     def __init__(self, library: str, extra: str, purpose: str) -> None:
         super().__init__(
-            f"{purpose} needs {library}, which is not installed: pip install 'plait[{extra}]'"
+            f"{purpose} needs {library}, which is not installed: {install_command(extra)}"
         )
+
+
+def install_command(extra: str) -> str:
+    """What a user types for an extra of plait: where plait runs from a checkout, no index has it."""
+    checkout = Path(__file__).parents[3]
+    if (checkout / "pyproject.toml").is_file() and (checkout / "src" / "plait").is_dir():
+        return f"pip install -e '.[{extra}]' in {checkout}"
+    return f"pip install 'plait[{extra}]'"
 
 
 _LONGEST_WORD, _MOST_WORDS = 100, 1000  # between which a misspelt one is looked for

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from plait.core.errors import DataError, UserError
+from plait.core.errors import DataError, UserError, install_command
 from plait.core.files import read_regular, replacing
 from plait.data.decode import decode_image
 from plait.retrieval.fonts import MISSING, Length, Script, unwritable
@@ -88,7 +88,7 @@ def _note(answers: Sequence[tuple[str | Path, Hits]]) -> str | None:
     texts += [str(hit.get("text") or "") for _, hits in answers for hit in hits]
     if not any(map(unwritable, texts)):
         return None
-    return f"{MISSING}: in no font of this machine (pip install 'plait[demo]' brings Chinese ones)"
+    return f"{MISSING}: in no font of this machine ({install_command('demo')} brings Chinese ones)"
 
 
 def _content(query: str | Path, hits: Hits) -> int:

@@ -21,10 +21,9 @@ from plait.serving.errors import RequestError
 from plait.serving.openapi import describe
 from plait.serving.security import LOOPBACK, Gate, Keys
 from plait.serving.service import Service
+from plait.serving.settings import PAGE as PAGE
 from plait.serving.shedding import Shed
 from plait.serving.watch import Watch
-
-PAGE = "/page"
 
 
 def create_app(
@@ -75,7 +74,11 @@ def create_app(
         keys=held,
         hosts=allowed_hosts(settings.hostnames) if settings.local_only else None,
         origins=settings.cors,
-        free=lambda path: any(path == one or path.startswith(f"{one}/") for one in free),
+        # "/" is the page's way in alone, not all that is below it.
+        free=lambda path: (
+            any(path == one or path.startswith(f"{one}/") for one in free)
+            and not path.startswith("//")
+        ),
     )
     # The latest is outermost: a browser asks for leave without a key, before it sends one.
     if settings.cors:

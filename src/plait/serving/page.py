@@ -46,6 +46,7 @@ def mount_page(app: FastAPI, service: Service, keys: Mapping[str, str]) -> FastA
         holder = held.holder(key)
         return holder is not None and holder == name
 
+    @app.get("/", include_in_schema=False)
     @app.get(PATH, include_in_schema=False)
     @app.get(f"{PATH}/", include_in_schema=False)
     async def choose(request: Request) -> RedirectResponse:

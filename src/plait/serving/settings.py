@@ -79,6 +79,9 @@ class Limits:
     page_bytes: int = 128 * MIB
 
 
+PAGE = "/page"  # where the page for people is
+
+
 @dataclass(frozen=True)
 class Settings:
     """One server.

@@ -21,7 +21,7 @@ from typing import Any
 
 from plait.core.errors import PlaitError, UserError
 from plait.serving.pulse import Pulse
-from plait.serving.settings import Settings
+from plait.serving.settings import PAGE, Settings
 
 BACKLOG = 4096  # connections that wait while there is no worker; the system may allow fewer
 READY, BEAT = b"R", b"."  # what a worker writes to its pipe: once, and every second
@@ -185,6 +185,8 @@ class Supervisor:
                 if READY in block and not pulse.served:
                     pulse.served = True
                     self.tell(f"serving at {address(self.listening)}" if first else "serving again")
+                    if first and self.settings.page:
+                        self.tell(f"the page: {address(self.listening)}{PAGE}")
                     if self.spare and self.waiting is None:
                         self.waiting = self._spare()
             elif worker.process.poll() is not None:  # what it started may hold the pipe open

@@ -141,7 +141,7 @@ def serve(
         os.write(beats, READY)
         asyncio.get_running_loop().create_task(_beat(beats, service))
 
-    app = create_app(service, keys=keys, free=[PAGE] if settings.page else [], started=started)
+    app = create_app(service, keys=keys, free=["/", PAGE] if settings.page else [], started=started)
     if settings.page:
         from plait.serving.page import mount_page
 
