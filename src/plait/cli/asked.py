@@ -43,8 +43,8 @@ def ask_server(
         connection = kind(parts.hostname, parts.port, timeout=SECONDS)
         try:
             connection.request("POST", f"{parts.path.rstrip('/')}/v1/search", body, headers)
-            response = connection.getresponse()
-            status, answer = response.status, response.read(MOST_BYTES)
+            with connection.getresponse() as response:
+                status, answer = response.status, response.read(MOST_BYTES)
         finally:
             connection.close()
     except (OSError, ValueError, http.client.HTTPException) as error:
