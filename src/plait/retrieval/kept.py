@@ -27,6 +27,7 @@ import plait
 from plait.core.errors import ModelError, SearchIndexError, UserError
 from plait.core.files import cache_home, digest, new_folder, read_json, write_json
 from plait.core.modality import IMAGE, TEXT
+from plait.data.preprocess import ImagePreprocess
 from plait.data.tokenize import TextPreprocess
 from plait.retrieval.manifest import NAME, Manifest
 from plait.retrieval.memory import passing
@@ -90,9 +91,9 @@ def keep_tower(model: AlignmentModel, modality: str, place: Path) -> bool:
         import openvino
 
         openvino.save_model(converted, folder / _GRAPH, compress_to_fp16=False)
-        if modality == TEXT:
+        if isinstance(encoder.preprocess, TextPreprocess):
             encoder.preprocess.save(folder)
-        else:
+        elif isinstance(encoder.preprocess, ImagePreprocess):
             write_json(folder / _PICTURES, encoder.preprocess.to_json())
 
     return _keep(place, write)
@@ -149,7 +150,6 @@ def _texts(preprocess: TextPreprocess) -> Callable[[str], dict[str, np.ndarray]]
 
 
 def _pictures(folder: Path) -> Callable[[Any], dict[str, np.ndarray]]:
-    from plait.data.preprocess import ImagePreprocess
     from plait.runtime.pictures import pixels_of
 
     preprocess = ImagePreprocess.from_json(read_json(folder / _PICTURES))
