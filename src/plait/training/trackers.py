@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from plait.core.errors import MissingExtra, UserError, did_you_mean, shown
 from plait.core.files import read_json, write_json
@@ -19,6 +19,7 @@ KEPT = "trackers.json"
 LONGEST = 500  # characters of a parameter that every MLflow server takes
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """One service that draws curves."""
 
