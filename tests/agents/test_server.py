@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -31,9 +32,10 @@ def served(tiny: Tiny, *more: str) -> list[str]:
 
 @asynccontextmanager
 async def over_stdio(tiny: Tiny) -> AsyncIterator[ClientSession]:
-    # The client hands on a minimal environment; the number of threads is the tests' choice.
-    threads = {"OMP_NUM_THREADS": "1"}
-    parameters = StdioServerParameters(command=PLAIT, args=served(tiny), env=threads)
+    # The client hands on a minimal environment. The number of threads is the tests' choice, and so is
+    # the cache, which holds the key that seals the roots of the tests' index.
+    given = {"OMP_NUM_THREADS": "1", "PLAIT_CACHE": os.environ["PLAIT_CACHE"]}
+    parameters = StdioServerParameters(command=PLAIT, args=served(tiny), env=given)
     async with stdio_client(parameters) as streams, ClientSession(*streams) as session:
         await session.initialize()
         yield session

@@ -124,6 +124,8 @@ class Guarding(asyncio.Protocol):
 
     def _take_head(self, data: bytes) -> bytes:
         """What follows the head, once it is complete."""
+        if self._head == b"\r":  # of an empty line, perhaps, that came in two pieces
+            data, self._head = b"\r" + data, bytearray()
         looked_at = len(self._head)
         if not looked_at:
             if data[:2] == b"\r\n":  # some clients end a body so
@@ -131,6 +133,9 @@ class Guarding(asyncio.Protocol):
                     raise malformed("empty lines come instead of a request")
                 self._blank = True
                 return data[2:]
+            if data == b"\r":
+                self._head += data
+                return b""
             cast(Any, self)._unset_keepalive_if_required()
             self.due = self.loop.time() + self.limits.head_seconds
         else:

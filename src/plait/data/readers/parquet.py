@@ -90,13 +90,9 @@ def _bomb(path: Path, unpacked: int, size: int) -> DataError:
 
 def _stated_bytes(metadata: pq.FileMetaData) -> int:
     """What a file says that it unpacks to; repeated values count once here."""
-    total = int(metadata.num_rows) * _BYTES_A_ROW
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        for place in range(group.num_columns):
-            column = group.column(place)
-            total += max(column.total_uncompressed_size, column.num_values)
-    return total
+    # Of row groups alone: asked about a column whose statistics are damaged, pyarrow ends the process.
+    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+    return int(metadata.num_rows) * _BYTES_A_ROW + sum(group.total_byte_size for group in groups)
 
 
 def _parts(path: Path, file: pq.ParquetFile, limit: int) -> Iterator[pa.RecordBatch]:
@@ -121,11 +117,9 @@ def _parts(path: Path, file: pq.ParquetFile, limit: int) -> Iterator[pa.RecordBa
 
 def _batches(path: Path, metadata: pq.FileMetaData) -> Iterator[pa.RecordBatch]:
     """Batches of at most 1,000 rows, repeated values stored once."""
+    columns = [metadata.schema.column(place) for place in range(metadata.num_columns)]
+    names = [one.path for one in columns if one.physical_type == "BYTE_ARRAY"]
     for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        columns = [group.column(place) for place in range(group.num_columns)]
-        texts = [one for one in columns if one.physical_type == "BYTE_ARRAY"]
-        names = [one.path_in_schema for one in texts]
         done = 0
         try:
             with pq.ParquetFile(path, read_dictionary=names) as once:
@@ -134,7 +128,7 @@ def _batches(path: Path, metadata: pq.FileMetaData) -> Iterator[pa.RecordBatch]:
                     done += len(batch)
             continue
         except pa.ArrowNotImplementedError:  # inner columns that are stored once only at first
-            largest = max((one.total_uncompressed_size for one in texts), default=1)
+            largest = metadata.row_group(number).total_byte_size
         # such a column is read as it unpacks: by so few rows that they cannot be too large
         rows = min(max(_PIECE // max(largest, 1), 1), 1000)
         outer = [name for name in names if "." not in name]
