@@ -47,7 +47,7 @@ class Visitor:
     ) -> tuple[int, str, str]:
         request = urllib.request.Request(self.url + path, body, headers or {}, method=method)
         try:
-            with self.opener.open(request, timeout=30) as answer:
+            with self.opener.open(request, timeout=120) as answer:
                 return answer.status, answer.read().decode("utf-8", "replace"), answer.geturl()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode("utf-8", "replace"), path
@@ -89,7 +89,7 @@ def raw(url: str, method: str, target: str, headers: dict[str, str]) -> tuple[in
     """A request whose path is sent as it is, without what libraries make of it."""
     parts = urllib.parse.urlsplit(url)
     assert parts.hostname is not None
-    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=30)
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=120)
     connection._validate_path = lambda url: None  # type: ignore[attr-defined]
     try:
         connection.putrequest(method, target, skip_accept_encoding=True)
