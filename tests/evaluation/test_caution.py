@@ -101,6 +101,6 @@ def test_the_page_tells_n_and_cautions(gallery: Gallery) -> None:
 
 
 def test_chance_knows_several_right_answers() -> None:
-    assert chance_of(1, 12, 4) == pytest.approx(100 / 3)
-    assert chance_of(2, 4, 2) == pytest.approx(100 * (1 - 2 / 4 * 1 / 3))
-    assert chance_of(10, 3, 1) == 100
+    assert chance_of(1, 12, 4.0) == pytest.approx(100 / 3)
+    assert chance_of(2, 4, 2.0) == pytest.approx(100 * (1 - 2 / 4 * 1 / 3))
+    assert chance_of(10, 3, 1.0) == 100

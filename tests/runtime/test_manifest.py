@@ -170,7 +170,7 @@ def test_the_best_graph_is_chosen(
 
 def test_what_cannot_be_had_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choosing, "find_spec", lambda name: name == "onnxruntime" or None)
-    with pytest.raises(MissingExtra, match=r"needs openvino, .*plait\[fast\]"):
+    with pytest.raises(MissingExtra, match=r"needs openvino, .*\[fast\]"):
         choose([FLOAT], "openvino")
     with pytest.raises(UserError, match="bfloat16 needs the engine openvino"):
         choose([FLOAT], "onnxruntime", "bfloat16")

@@ -88,6 +88,6 @@ def test_unknown_and_missing_ones_are_named_before_anything_is_written(
     with pytest.raises(UserError, match="did you mean 'wandb'"):
         checked_trackers(["wandbb"])
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingExtra, match=r"--log mlflow needs mlflow.*plait\[mlflow\]"):
+    with pytest.raises(MissingExtra, match=r"--log mlflow needs mlflow.*\[mlflow\]"):
         train(tiny(), out=tmp_path / "run", log=["mlflow"])
     assert not (tmp_path / "run").exists()
