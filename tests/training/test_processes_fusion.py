@@ -107,6 +107,8 @@ def recipe(tasks: list[dict[str, Any]], **stage: Any) -> dict[str, Any]:
     }
 
 
+ASKED = ("is it red?", "is this one red?")  # matching needs two texts to tell apart
+
 RECIPES = {
     "answers": recipe([{"objective": "answer"}]),
     "turns": recipe([{"objective": "answer"}, {"objective": "match"}], sampling="round_robin"),
@@ -123,7 +125,7 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shade = (220 - 5 * number, 30, 30) if red else (30, 30, 220 - 5 * number)
         Image.new("RGB", (16, 16), shade).save(folder / f"{number}.png")
         split = ("train", "validation", "test")[0 if number < 24 else 1 + number % 2]
-        line = {"file_name": f"{number}.png", "text": "is it red?", "split": split}
+        line = {"file_name": f"{number}.png", "text": ASKED[number // 4 % 2], "split": split}
         if number >= 24 or number % 3:
             line["answer"] = "yes" if red else "no"
         lines.append(json.dumps(line))
