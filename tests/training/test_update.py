@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -23,6 +25,10 @@ class Other:
     def reduce(self, tensor: Tensor, reduction: str) -> Tensor:
         total = tensor + self.said.pop(0)
         return total / 2 if reduction == "mean" else total
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """The other process trains on the same things."""
+        return torch.cat([tensor, tensor])
 
 
 class Parts(nn.Module):
@@ -56,3 +62,4 @@ def test_parameters_without_a_gradient_anywhere_stay_as_they_are() -> None:
     assert record.loss == 3 and record.parts == {"twice": 3.0}
     assert record.grad_norm == pytest.approx(10**0.5)
     assert record.rows == 2
+    assert record.floor == pytest.approx(math.log(2))  # both rows show one thing
