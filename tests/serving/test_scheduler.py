@@ -19,7 +19,7 @@ from plait.serving.body import Intake
 from plait.serving.errors import RequestError
 from plait.serving.lanes import Prepared
 from plait.serving.preparing import STEP_COST, Preparers, parts
-from plait.serving.queueing import Misfit
+from plait.serving.queueing import Misfit, Queue
 from plait.serving.scheduler import Scheduler
 from plait.serving.settings import Limits
 
@@ -651,6 +651,36 @@ def test_a_large_request_delays_a_small_one_by_what_is_due_alone() -> None:
         assert scheduler.pending == 0
 
     run(scenario, lane, queue_seconds=5.0)
+
+
+def test_a_request_of_long_inputs_delays_a_small_one_by_its_share_alone() -> None:
+    lane = Doubling()
+    lane.most = 1e6
+
+    async def scenario(scheduler: Scheduler) -> None:
+        queue = scheduler._queues["numbers"]
+        queue.run_cost, queue.usual, queue.has_run = 0.01, 1.0, True  # learned on short ones
+        lane.may_run.clear()
+        with scheduler.admitted({"numbers": 40}, soon()):
+            large = asyncio.create_task(scheduler.do("numbers", [100] * 40, deadline=soon()))
+            await until(lambda: len(queue.waiting) == 39)
+            dues = [piece.due - queue.waiting[0].due for piece in queue.waiting]
+            assert dues == pytest.approx([2.0 * place for place in range(39)])
+            assert scheduler.expected_wait("numbers") <= 1.0 + 0.01 + 1e-6  # 40 s for all of them
+            assert scheduler.expected_wait("numbers", 4000) >= 39.0
+            lane.may_run.set()
+            await large
+
+    run(scenario, lane, queue_seconds=50.0)
+
+
+def test_costs_are_learned_by_length_with_the_padding() -> None:
+    queue = Queue(Doubling())
+    queue.learn([10, 30], 0.6)  # 0.6 s for twice 30
+    assert (queue.usual, queue.run_cost) == pytest.approx((20.0, 0.2))
+    assert queue.seconds(100) == pytest.approx(1.0)
+    queue.learn([45], 0.9)  # 0.02 s a unit, 45 long: a fifth of the way from 0.01, from 20
+    assert (queue.usual, queue.run_cost) == pytest.approx((25.0, 25 * 0.012))
 
 
 def test_a_request_that_fails_gives_up_all_its_claims() -> None:

@@ -9,6 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from plait.serving.lanes import Lane, Prepared
 
+_SMOOTHING = 0.2  # weight of the newest pass in the running costs
+
 
 @runtime_checkable
 class Observer(Protocol):
@@ -50,7 +52,7 @@ class Job:
     left: int
     cost: int  # lengths of the inputs that are prepared
     arrived: float
-    step: float  # seconds between the due times of its inputs
+    ahead: float = 0.0  # seconds after its arrival at which its next input is due
     claim: dict[str, int] | None = None  # inputs by lane that its request still has pending
     gone: bool = False
 
@@ -68,8 +70,8 @@ class Piece:
     job: Job
     place: int
     prepared: Prepared
-    due: float
     since: float
+    due: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -81,10 +83,23 @@ class Queue:
     pending: int = 0  # inputs of admitted requests that have no result yet
     preparing: int = 0  # inputs
     has_run: bool = False
-    run_cost: float = 0.0  # seconds an input, smoothed; 0 until known
+    load: int = 0  # lengths of all that wait
+    usual: float = 0.0  # length of an input, smoothed; 0 until known
+    run_cost: float = 0.0  # seconds of an input of the usual length, smoothed; 0 until known
     prepare_cost: float = 0.0
     turn: float = 0.0  # seconds of passes that it had, see `Scheduler._next`
     succeeded: float = float("-inf")  # when a pass last went well, monotonic
+
+    def seconds(self, length: int, count: int = 1) -> float:
+        """Of passes with so many inputs that have this length together, by the latest costs."""
+        return self.run_cost * (length / self.usual if self.usual else count)
+
+    def learn(self, lengths: Sequence[int], seconds: float) -> None:
+        """What a pass took: each of its inputs was padded to the longest."""
+        mean = sum(lengths) / len(lengths)
+        unit = self.run_cost / (self.usual or mean)
+        self.usual = smooth(self.usual, mean)
+        self.run_cost = self.usual * smooth(unit, seconds / (len(lengths) * max(lengths)))
 
 
 @dataclass(slots=True, eq=False)
@@ -106,6 +121,11 @@ class Done:
 
     results: Sequence[Any]
     lengths: Sequence[int]
+
+
+def smooth(known: float, newest: float) -> float:
+    """A running mean in which the newest value has a fifth of the weight; 0 is not known yet."""
+    return newest if known == 0 else known + _SMOOTHING * (newest - known)
 
 
 class Misfit(Exception):

@@ -27,13 +27,22 @@ from plait.serving.batching import choose
 from plait.serving.errors import RequestError, late, overloaded
 from plait.serving.lanes import HERE, Lane
 from plait.serving.preparing import Preparers, parts
-from plait.serving.queueing import Done, Group, Job, Misfit, Observer, Piece, Queue, Silent
+from plait.serving.queueing import (
+    Done,
+    Group,
+    Job,
+    Misfit,
+    Observer,
+    Piece,
+    Queue,
+    Silent,
+    smooth,
+)
 from plait.serving.settings import Limits
 
 log = logging.getLogger(__name__)
 
 _WINDOW = 4  # batches' worth of waiting inputs among which lengths are matched
-_SMOOTHING = 0.2  # weight of the newest pass in the running cost of an input
 _NICE = 5  # of the threads that prepare and infer
 _SHARE = 2.0  # a large request among many small ones gets at least one part in so many
 
@@ -128,10 +137,15 @@ class Scheduler:
         Parts of large requests that are due later than the new inputs are not before them.
         """
         horizon = time.monotonic() + (count - 1) * _SHARE * queue.run_cost
-        waiting = queue.waiting  # other threads replace it, or insert into it
-        later = len(waiting) - bisect.bisect_right(waiting, horizon, key=_due)
+        waiting, load = queue.waiting, queue.load  # other threads replace it, or insert into it
+        later = waiting[bisect.bisect_right(waiting, horizon, key=_due) :]
+        before = load - sum(piece.prepared.length for piece in later)
+        unknown = queue.pending - len(waiting)  # in preparation, or in the pass that runs
         streams = self.streams if queue.lane.group == HERE else 1
-        return max(0, queue.pending - later) * queue.run_cost / streams
+        return (
+            max(0.0, unknown * queue.run_cost + queue.seconds(before, len(waiting) - len(later)))
+            / streams
+        )
 
     @property
     def shortest_wait(self) -> float:
@@ -172,7 +186,6 @@ class Scheduler:
             left=len(raws),
             cost=0,
             arrived=time.monotonic(),
-            step=_SHARE * queue.run_cost,
             claim=claim,
         )
         try:
@@ -235,13 +248,13 @@ class Scheduler:
             now = time.monotonic()
             self.observer.prepared(queue.lane.name, len(raws), now - began)
             if not slow:  # what slow ones cost, only slow ones wait for
-                queue.prepare_cost = _smooth(queue.prepare_cost, (now - began) / len(raws))
+                queue.prepare_cost = smooth(queue.prepare_cost, (now - began) / len(raws))
             for place, one in enumerate(found, start):
                 if isinstance(one, Exception):
                     self._call(job.fail, Misfit(place, one))
                     return
                 job.cost += one.length
-                ready.append(Piece(job, place, one, job.arrived + place * job.step, now))
+                ready.append(Piece(job, place, one, now))
             if job.cost > queue.lane.most:
                 ready = []
                 problem = DataError(
@@ -257,7 +270,10 @@ class Scheduler:
                 if ready and not queue.waiting:  # it saved up no turns while it had nothing to run
                     queue.turn = max(queue.turn, self._clock[queue.lane.group])
                 for piece in ready:
+                    piece.due = job.arrived + job.ahead
+                    job.ahead += _SHARE * queue.seconds(piece.prepared.length)
                     bisect.insort(queue.waiting, piece, key=_due)
+                    queue.load += piece.prepared.length
                 self._changed.notify_all()
 
     def _is_over(self, job: Job, count: int) -> bool:
@@ -303,7 +319,7 @@ class Scheduler:
         """The pieces of the next pass, taken out of the queue."""
         alive = [piece for piece in queue.waiting if not self._is_over(piece.job, 1)]
         if not alive:
-            queue.waiting = []
+            queue.waiting, queue.load = [], 0
             return []
         window = alive[: _WINDOW * queue.lane.rows]
         lengths = [piece.prepared.length for piece in window]
@@ -311,6 +327,7 @@ class Scheduler:
         batch = [window[place] for place in places]
         taken = set(map(id, batch))
         queue.waiting = [piece for piece in alive if id(piece) not in taken]
+        queue.load = sum(piece.prepared.length for piece in queue.waiting)
         return batch
 
     def _run(self, group: Group, queue: Queue, batch: list[Piece]) -> None:
@@ -324,12 +341,12 @@ class Scheduler:
         now = time.monotonic()
         with self._changed:
             queue.turn += now - began
+        lengths = [piece.prepared.length for piece in batch]
         if queue.has_run:  # the first pass opens the engine, and tells nothing of the next
-            queue.run_cost = _smooth(queue.run_cost, (now - began) / len(batch))
+            queue.learn(lengths, now - began)
         queue.has_run = True
         if any(not isinstance(result, Exception) for result in results):
             queue.succeeded = now
-        lengths = [piece.prepared.length for piece in batch]
         self.observer.ran(queue.lane.name, lengths, now - began, waited)
         self._call(_deliver, batch, results)
 
@@ -386,7 +403,3 @@ def _deliver(batch: list[Piece], results: list[Any]) -> None:
 
 def _due(piece: Piece) -> float:
     return piece.due
-
-
-def _smooth(known: float, newest: float) -> float:
-    return newest if known == 0 else known + _SMOOTHING * (newest - known)
