@@ -83,6 +83,7 @@ class Watcher:
             one, for more than two seconds.
         looks: at /readyz, by answer.
         memory: bytes of all processes of the server, at each look.
+        most: bytes and command of each process when they were most together.
     """
 
     server: Running
@@ -90,6 +91,7 @@ class Watcher:
     lies: list[str] = field(default_factory=list)
     looks: Counter[str] = field(default_factory=Counter)
     memory: list[int] = field(default_factory=list)
+    most: list[tuple[int, str]] = field(default_factory=list)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def begin(self) -> None:
@@ -121,7 +123,10 @@ class Watcher:
 
     async def _follow(self) -> None:
         while True:
-            self.memory.append(tree_memory(self.server.process.pid))
+            shares = memory_of(self.server.process.pid)
+            if sum(size for size, _ in shares) > max(self.memory, default=0):
+                self.most = shares
+            self.memory.append(sum(size for size, _ in shares))
             for outage in self.outages[: self.restarts]:
                 outage.served = outage.served or time.perf_counter()
             await asyncio.sleep(_LOOK)
@@ -166,16 +171,33 @@ class Watcher:
         return text.count("serving again")
 
 
-def tree_memory(pid: int) -> int:
-    """Resident bytes of a process and all below it, without what they share."""
-    total = 0
+def memory_of(pid: int) -> list[tuple[int, str]]:
+    """Resident bytes, without shared pages, of a process and all below it, with the command."""
+    found = []
     with contextlib.suppress(psutil.NoSuchProcess):
         parent = psutil.Process(pid)
         for process in (parent, *parent.children(recursive=True)):
             with contextlib.suppress(psutil.NoSuchProcess):
-                found = process.memory_info()
-                total += found.rss - found.shared
-    return total
+                sizes = process.memory_info()
+                found.append((sizes.rss - sizes.shared, " ".join(process.cmdline())[-40:]))
+    return found
+
+
+def tree_memory(pid: int) -> int:
+    """Resident bytes of a process and all below it, without what they share."""
+    return sum(size for size, _ in memory_of(pid))
+
+
+async def settled(pid: int) -> None:
+    """Waits until a server is idle: its spare process has started too."""
+    used = -1.0
+    while True:
+        times = [process.cpu_times() for process in psutil.Process(pid).children(recursive=True)]
+        now = sum(one.user + one.system for one in times)
+        if now - used < 0.1 and used >= 0:
+            return
+        used = now
+        await asyncio.sleep(2.0)
 
 
 async def besiege(server: Running, *, requests: int, seed: int) -> dict[str, Any]:
@@ -186,6 +208,7 @@ async def besiege(server: Running, *, requests: int, seed: int) -> dict[str, Any
     valid = [
         whole(EMBED, server.url, {"input": one, "encoding_format": "base64"}) for one in inputs
     ]
+    await settled(server.process.pid)
     rows = await Rows.alone(server.url, valid)
     await capacity(server.url, valid, seconds=3.0)  # warm
     most = await capacity(server.url, valid, seconds=8.0, check=rows.right)
@@ -199,7 +222,8 @@ async def besiege(server: Running, *, requests: int, seed: int) -> dict[str, Any
     hostile = set(rng.sample(range(requests), int(SHARE * requests)))
     plan = [next(kinds) if n in hostile else (n, valid[n % len(valid)]) for n in range(requests)]
     watcher = Watcher(server)
-    start = tree_memory(server.process.pid)
+    at_start = memory_of(server.process.pid)
+    start = sum(size for size, _ in at_start)
     watcher.begin()
     seconds = requests / rate
     loop = asyncio.get_running_loop()
@@ -223,7 +247,9 @@ async def besiege(server: Running, *, requests: int, seed: int) -> dict[str, Any
         "readyz": {"looks": dict(watcher.looks), "lies": watcher.lies},
         "memory": {
             "start": start,
+            "processes at the start": sorted(at_start, reverse=True),
             "peak": max(watcher.memory),
+            "processes at the peak": sorted(watcher.most, reverse=True),
             "end": tree_memory(server.process.pid),
         },
         "faults": faults(quiet, tally, watcher, start),

@@ -119,3 +119,13 @@ def test_describe_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None
     for name, value in allocator.SETTINGS.items():
         monkeypatch.setenv(name, value)
     assert allocator.describe().advice == ""
+
+
+def test_processes_that_serve_give_memory_back_unless_the_user_chose() -> None:
+    tuned = {"HOME": "/h", allocator.GUARD: "1", **allocator.SETTINGS}
+    assert allocator.without_tuning(tuned) == {"HOME": "/h", allocator.GUARD: "1"}
+    assert allocator.for_serving(tuned)["MALLOC_TRIM_THRESHOLD_"] == str(64 << 20)
+    chosen = {**tuned, "MALLOC_TRIM_THRESHOLD_": "7"}
+    assert allocator.for_serving(chosen)["MALLOC_TRIM_THRESHOLD_"] == "7"
+    untouched = {"HOME": "/h", **allocator.SETTINGS}  # without the mark all of it is the user's
+    assert allocator.for_serving(untouched) == untouched

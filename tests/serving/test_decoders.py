@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,6 +117,25 @@ def test_a_decoder_that_stands_still_is_killed(monkeypatch: pytest.MonkeyPatch) 
         assert gone(before)
     finally:
         made.close()
+
+
+def test_large_pictures_are_decoded_one_at_a_time() -> None:
+    room, inside, may_go = decoders._Room(100), [], threading.Event()
+
+    def decode(pixels: int) -> None:
+        with room.held(pixels):
+            inside.append(pixels)
+            may_go.wait(10)
+
+    threads = [threading.Thread(target=decode, args=(pixels,)) for pixels in (60, 60, 40, 500)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.02)
+    assert inside == [60, 40]
+    may_go.set()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(inside) == [40, 60, 60, 500]
 
 
 def test_memory_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:

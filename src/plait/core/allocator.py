@@ -25,6 +25,12 @@ SETTINGS: Final[Mapping[str, str]] = {
     "MALLOC_TOP_PAD_": str(GIB // 4),  # the heap grows in steps of this size
     "THP_MEM_ALLOC_ENABLE": "1",  # huge pages for PyTorch's buffers
 }
+MIB: Final = 1 << 20
+SERVING: Final[Mapping[str, str]] = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 * MIB),  # what one large request took is given back
+    "MALLOC_TRIM_THRESHOLD_": str(64 * MIB),
+    "MALLOC_TOP_PAD_": str(8 * MIB),
+}
 OFF_SWITCH: Final = "PLAIT_TUNE"  # "0" leaves the process as it is
 GUARD: Final = "PLAIT_TUNED"  # set in the process that was started over
 
@@ -94,6 +100,25 @@ def ensure_tuned() -> None:
         os.execve(sys.executable, command, {**environ, **wanted, GUARD: "1"})
     except OSError as error:
         print(f"plait: memory settings not applied ({error}); going on", file=sys.stderr)
+
+
+def without_tuning(environ: Mapping[str, str]) -> dict[str, str]:
+    """``environ`` for a small process beside this one, which shall give back what it frees.
+
+    What `ensure_tuned` set is left out; what a user chose stays.
+    """
+    tuned = GUARD in environ
+    return {
+        name: value
+        for name, value in environ.items()
+        if not (tuned and SETTINGS.get(name) == value)
+    }
+
+
+def for_serving(environ: Mapping[str, str]) -> dict[str, str]:
+    """``environ`` for a server's worker: it keeps some freed memory, not all that a crowd took."""
+    kept = without_tuning(environ)
+    return kept if kept == dict(environ) else {**SERVING, **kept}
 
 
 def describe() -> AllocatorReport:

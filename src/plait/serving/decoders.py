@@ -20,11 +20,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
+from plait.core.allocator import without_tuning
 from plait.core.errors import DataError, PlaitError
 from plait.core.shapes import UInt8
 from plait.data.decode import decode_image
@@ -57,6 +59,14 @@ def is_plain(data: bytes, most: int = PLAIN_PIXELS) -> bool:
     return found.plain and 0 < found.pixels <= most * _PLAIN_SHARE.get(found.kind or "", 0.0)
 
 
+def _pixels(data: bytes) -> int:
+    """Of a picture, by its header; 0 for one that will be refused."""
+    try:
+        return structure_of(data).pixels
+    except DataError:
+        return 0
+
+
 class Decoders:
     """Decodes pictures; may be called from several threads.
 
@@ -72,6 +82,7 @@ class Decoders:
         self._idle: list[_Decoder] = []
         self._changing = threading.Lock()
         self._closed = False
+        self._room = _Room(limits.pixels)
 
     def start(self) -> None:
         """Starts the process from which decoders are forked, so that the first picture finds it."""
@@ -140,6 +151,10 @@ class Decoders:
             raise DataError(f"{problem}: save it anew as a plain JPEG or PNG", path=name) from death
 
     def _with_a_decoder(self, job: Any, data: bytes) -> np.ndarray:
+        with self._room.held(_pixels(data)):
+            return self._by_a_decoder(job, data)
+
+    def _by_a_decoder(self, job: Any, data: bytes) -> np.ndarray:
         decoder = self._taken()
         try:
             array = decoder.decoded(job, data)
@@ -185,6 +200,28 @@ class Decoders:
         return self._nursery
 
 
+class _Room:
+    """Lets in pictures while they have no more than so many pixels together: that bounds memory."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._taken = most, 0
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def held(self, pixels: int) -> Iterator[None]:
+        """Room for a picture; one that is larger than all the room has it alone."""
+        pixels = min(pixels, self._most)
+        with self._changed:
+            self._changed.wait_for(lambda: self._taken + pixels <= self._most)
+            self._taken += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= pixels
+                self._changed.notify_all()
+
+
 class _Nursery:
     """The process that forks decoders, each with so many bytes of memory."""
 
@@ -199,7 +236,11 @@ class _Nursery:
                 stdout=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 # One picture, one core; and no thread that a fork would lose.
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+                env={
+                    **without_tuning(os.environ),
+                    "OPENBLAS_NUM_THREADS": "1",
+                    "OMP_NUM_THREADS": "1",
+                },
             )
 
     def decoder(self) -> _Decoder:

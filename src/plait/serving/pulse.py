@@ -9,7 +9,7 @@ from pathlib import Path
 
 HANG_SECONDS = 10.0  # without a heartbeat after which a worker that served is replaced
 PAGING_SECONDS = 60.0  # the same for one that is being read back from swap
-STOPPED_SECONDS = 2.0  # that a process may be stopped (SIGSTOP): a slip of a terminal is undone
+STOPPED_SECONDS = 1.0  # that a process may be stopped (SIGSTOP): a slip of a terminal is undone
 _ASLEEP = 5.0  # between two looks: then the parent did not run itself, and heard nothing
 _MAJOR_FAULTS = 9  # its place in /proc/PID/stat behind the name
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from plait.core.allocator import without_tuning
 from plait.core.errors import PlaitError, UserError
 from plait.serving import search_process
 from plait.serving.errors import RequestError, late, overloaded
@@ -173,6 +175,7 @@ class _Process:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
+                env=without_tuning(os.environ),
             )
         self._pipe = Connection(ours.detach())
         self.is_open, self._started = False, time.monotonic()

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from plait.core.allocator import for_serving
 from plait.core.errors import PlaitError, UserError
 from plait.serving.pulse import Pulse
 from plait.serving.settings import PAGE, Settings
@@ -237,7 +238,7 @@ class Child:
                 pass_fds=(listening, writing),
                 start_new_session=True,  # Ctrl-C reaches the parent alone, which asks the worker
                 # Pictures are resized in several threads already: none of them starts more.
-                env={"OPENBLAS_NUM_THREADS": "1", **os.environ},
+                env={"OPENBLAS_NUM_THREADS": "1", **for_serving(os.environ)},
             )
         except OSError:
             os.close(beats)
