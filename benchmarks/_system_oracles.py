@@ -3,7 +3,8 @@
 Each case draws a configuration, weights, inputs and masks from a seed, and gives the largest
 difference by what was compared: hidden states and logits at real positions, losses, and the
 gradients of the loss for every parameter (carried over by the tables that read checkpoints) and for
-the regions' features. The losses are written out here, from the logits.
+the regions' features. Plait's side of a loss is `plait.objectives`; the other side is transformers' own
+loss, or, for UNITER and ViLBERT, one that is written out for the comparison.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ CASES: dict[str, Callable[[int], dict[str, float]]] = {
 }
 
 COMPARED = ["hidden states", "logits of every head", "losses", "gradients of every parameter"]
+WRITTEN = "**written here** from the paper, embeddings, heads and losses"
 NO_KEYS = "a row without any region attends to nothing; BERT's layers mix its padding evenly"
 PADDING = "outputs at padding are zero"
 SWAPPED = "column 1 of the match head means yes, in the published weights column 0"
@@ -61,20 +63,20 @@ def rows(version: Callable[[str], str]) -> Iterable[dict[str, Any]]:
     )
     yield row(
         "UNITER",
-        version("BertLayer") + ", embeddings and heads written out",
+        f"{WRITTEN}; its layers are {version('BertLayer')}",
         "uniter",
         "attention to padding is exactly 0; the original adds -10000 to its scores",
         PADDING,
     )
     yield row(
         "ViLBERT without co-attention",
-        version("BertLayer") + ", two stacks",
+        f"{WRITTEN}; its two stacks are {version('BertLayer')}",
         "two_berts",
         PADDING,
     )
     yield row(
         "ViLBERT",
-        version("BertLayer") + ", co-attention written in einsums",
+        f"{WRITTEN}, co-attention in einsums; its other layers are {version('BertLayer')}",
         "vilbert",
         SWAPPED,
         "the region for the whole picture is made by the model; the original's data holds it",

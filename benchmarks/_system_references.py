@@ -280,3 +280,51 @@ class ReferenceVilbert(nn.Module):
             "match logits": self.cls.bi_seq_relationship(pooled),
             "class logits": head.decoder(hidden),
         }
+
+
+def log_shares(logits: Tensor) -> Tensor:
+    """The logarithm of the softmax of the last dimension, by its definition."""
+    powers = (logits - logits.detach().max(dim=-1, keepdim=True).values).exp()
+    return (powers / powers.sum(dim=-1, keepdim=True)).log()
+
+
+def reference_loss(out: dict[str, Tensor], inputs: Any, targets: Any) -> Tensor:
+    """MLM + matching + region classes (KL), and for UNITER region features + alignment.
+
+    The papers' sums, row by row and position by position, without a loss of plait or of torch.
+    UNITER (Chen et al. 2020) section 3.2, ViLBERT (Lu et al. 2019) section 2.2.
+    """
+    words, matching, classes, features = [], [], [], []
+    for b in range(len(inputs.ids)):
+        shares = log_shares(out["word logits"][b])
+        asked = [(n, k) for n, k in enumerate(targets["labels"][b].tolist()) if k >= 0]
+        words += [-shares[n, k] for n, k in asked]
+        matching.append(-log_shares(out["match logits"][b])[int(targets["match"][b])])
+        for m in inputs.hidden[b].nonzero()[:, 0].tolist():
+            wanted, told = targets["classes"][b, m], log_shares(out["class logits"][b, m])
+            classes.append(sum(p * (p.log() - q) for p, q in zip(wanted, told)))
+            if "regressed features" in out:
+                off = out["regressed features"][b, m] - targets["features"][b, m]
+                features.append((off * off).mean())
+    loss = sum(sum(part) / len(part) for part in (words, matching, classes, features) if part)
+    if "regressed features" in out:
+        loss = loss + reference_alignment(out, inputs, targets["match"])
+    return loss
+
+
+def reference_alignment(out: dict[str, Tensor], inputs: Any, match: Tensor) -> Tensor:
+    """UNITER's word-region alignment: cosine costs by the plan of IPOT (Xie et al. 2018, alg. 1)."""
+    total: Any = 0.0
+    for b in range(len(match)):
+        words, regions = out["words"][b][inputs.text[b]], out["image"][b][inputs.seen[b]]
+        cost = torch.stack([1 - torch.cosine_similarity(w[None], regions) for w in words])
+        n, m = cost.shape
+        kernel, plan = (-cost.detach() / 0.5).exp(), torch.ones(n, m, dtype=torch.float64)
+        right = torch.full((m,), 1 / m, dtype=torch.float64)
+        for _ in range(50):
+            step = kernel * plan
+            left = 1 / n / (step @ right)
+            right = 1 / m / (left @ step)
+            plan = torch.outer(left, right) * step
+        total = total + (cost * plan).sum() * (1 if match[b] == 1 else -1)
+    return total / len(match)

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from plait.core.batch import Encoded
 from plait.models.systems.base import System
@@ -151,10 +150,6 @@ def recorded(layers: nn.ModuleList) -> list[Any]:
 def sizes_of(draw: random.Random) -> dict[str, int]:
     heads = draw.choice([1, 2, 3])
     return {"heads": heads, "width": heads * draw.choice([2, 4, 6]), "hidden": draw.randint(5, 20)}
-
-
-def words_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(logits.flatten(0, 1), labels.flatten())
 
 
 def finish(

@@ -18,12 +18,14 @@ from benchmarks._system_tools import (
     recorded,
     side_of,
     sizes_of,
-    words_loss,
 )
 from torch import Tensor
-from torch.nn import functional as F
 
 from plait.core.batch import Fused
+from plait.objectives.lxmert import region_feature_loss, region_label_loss
+from plait.objectives.masked import mlm_loss
+from plait.objectives.matching import itm_loss
+from plait.objectives.vqa import vqa_ce, vqa_kl
 
 WORDS, REGION_WIDTH, ANSWERS, OBJECTS, ATTRIBUTES = 23, 5, 6, 7, 4
 
@@ -77,11 +79,12 @@ def _visual_bert(name: str, heads: dict[str, dict[str, int]], seed: int) -> dict
         other = theirs.prediction_logits[:, : inputs.ids.shape[1]]
         found["word logits"] = gap(words, other, inputs.text)
         found["match logits"] = gap(matched, theirs.seq_relationship_logits.flip(1))
-        loss = words_loss(words, labels) + F.cross_entropy(matched, 1 - match)
+        # The reference counts the other way round: 0 are pairs that belong together.
+        loss = mlm_loss(words, labels) + itm_loss(matched, match == 0)
     else:
-        logits = side.heads["answer"](side.system.answer_vector(fused)).log_softmax(-1)
-        found["answer logits"] = gap(logits, theirs.logits)
-        loss = F.kl_div(logits, answers, reduction="batchmean")
+        logits = side.heads["answer"](side.system.answer_vector(fused))
+        found["answer logits"] = gap(logits.log_softmax(-1), theirs.logits)
+        loss = vqa_kl(logits, answers)
     finish(found, side, loss, theirs.loss, our_features, theirs_features)
     return found
 
@@ -198,11 +201,10 @@ def _lxmert_heads(side: Side, fused: Fused) -> dict[str, Tensor]:
 
 def _lxmert_loss(out: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
     """MLM + match + answer + 6.67 (objects + attributes + features), as LXMERT weights them."""
-    regions = F.smooth_l1_loss(out["feat"], targets["feat"], reduction="none").mean(-1)
+    sure = targets["sure"]
+    regions = region_feature_loss(out["feat"], targets["feat"], sure)
     for name in ("obj", "attr"):
-        logits = out[name].transpose(1, 2)
-        regions = regions + F.cross_entropy(logits, targets[name], reduction="none")
-    loss = words_loss(out["words"], targets["labels"]) + 6.67 * (regions * targets["sure"]).mean()
-    for name in ("match", "answer"):
-        loss = loss + F.cross_entropy(out[name], targets[name])
-    return loss
+        regions = regions + region_label_loss(out[name], targets[name], sure)
+    words, matched = mlm_loss(out["words"], targets["labels"]), targets["match"] == 1
+    others = itm_loss(out["match"], matched) + vqa_ce(out["answer"], targets["answer"])
+    return words + others + 6.67 * regions

@@ -16,23 +16,24 @@ from benchmarks._system_tools import (
     randomise,
     side_of,
     sizes_of,
-    words_loss,
 )
 from torch import Tensor
-from torch.nn import functional as F
 
 from plait.core.batch import Fused
+from plait.objectives.masked import mlm_loss, mrc_kl_loss, mrfr_loss
+from plait.objectives.matching import itm_loss
+from plait.objectives.transport import word_region_alignment
 
 
-def _losses(out: Mapping[str, Tensor], inputs: Inputs, targets: Mapping[str, Tensor]) -> Tensor:
-    """MLM + matching + region classes (KL) + region features (squared error), at hidden regions."""
-    loss = words_loss(out["word logits"], targets["labels"])
-    loss = loss + F.cross_entropy(out["match logits"], targets["match"])
-    logits = out["class logits"][inputs.hidden].log_softmax(-1)
-    loss = loss + F.kl_div(logits, targets["classes"][inputs.hidden], reduction="sum")
+def _loss(out: Mapping[str, Tensor], inputs: Inputs, targets: Mapping[str, Tensor]) -> Tensor:
+    """Plait's MLM + matching + region classes (KL), and for UNITER region features + alignment."""
+    hidden, matched = inputs.hidden, targets["match"] == 1
+    loss = mlm_loss(out["word logits"], targets["labels"]) + itm_loss(out["match logits"], matched)
+    loss = loss + mrc_kl_loss(out["class logits"], targets["classes"], hidden)
     if "regressed features" in out:
-        error = out["regressed features"] - targets["features"]
-        loss = loss + error[inputs.hidden].square().sum()
+        loss = loss + mrfr_loss(out["regressed features"], targets["features"], hidden)
+        streams = out["words"], out["image"], inputs.text, inputs.seen
+        loss = loss + word_region_alignment(*streams, matched)
     return loss
 
 
@@ -76,7 +77,7 @@ def _targets(inputs: Inputs, vocabulary: int, classes: int) -> dict[str, Tensor]
 
 def uniter_case(seed: int) -> dict[str, float]:
     """BERT's layers of transformers fed with UNITER's embeddings, and UNITER's heads."""
-    from benchmarks._system_references import ReferenceUniter, bert_config
+    from benchmarks._system_references import ReferenceUniter, bert_config, reference_loss
 
     draw = random.Random(seed)
     sizes, layers, vocabulary, region_width = sizes_of(draw), draw.randint(1, 3), 23, 5
@@ -103,13 +104,13 @@ def uniter_case(seed: int) -> dict[str, float]:
     )
     ours = _outputs(side, fused)
     found = _compared(ours, theirs, inputs)
-    losses = [_losses(out, inputs, targets) for out in (ours, theirs)]
+    losses = _loss(ours, inputs, targets), reference_loss(theirs, inputs, targets)
     finish(found, side, *losses, our_features, theirs_features)
     return found
 
 
 def _vilbert(seed: int, meetings: list[tuple[int, int]] | None) -> dict[str, float]:
-    from benchmarks._system_references import ReferenceVilbert, bert_config
+    from benchmarks._system_references import ReferenceVilbert, bert_config, reference_loss
 
     draw = random.Random(seed)
     sizes, vocabulary, region_width = sizes_of(draw), 23, 5
@@ -167,7 +168,7 @@ def _vilbert(seed: int, meetings: list[tuple[int, int]] | None) -> dict[str, flo
     )
     ours = _outputs(side, fused)
     found = _compared(ours, theirs, inputs)
-    losses = [_losses(out, inputs, targets) for out in (ours, theirs)]
+    losses = _loss(ours, inputs, targets), reference_loss(theirs, inputs, targets)
     finish(found, side, *losses, our_features, theirs_features)
     return found
 

@@ -66,11 +66,17 @@ def parity_page() -> str | None:
     lines = [
         "# Parity",
         "",
-        "Each system against an independent implementation, in float64, random weights.",
-        "Made by `make docs` from parity.json, which `python benchmarks/parity.py` measures.",
+        "Each system against another implementation, in float64, random weights. Made by `make docs` from",
+        "parity.json, which `python benchmarks/parity.py` measures.",
         "",
-        "| system | reference | compared | largest difference | known divergences |",
-        "|---|---|---|---|---|",
+        "A reference is other people's code, or it is **written here**, by plait's authors, where no package",
+        "has the system: a mistake in reading the paper can then be on both sides. A loss is",
+        "`plait.objectives` on one side, and the reference's own or one that is written out on the other.",
+        "The last column but one tells which *published* weights were read and compared; *never*: the format",
+        "alone was tried, with random weights. What plait only wraps has no row.",
+        "",
+        "| system | reference | compared | largest difference | published checkpoint | known divergences |",
+        "|---|---|---|---|---|---|",
     ]
     for row in rows:
         divergences = row["divergences"]
@@ -79,7 +85,7 @@ def parity_page() -> str | None:
         compared = ", ".join(compared) if isinstance(compared, list) else compared
         lines.append(
             f"| {row['system']} | {row['reference']} | {compared} "
-            f"| {row['max_difference']:.1e} | {shown or 'none'} |"
+            f"| {row['max_difference']:.1e} | {row['checkpoint']} | {shown or 'none'} |"
         )
     return "\n".join(lines) + "\n"
 
