@@ -18,7 +18,7 @@ HEAD = """\
 
 
 def lines(installed: Iterable[tuple[str, str]], *, own: str = "plait") -> list[str]:
-    """``name==version`` of each but our own package, sorted by name.
+    """``name==version`` of each but our own package, sorted as lines are.
 
     Args:
         installed: names and versions; a name twice is one package found on two paths, and the
@@ -29,7 +29,7 @@ def lines(installed: Iterable[tuple[str, str]], *, own: str = "plait") -> list[s
     for name, version in installed:
         versions.setdefault(name.lower().replace("_", "-").replace(".", "-"), version)
     versions.pop(own, None)
-    return [f"{name}=={version.partition('+')[0]}" for name, version in sorted(versions.items())]
+    return sorted(f"{name}=={version.partition('+')[0]}" for name, version in versions.items())
 
 
 def main() -> None:

@@ -101,11 +101,13 @@ def test_constraints_are_written_for_every_index() -> None:
         ("Jinja2", "3.1.6"),
         ("typing_extensions", "4.16.0"),
         ("ruamel.yaml", "0.18"),
+        ("torch-extras", "1.0"),
         ("torch", "2.6.0"),
     ]
     assert tool("constraints").lines(pairs) == [
         "jinja2==3.1.6",
         "ruamel-yaml==0.18",
+        "torch-extras==1.0",
         "torch==2.14.1",
         "typing-extensions==4.16.0",
     ]

@@ -186,7 +186,11 @@ class _Job:
         apart = {name: _probes(rows) for name, rows in samples.items()}
         made_of = {
             name: _quantiser(
-                settings.method(), made.model.tower(name), graph, samples[name], apart[name], work
+                settings.method(),
+                made.model.tower(name),
+                graph,
+                samples[name][: -apart[name]],  # the others measure the harm
+                work,
             )
             for name, graph in graphs.items()
         }
@@ -289,15 +293,14 @@ def _quantiser(
     tower: Tower,
     graph: Path,
     rows: Sequence[Mapping[str, np.ndarray]],
-    probes: int,
     work: Path,
 ) -> Quantiser:
-    """Of a tower and its exported graph; the last ``probes`` rows are not for calibration."""
+    """Of a tower and its exported graph, calibrated on ``rows``."""
     if method == "nncf":
         from plait.compression.nncf_int8 import NncfQuantiser
         from plait.compression.openvino_model import float_model
 
-        return NncfQuantiser(float_model(tower, rows, graph), rows[:-probes], work)
+        return NncfQuantiser(float_model(tower, rows, graph), rows, work)
     from plait.compression.onnx_int8 import OnnxQuantiser
 
-    return OnnxQuantiser(graph, rows[:-probes], work)
+    return OnnxQuantiser(graph, rows, work)
