@@ -24,7 +24,7 @@ def cli_page() -> str:
     import typer
     from typer.main import get_command
 
-    from plait.cli.main import app
+    from plait.cli.commands import app
 
     lines = ["# Command line", "", "Made by `make docs` from the help texts.", ""]
 

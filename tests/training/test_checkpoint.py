@@ -58,7 +58,7 @@ def test_the_same_step_again_takes_its_place(tmp_path: Path) -> None:
 
 def test_half_written_ones_do_not_count(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, make(1), keep=2)
-    unfinished = tmp_path / "checkpoints" / ".writing-abc"
+    unfinished = tmp_path / "checkpoints" / ".step-00000009.abc"
     unfinished.mkdir()
     (unfinished / "state.safetensors").write_bytes(b"half")
     found = latest_checkpoint(tmp_path)

@@ -20,7 +20,7 @@ from plait.api.sources import (
 from plait.core.errors import UserError
 
 if TYPE_CHECKING:
-    pass
+    from plait.training.run_folder import Resume
 
 
 def tune_process() -> None:
@@ -37,7 +37,7 @@ def train(
     model: Source | None = None,
     out: Source | None = None,
     overrides: Sequence[str] = (),
-    resume: bool = False,
+    resume: Resume = False,
     log: Sequence[str] = (),
     root: Roots = None,
     allow_outside: bool = False,
@@ -51,7 +51,8 @@ def train(
             model hub, or a run.
         out: the run folder; ``runs/NAME-TIME`` when None.
         overrides: ``"stages.0.epochs=20"`` and the like.
-        resume: go on with the run in ``out``.
+        resume: go on with the run in ``out``; "auto": begin it where nothing is yet, and give the
+            result of a finished one, so that the same call can always be made again.
         log: ``wandb`` or ``mlflow``, where the curves go too; ``tensorboard`` is in the run folder.
         root: a folder, or several, below which the files that rows name may lie besides the folder
             of the data (``data.root`` of the recipe).

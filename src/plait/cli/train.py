@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from plait.cli.output import (
     JsonOption,
@@ -19,6 +21,26 @@ from plait.cli.output import (
     table,
     tell_cautions,
 )
+
+
+class Resume(StrEnum):
+    """Values of ``--resume``; without one it means ``stopped``."""
+
+    stopped = "stopped"
+    auto = "auto"
+
+
+class WithResume(TyperCommand):
+    """A command whose ``--resume`` may stand without a value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Writes the value out where it is left out."""
+        following = [*args[1:], ""]
+        written = [
+            f"{one}={Resume.stopped}" if one == "--resume" and after not in list(Resume) else one
+            for one, after in zip(args, following)
+        ]
+        return super().parse_args(ctx, written)
 
 
 def train(
@@ -46,8 +68,13 @@ def train(
         Path | None, typer.Option(help="The run folder to make (default: runs/RECIPE-TIME).")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where the run in --out was stopped.")
-    ] = False,
+        Resume | None,
+        typer.Option(
+            help="Go on where the run in --out was stopped. --resume auto: begin it where nothing is "
+            "yet, and show the result of a finished one, so that the same command can always be given "
+            "again.",
+        ),
+    ] = None,
     log: Annotated[
         list[str] | None,
         typer.Option(
@@ -79,7 +106,7 @@ def train(
         model=model,
         overrides=overrides,
         out=out,
-        resume=resume,
+        resume="auto" if resume is Resume.auto else resume is Resume.stopped,
         log=log or (),
         root=root,
         allow_outside=allow_outside,

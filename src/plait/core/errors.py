@@ -2,9 +2,11 @@
 
     PlaitError                 plait is at fault, or cannot say who is          exit code 1
     ├── Interrupted            stopped by the user; the message tells how to go on     130
+    ├── MachineError           disk, memory or network fail (see `plait.core.trouble`)   1
     └── UserError              the input is at fault; the message tells the mend exit code 2
         ├── DataError          a file, a row, an image, a text
         ├── RecipeError        a recipe key or value
+        ├── AccessError        a file or folder is gone, read-only or not this user's
         ├── ModelError         an unknown source, a missing or unfit weight
         ├── SearchIndexError   a search index that does not fit the model or the query
         └── MissingExtra       an optional library that is not installed
@@ -30,6 +32,10 @@ class Interrupted(PlaitError):
     """Stopped by Ctrl-C or by the system, with everything saved that is needed to go on."""
 
     exit_code = 130
+
+
+class MachineError(PlaitError):
+    """The disk is full, memory does not suffice, a connection is lost: nobody's input is at fault."""
 
 
 class UserError(PlaitError):
@@ -59,6 +65,10 @@ class DataError(UserError):
 
 class RecipeError(UserError):
     """A recipe has an unknown key, a wrong type, or an impossible combination."""
+
+
+class AccessError(UserError):
+    """A file or folder that the user named is gone, read-only, or not this user's to use."""
 
 
 class ModelError(UserError):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from plait.core.errors import DataError, UserError
+from plait.core.trouble import note_place
 
 MOST_FILE = 512 << 20
 """Bytes of one picture, recording or text that a row names."""
@@ -39,20 +40,48 @@ def replacing(path: str | Path) -> Iterator[Path]:
     has either the old content or the new.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = Path(name)
+        os.close(handle)
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        _flush(temporary)
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp makes it private; users expect their umask
         temporary.replace(path)
+        _flush(path.parent)
+    except Exception as error:
+        note_place(error, path, str(path.with_name(f".{path.name}.")))
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    if os.name == "nt" and path.is_dir():  # folders cannot be opened there
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+_FEW = 64  # files; more are waited for in one call, which takes the whole machine's with them
+
+
+def _flush_below(folder: Path) -> None:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    if len(files) > _FEW and hasattr(os, "sync"):
+        os.sync()
+        return
+    for file in files:
+        _flush(file)
 
 
 def check_free(out: str | Path) -> None:
@@ -63,24 +92,49 @@ def check_free(out: str | Path) -> None:
 
 
 @contextmanager
-def new_folder(out: str | Path) -> Iterator[Path]:
+def new_folder(out: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yields a folder beside ``out`` that takes its place when all went well, and else vanishes.
 
+    Args:
+        out: the folder.
+        overwrite: what is there gives way, once the new one is whole.
+
     Raises:
-        UserError: see `check_free`.
+        UserError: see `check_free`; not with ``overwrite``.
     """
     out = Path(out)
-    check_free(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    if not overwrite:
+        check_free(out)
+    temporary = None
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
         yield temporary
         temporary.chmod(0o755)  # mkdtemp makes it private
-        if out.exists():
-            out.rmdir()
-        temporary.rename(out)
+        _flush_below(temporary)
+        _take_place(temporary, out)
+    except Exception as error:
+        note_place(error, out, str(out.with_name(f".{out.name}.")))
+        raise
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _take_place(new: Path, out: Path) -> None:
+    """Exchanges two folders; the old one is deleted only when the new one stands in its place."""
+    old = None
+    if out.exists():
+        old = new.with_name(f"{new.name}.old")
+        out.rename(old)
+    try:
+        new.rename(out)
+        _flush(out.parent)
+    finally:
+        if old is not None:
+            if not out.exists():
+                old.rename(out)
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

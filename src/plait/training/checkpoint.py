@@ -10,10 +10,8 @@ and its own number (`seed_update`), and the order of rows is a function of seed 
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from plait.core.errors import DataError
-from plait.core.files import check_weights, read_json, write_json
+from plait.core.files import check_weights, new_folder, read_json, write_json
 
 FOLDER = "checkpoints"
 _TENSORS, _STATE = "state.safetensors", "state.json"
@@ -61,23 +59,15 @@ def seed_update(seed: int, stage: int, step: int, rank: int = 0) -> None:
 
 def write_checkpoint(run: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     """Writes a checkpoint at once and removes all but the newest ``keep``."""
-    parent = run / FOLDER
-    parent.mkdir(parents=True, exist_ok=True)
-    target = parent / f"step-{checkpoint.step:08d}"
-    temporary = Path(tempfile.mkdtemp(dir=parent, prefix=".writing-"))
+    target = run / FOLDER / f"step-{checkpoint.step:08d}"
     tensors = {
         name: value.detach().cpu().contiguous().clone()
         for name, value in checkpoint.tensors.items()
     }
-    save_file(tensors, temporary / _TENSORS)
-    write_json(temporary / _STATE, {"step": checkpoint.step, **checkpoint.state})
-    for path in (temporary / _TENSORS, temporary):
-        _flush(path)
-    temporary.chmod(0o755)
-    if target.exists():  # a stop right after a save: the same step, the same content
-        shutil.rmtree(target)
-    temporary.rename(target)
-    _flush(parent)
+    # overwriting: two saves after the same update, one of them at the end of a stage
+    with new_folder(target, overwrite=True) as folder:
+        save_file(tensors, folder / _TENSORS)
+        write_json(folder / _STATE, {"step": checkpoint.step, **checkpoint.state})
     for old in checkpoints(run)[:-keep]:
         shutil.rmtree(old)
     return target
@@ -108,15 +98,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def latest_checkpoint(run: Path) -> Checkpoint | None:
     """The newest checkpoint of a run, or None; clears away what a kill left half written."""
-    for unfinished in (run / FOLDER).glob(".writing-*"):
+    for unfinished in (run / FOLDER).glob(".step-*"):
         shutil.rmtree(unfinished)
     found = checkpoints(run)
     return read_checkpoint(found[-1]) if found else None
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

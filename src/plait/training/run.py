@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from plait.core.batch import Batch
-from plait.core.errors import DataError, Interrupted, PlaitError
+from plait.core.errors import DataError, Interrupted, MachineError, PlaitError
 from plait.core.files import read_json, write_json
 from plait.core.modality import TEXT
+from plait.core.trouble import explained
 from plait.data import open_dataset
 from plait.data.dataset import PairDataset
 from plait.data.equal_texts import EqualTexts
@@ -34,7 +36,7 @@ from plait.training.health import Finding, examine
 from plait.training.hubs import hub_correction
 from plait.training.processes import join_processes
 from plait.training.report import write_markdown
-from plait.training.run_folder import REPORT, RunFolder
+from plait.training.run_folder import REPORT, Resume, RunFolder
 from plait.training.savings import savings
 from plait.training.schema import Recipe
 from plait.training.stages import StageRunner
@@ -61,6 +63,7 @@ class RunResult:
         savings: of layers or tasks that share one network (`plait.training.savings`), or empty.
         finetuning: of a published model that was trained on: ``before``, the figures of that split at
             the start, and ``wise_ft`` (`plait.training.finetuning.wise_ft`); or empty.
+        made: what ``report.json`` says, of a run that was finished before; then all else is empty.
         is_main: False in the helper processes of a distributed run.
     """
 
@@ -73,10 +76,13 @@ class RunResult:
     notes: Sequence[str] = ()
     savings: Mapping[str, Any] = field(default_factory=dict)
     finetuning: Mapping[str, Any] = field(default_factory=dict)
+    made: Mapping[str, Any] = field(default_factory=dict)
     is_main: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """For ``report.json`` and the command line."""
+        if self.made:
+            return dict(self.made)
         return {
             "run": str(self.run),
             "split": self.split,
@@ -95,7 +101,7 @@ def train(
     *,
     data: str | Path | None = None,
     out: str | Path,
-    resume: bool = False,
+    resume: Resume = False,
     evaluate: Evaluate | None = None,
     accelerator: Any = None,
     log: Sequence[str] = (),
@@ -106,7 +112,8 @@ def train(
         recipe: see `plait.training.recipe.load_recipe`.
         data: replaces the data of the recipe.
         out: the run folder.
-        resume: go on with the run in ``out``.
+        resume: go on with the run in ``out``; "auto": begin it where nothing is yet, and give the
+            result of a finished one.
         evaluate: (model, data set) to metrics of the test split; None for
             `plait.evaluation.evaluate_alignment` or `plait.evaluation.evaluate_fusion`, by the
             model's kind.
@@ -129,18 +136,29 @@ def train(
     described = describe(dataset, recipe)
     clock.measure("data", start)
     try:
-        _begin(folder, recipe, described, resume=resume, accelerator=accelerator)
-        runner = StageRunner(recipe, dataset, folder, clock, accelerator)
-        changed = _before(runner, dataset, evaluate)
-        runner.run()
-        if not accelerator.is_main_process:
-            return RunResult(folder.path, None, {}, clock.seconds, is_main=False)
-        return _conclude(runner, dataset, evaluate, changed)
+        with closing(folder):
+            if not _begin(folder, recipe, described, resume=resume, accelerator=accelerator):
+                made = read_result(folder.path) | {"run": str(folder.path)}
+                main = accelerator.is_main_process
+                return RunResult(folder.path, made["split"], {}, {}, made=made, is_main=main)
+            runner = StageRunner(recipe, dataset, folder, clock, accelerator)
+            changed = _before(runner, dataset, evaluate)
+            runner.run()
+            if not accelerator.is_main_process:
+                return RunResult(folder.path, None, {}, clock.seconds, is_main=False)
+            return _conclude(runner, dataset, evaluate, changed)
     except (Interrupted, KeyboardInterrupt) as stop:
         told = f"{stop}; everything is saved" if str(stop) else "stopped"
-        raise Interrupted(f"{told}: go on with --out {folder.path} --resume") from None
-    finally:
-        folder.close()
+        raise Interrupted(f"{told}: go on with {_going_on(folder)}") from None
+    except Exception as error:
+        trouble = explained(error)
+        if not isinstance(trouble, MachineError):
+            raise
+        raise MachineError(f"{trouble}; then go on with {_going_on(folder)}") from error
+
+
+def _going_on(folder: RunFolder) -> str:
+    return f"--out {folder.path} --resume auto"
 
 
 def opened(recipe: Recipe) -> PairDataset:
@@ -187,21 +205,23 @@ def describe(dataset: PairDataset, recipe: Recipe) -> dict[str, Any]:
 
 
 def _begin(
-    folder: RunFolder, recipe: Recipe, data: Mapping[str, Any], *, resume: bool, accelerator: Any
-) -> None:
-    """Lets the main process begin, and tells the others how that went."""
+    folder: RunFolder, recipe: Recipe, data: Mapping[str, Any], *, resume: Resume, accelerator: Any
+) -> bool:
+    """Lets the main process begin, and tells the others how that went; False: it is finished."""
     problem: PlaitError | None = None
+    to_do = True
     if accelerator.is_main_process:
         try:
-            folder.begin(recipe, data, resume=resume)
+            to_do = folder.begin(recipe, data, resume=resume)
         except PlaitError as error:
             problem = error
     if accelerator.num_processes > 1:
         from accelerate.utils import broadcast_object_list
 
-        problem = broadcast_object_list([problem])[0]
+        problem, to_do = broadcast_object_list([problem, to_do])
     if problem is not None:
         raise problem
+    return to_do
 
 
 def _conclude(

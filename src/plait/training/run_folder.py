@@ -6,9 +6,10 @@ import json
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from plait.core.errors import DataError, RecipeError
 from plait.core.files import read_json, write_json, write_text
@@ -18,6 +19,9 @@ from plait.training.lock import FolderLock
 from plait.training.recipe import RUN_RECIPE, resolved_yaml
 from plait.training.schema import Recipe
 from plait.training.trackers import Tracker, open_trackers
+
+Resume = bool | Literal["auto"]
+"""Whether to go on with a run; "auto": begin where nothing is yet, and leave a finished one as it is."""
 
 LOG = "metrics.jsonl"
 DATA = "data.json"
@@ -52,8 +56,17 @@ class RunFolder:
         self._log: Any = None
         self._events: Any = None
 
-    def begin(self, recipe: Recipe, data: Mapping[str, Any], *, resume: bool) -> None:
+    def begin(self, recipe: Recipe, data: Mapping[str, Any], *, resume: Resume) -> bool:
         """Starts a run, or checks that it may go on.
+
+        Args:
+            recipe: of the run.
+            data: what ``data.json`` says.
+            resume: False: there must be no run yet; True: there must be one to go on with; "auto":
+                whatever there is of this run.
+
+        Returns:
+            Whether there is anything left to do: not in a finished run, with "auto".
 
         Raises:
             RecipeError: the folder holds a finished run, or an unfinished one and ``resume`` is
@@ -63,6 +76,9 @@ class RunFolder:
         """
         status = self.status()
         if status == "finished":
+            if resume == "auto":
+                self._check_unchanged(recipe, data)
+                return False
             if resume:
                 raise RecipeError(f"the run {self.path} is finished: there is nothing to resume")
             raise RecipeError(
@@ -70,8 +86,10 @@ class RunFolder:
             )
         if status is None and not self._empty():
             raise RecipeError(f"{self.path} is a folder with other content: take another --out")
-        if status is None and resume and not self.path.is_dir():
-            raise RecipeError(f"there is no run in {self.path} to resume: leave --resume out")
+        if status is None and resume is True and not self.path.is_dir():
+            raise RecipeError(
+                f"there is no run in {self.path} to resume: leave --resume out, or give --resume auto"
+            )
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock.acquire()
         if status is not None and checkpoints(self.path):
@@ -81,12 +99,13 @@ class RunFolder:
                     "take another --out"
                 )
             self._check_unchanged(recipe, data)
-            return
+            return True
         # New, or stopped before there was anything to keep.
         write_text(self.path / RUN_RECIPE, resolved_yaml(recipe))
         write_json(self.path / DATA, dict(data))
         write_json(self.path / VERSIONS, versions())
         self.set_status("running")
+        return True
 
     def _empty(self) -> bool:
         """Whether nothing is there but what a run writes in its first moment."""
@@ -175,15 +194,14 @@ class RunFolder:
 
     def close(self) -> None:
         """Flushes and closes the log and the events; the folder is free again."""
-        if self._log is not None:
-            self._log.close()
-            self._log = None
-        if self._events is not None:
-            self._events.close()
-            self._events = None
-        while self._trackers:
-            self._trackers.pop()[1].close()
-        self._lock.release()
+        with ExitStack() as every:  # each of them, also where one fails: a full disk
+            every.callback(self._lock.release)
+            for _, tracker in self._trackers:
+                every.callback(tracker.close)
+            for file in (self._events, self._log):
+                if file is not None:
+                    every.callback(file.close)
+            self._trackers, self._events, self._log = [], None, None
 
 
 _NOT_DRAWN = ("kind", "stage", "step", "run_step", "epoch", "rows", "max_scale")
