@@ -6,8 +6,6 @@ Flickr8k, audio in COCO ...) is counted in `Converted.lost`, never dropped unsee
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -17,7 +15,7 @@ from typing import Any
 
 from plait.core import progress
 from plait.core.errors import DataError, did_you_mean
-from plait.core.files import digest
+from plait.core.files import digest, new_folder
 from plait.data.dataset import PairDataset
 from plait.data.open import OnBadRow, Roots, open_dataset
 from plait.data.readers.assemble import short_ids
@@ -132,14 +130,8 @@ def convert(
         )
     items = list(_items(dataset, needs_picture=to != "llava"))
     lost: Counter[str] = Counter()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    try:
+    with new_folder(target) as partial:
         WRITERS[to](progress.track(items, f"Writing {to}"), partial, lost)
-        partial.chmod(0o755)
-        partial.replace(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)  # gone already when all went well
     kept = {name: count for name, count in lost.items() if count}
     return Converted(target, to, len(dataset), dataset.texts, kept)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from plait.core.errors import DataError, SearchIndexError, UserError, shown
+from plait.core.files import new_folder
 from plait.core.modality import IMAGE, TEXT
 from plait.core.progress import bar
 from plait.data.dataset import PairDataset
@@ -358,21 +357,12 @@ def build_index(
     if add:
         return open_index(out).add(model, dataset, texts=texts, **embedding)
     _check_free(out, overwrite)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    building.chmod(0o755)
-    try:
+    with new_folder(out, overwrite=True) as building:
         manifest = new_manifest(model, out, None if run is None else Path(run))
         index = Index(
             building, manifest, LanceStore(building, manifest.stored_dim, create=True), model
         )
-        added = index.add(model, dataset, texts=texts, **embedding)
-        if out.exists():
-            shutil.rmtree(out)
-        building.rename(out)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-    return added
+        return index.add(model, dataset, texts=texts, **embedding)
 
 
 def _check_free(out: Path, overwrite: bool) -> None:

@@ -63,8 +63,11 @@ def _draw(render: Any, source: Path | str, target: Path, size: int) -> None:
     # Not `core.files.replacing`: thousands of files, and waiting for the disk at each takes longer
     # than drawing. A file torn by a power cut is noticed by its end, and drawn again.
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.write_bytes(data)
-    temporary.replace(target)
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _whole(path: Path) -> bool:
