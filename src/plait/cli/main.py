@@ -29,6 +29,11 @@ def main() -> None:
     """The command ``plait``; exit codes as of `run`."""
     code = run()
     signal_all(lambda number, frame: os._exit(_STOPPED))  # all is done: no traceback of the way out
+    if code == _STOPPED:  # at once: a thread that waits for input would be waited for
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(code)
     sys.exit(code)
 
 

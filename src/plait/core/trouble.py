@@ -117,7 +117,7 @@ _KINDS = (
         "take a smaller batch (--set stages.0.batch_size=N) or smaller pictures, or end other programs",
         ("ENOMEM",),
         r"can't allocate memory|cannot allocate memory|not enough memory|out of memory|bad_?alloc"
-        r"|failed to allocate|unable to allocate|malloc of size",
+        r"|failed to allocate|unable to allocate|malloc of size|failed to map segment",
         placed=False,
     ),
     _Kind(
@@ -143,7 +143,7 @@ _KINDS = (
         ),
         "connection (reset|refused|aborted|timed out|error)|network is unreachable|timed out"
         "|name resolution|name or service not known|server disconnected|incomplete(read| read)"
-        "|max retries exceeded|remote end closed",
+        "|max retries exceeded|remote end closed|connection attempts failed",
         placed=False,
     ),
     _Kind(
