@@ -218,6 +218,22 @@ def test_what_is_refused(
         train(tiny(), out=other)
 
 
+def test_the_same_call_again_and_again(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(Interrupted, match="--resume auto"):
+            train(tiny(), out=out, resume="auto")  # nothing is there yet
+    made = train(tiny(), out=out, resume="auto").to_json()
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert train(tiny(), out=out, resume="auto").to_json() == json.loads(json.dumps(made))
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    with pytest.raises(RecipeError, match="seed was 0 and is 5"):
+        train(tiny("seed=5"), out=out, resume="auto")
+
+
 def test_nothing_is_lost_by_starting_over_before_the_first_checkpoint(
     tiny: Tiny, tmp_path: Path, colours: Path
 ) -> None:
