@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,7 +28,16 @@ def tune_process() -> None:
     """Applies the allocator settings that only a command may choose (see `plait doctor`)."""
     from plait.core.allocator import ensure_tuned
 
-    ensure_tuned()
+    held = {signal.SIGINT, signal.SIGTERM}
+    if not hasattr(signal, "pthread_sigmask"):  # Windows, where no process starts over
+        return
+    # While a process starts over, Ctrl-C would end in a traceback of Python's own start: it waits
+    # for the new one, which lets it through here, or earlier in `plait.cli.main`.
+    signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    try:
+        ensure_tuned()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
 
 
 def train(

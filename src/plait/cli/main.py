@@ -92,7 +92,7 @@ def signal_all(handler: Any) -> None:
 
 
 def _release_signals() -> None:
-    """Lets through what `plait.core.allocator.ensure_tuned` held back while the process started over."""
+    """Lets through what `plait.api.tune_process` held back while the process started over."""
     if hasattr(signal, "pthread_sigmask"):  # not on Windows
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
 

@@ -11,7 +11,6 @@ leave the advice to ``plait doctor``, through `describe`.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -90,9 +89,6 @@ def ensure_tuned() -> None:
     a notebook or a test run).
     """
     environ = os.environ
-    held = {signal.SIGINT, signal.SIGTERM}
-    if GUARD in environ and hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
     if environ.get(OFF_SWITCH) == "0" or GUARD in environ or "torch" in sys.modules:
         return
     if not is_glibc() or not sys.executable or not (wanted := missing_settings(environ)):
@@ -100,13 +96,9 @@ def ensure_tuned() -> None:
     command = [sys.executable, *sys.orig_argv[1:]]
     sys.stdout.flush()
     sys.stderr.flush()
-    # A signal waits until the new process can take it (above, or earlier in `plait.cli.main`): while
-    # Python starts, Ctrl-C would end in a traceback.
-    signal.pthread_sigmask(signal.SIG_BLOCK, held)
     try:
         os.execve(sys.executable, command, {**environ, **wanted, GUARD: "1"})
     except OSError as error:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
         print(f"plait: memory settings not applied ({error}); going on", file=sys.stderr)
 
 
