@@ -111,3 +111,22 @@ def test_a_folder_gives_way_only_to_a_whole_one(tmp_path: Path) -> None:
         write_text(folder / "b.txt", "new")
     assert [path.name for path in out.iterdir()] == ["b.txt"]
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_the_old_folder_comes_back_where_the_exchange_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, rename = tmp_path / "bundle", Path.rename
+    out.mkdir()
+    (out / "a.txt").write_text("old")
+
+    def failing(path: Path, target: Path) -> Path:
+        if (path / "b.txt").exists():
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="Input"), new_folder(out, overwrite=True) as folder:
+        (folder / "b.txt").write_text("new")
+    assert [path.name for path in out.iterdir()] == ["a.txt"]
+    assert list(tmp_path.iterdir()) == [out]

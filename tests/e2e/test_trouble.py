@@ -55,11 +55,11 @@ def test_a_full_disk_and_then_the_same_command(pairs: Path, tmp_path: Path) -> N
     assert (out / "model.safetensors").exists()
 
 
-@pytest.mark.parametrize("option", [(), ("--json",)])
-def test_output_that_nobody_takes(option: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("words", [("recipes",), ("data", "list", "--json")])
+def test_output_that_nobody_takes(words: tuple[str, ...]) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [PLAIT, "recipes", *option], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+            [PLAIT, *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "no space is left" in done.stderr
