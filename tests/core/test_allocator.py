@@ -129,3 +129,21 @@ def test_processes_that_serve_give_memory_back_unless_the_user_chose() -> None:
     assert allocator.for_serving(chosen)["MALLOC_TRIM_THRESHOLD_"] == "7"
     untouched = {"HOME": "/h", **allocator.SETTINGS}  # without the mark all of it is the user's
     assert allocator.for_serving(untouched) == untouched
+
+
+@pytest.mark.skipif(not allocator.is_glibc(), reason="a matter of the GNU C library")
+def test_freed_memory_in_pieces_goes_back() -> None:
+    code = """
+import os, psutil
+from plait.core.allocator import give_back
+held = [bytes([n % 251]) * 50_000 for n in range(4000)]
+del held[::2]
+before = psutil.Process().memory_info().rss
+give_back()
+print(before - psutil.Process().memory_info().rss)
+"""
+    environ = allocator.without_tuning({**os.environ, allocator.GUARD: "1"})
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, env=environ, check=True
+    )
+    assert int(done.stdout) > 40e6  # of the 100 MB

@@ -36,7 +36,7 @@ class Sender:
 
     async def read(self, intake: Intake, then: Callable[[], Any] = lambda: None) -> bytes:
         with intake.admitted(client_in(self.request)) as hold:
-            found = await read_body(self.request, hold)
+            found = bytes((await read_body(self.request, hold)).take())
             then()
             return found
 

@@ -148,7 +148,7 @@ def test_a_worker_that_goes_on_soon_is_not_replaced() -> None:
         for _ in range(3):
             worker.process.send_signal(signal.SIGSTOP)
             until(lambda: pulses.is_stopped(worker.process.pid))
-            assert looked(pulse, clock, 2) is None
+            assert looked(pulse, clock, 1) is None
             worker.process.send_signal(signal.SIGCONT)
             until(lambda: not pulses.is_stopped(worker.process.pid))
             assert looked(pulse, clock, 30) is None

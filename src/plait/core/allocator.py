@@ -10,6 +10,7 @@ leave the advice to ``plait doctor``, through `describe`.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from collections.abc import Mapping
@@ -27,9 +28,10 @@ SETTINGS: Final[Mapping[str, str]] = {
 }
 MIB: Final = 1 << 20
 SERVING: Final[Mapping[str, str]] = {
-    "MALLOC_MMAP_THRESHOLD_": str(32 * MIB),  # what one large request took is given back
+    "MALLOC_MMAP_THRESHOLD_": str(4 * MIB),  # what one large request took is given back
     "MALLOC_TRIM_THRESHOLD_": str(64 * MIB),
     "MALLOC_TOP_PAD_": str(8 * MIB),
+    "MALLOC_ARENA_MAX": "2",
 }
 OFF_SWITCH: Final = "PLAIT_TUNE"  # "0" leaves the process as it is
 GUARD: Final = "PLAIT_TUNED"  # set in the process that was started over
@@ -119,6 +121,12 @@ def for_serving(environ: Mapping[str, str]) -> dict[str, str]:
     """``environ`` for a server's worker: it keeps some freed memory, not all that a crowd took."""
     kept = without_tuning(environ)
     return kept if kept == dict(environ) else {**SERVING, **kept}
+
+
+def give_back() -> None:
+    """Gives the kernel the pages that the C library keeps though nothing is on them."""
+    if is_glibc():
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def describe() -> AllocatorReport:

@@ -29,10 +29,10 @@ from PIL import AvifImagePlugin, Image
 
 from plait.core.errors import DataError
 from plait.core.shapes import UInt8
-from plait.data.decode import decode_image
+from plait.data.decode import decode_image, decode_lines
 from plait.data.preprocess import ImagePreprocess
 from plait.data.structure import SAFE_FORMATS
-from plait.runtime.resize import preprocess_exactly
+from plait.runtime.resize import preprocess_exactly, preprocess_lines
 
 _HEAD: Final = struct.Struct(">LQ")  # bytes of the JSON and of what follows it
 _PID: Final = struct.Struct(">L")
@@ -100,10 +100,11 @@ def decoded(job: Job, data: bytes) -> UInt8[np.ndarray, "..."]:
     Raises:
         DataError: the picture cannot be used, or needs too much memory.
     """
-    array = decode_image(data, name=job.name, max_pixels=job.max_pixels, formats=SAFE_FORMATS)
+    given: dict[str, Any] = {"name": job.name, "max_pixels": job.max_pixels}
     if job.preprocess is None:
-        return array
-    return preprocess_exactly(array, ImagePreprocess.from_json(job.preprocess))
+        return decode_image(data, **given, formats=SAFE_FORMATS)
+    shape, lines = decode_lines(data, **given, formats=SAFE_FORMATS)
+    return preprocess_lines(shape, lines, ImagePreprocess.from_json(job.preprocess))
 
 
 def _serve(connection: socket.socket) -> None:

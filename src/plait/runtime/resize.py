@@ -12,6 +12,7 @@ Shape legend: H, W a picture, h, w the encoder's input, n inputs and o outputs a
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -28,22 +29,39 @@ _STRIP: Final = 128  # lines in floating point at a time: they take four to eigh
 _REMEMBERED: Final = 8192  # the longest edge whose matrices are kept
 _TAPS: Final = {"bilinear": 2, "bicubic": 4}
 
+Lines = Callable[[int, int], np.ndarray]
+"""(top, end) to the rows of pixels between them, uint8 (n, W, 3)."""
+
 
 def preprocess_exactly(
     array: UInt8[np.ndarray, "H W 3"], preprocess: ImagePreprocess
 ) -> UInt8[np.ndarray, "3 h w"]:
     """What `plait.data.fast_decode.preprocess_fast` gives."""
-    size = preprocess.resized(*array.shape[:2])
-    if size == array.shape[:2] or preprocess.interpolation not in _TAPS:
-        return preprocess(array)
-    resized = resize(array, size, preprocess.interpolation, preprocess.window(*size))
+    return preprocess_lines(array.shape[:2], lambda top, end: array[top:end], preprocess)
+
+
+def preprocess_lines(
+    shape: tuple[int, int], lines: Lines, preprocess: ImagePreprocess
+) -> UInt8[np.ndarray, "3 h w"]:
+    """`preprocess_exactly` of a picture that never is an array as a whole.
+
+    Args:
+        shape: height and width of the picture.
+        lines: its rows of pixels from one to before another, (n, W, 3); few at a time.
+        preprocess: of the encoder.
+    """
+    size = preprocess.resized(*shape)
+    if size == shape or preprocess.interpolation not in _TAPS:
+        return preprocess(lines(0, shape[0]))
+    resized = resize(shape, lines, size, preprocess.interpolation, preprocess.window(*size))
     if resized.shape[1:] == preprocess.size_2d:
         return resized
     return np.ascontiguousarray(preprocess.crop(resized.transpose(1, 2, 0)).transpose(2, 0, 1))
 
 
 def resize(
-    array: UInt8[np.ndarray, "H W 3"],
+    shape: tuple[int, int],
+    lines: Lines,
     size: tuple[int, int],
     interpolation: str,
     window: tuple[slice, slice],
@@ -51,21 +69,23 @@ def resize(
     """A picture resized with antialiasing, colour by colour.
 
     Args:
-        array: the picture.
+        shape: of the picture, as in `preprocess_lines`.
+        lines: of it.
         size: the whole of it is resized to (height, width).
         interpolation: ``bilinear`` or ``bicubic``.
         window: the rows and columns of the result that are wanted.
     """
-    height, width, _ = array.shape
+    height, width = shape
     rows, columns = window
     make = _Pass.kept if max(height, width) <= _REMEMBERED else _Pass.of
     down = make(height, size[0], interpolation, rows.start, rows.stop)
     along = make(width, size[1], interpolation, columns.start, columns.stop)
-    part = array[down.low : down.high, along.low : along.high].transpose(2, 0, 1)
-    values = np.empty((3, part.shape[1], columns.stop - columns.start), down.dtype)
-    for first in range(0, part.shape[1], _STRIP):
-        strip = part[:, first : first + _STRIP].astype(along.dtype, order="C")
-        values[:, first : first + _STRIP] = along.last_axis(strip)
+    values = np.empty((3, down.high - down.low, columns.stop - columns.start), down.dtype)
+    for first in range(down.low, down.high, _STRIP):
+        last = min(first + _STRIP, down.high)
+        part = lines(first, last)[:, along.low : along.high].transpose(2, 0, 1)
+        strip = part.astype(along.dtype, order="C")
+        values[:, first - down.low : last - down.low] = along.last_axis(strip)
     return down.middle_axis(values).astype(np.uint8)
 
 

@@ -12,7 +12,7 @@ import orjson
 from fastapi import Request, Response
 
 from plait.core.errors import shown
-from plait.serving.body import client_in, media_type, parse_json, read_body
+from plait.serving.body import Body, client_in, media_type, parse_json, read_body
 from plait.serving.errors import CLIENT_GONE, RequestError, late
 from plait.serving.service import Service
 from plait.serving.settings import Limits
@@ -24,7 +24,7 @@ DEADLINE_HEADER = "X-Deadline"
 
 
 async def answered(
-    request: Request, work: Callable[[Service, bytes, float], Awaitable[dict[str, Any]]]
+    request: Request, work: Callable[[Service, Body, float], Awaitable[dict[str, Any]]]
 ) -> Response:
     """Reads a body within the limits and answers with what ``work`` makes of it.
 
@@ -95,7 +95,7 @@ async def _gone(request: Request) -> None:
         pass
 
 
-def json_of(request: Request, body: bytes) -> Any:
+def json_of(request: Request, body: Body) -> Any:
     """The body as JSON. Raises RequestError: 415 for another type, 400 for bad JSON."""
     if media_type(request) != _JSON:
         raise RequestError(
@@ -103,4 +103,4 @@ def json_of(request: Request, body: bytes) -> Any:
             f"the Content-Type is {shown(media_type(request))}: send {_JSON}",
             code="media_type",
         )
-    return parse_json(body)
+    return parse_json(body.take())

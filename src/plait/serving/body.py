@@ -148,7 +148,23 @@ def client_in(request: Request) -> str:
     return client_of(request.client.host) if request.client else ""
 
 
-async def read_body(request: Request, hold: Hold) -> bytes:
+class Body:
+    """The bytes of a request, which nobody keeps once they were taken: what is parsed is enough.
+
+    Args:
+        data: all of them.
+    """
+
+    def __init__(self, data: bytearray) -> None:
+        self._data = data
+
+    def take(self) -> bytearray:
+        """All bytes, the first time."""
+        data, self._data = self._data, bytearray()
+        return data
+
+
+async def read_body(request: Request, hold: Hold) -> Body:
     """The whole body of an admitted request.
 
     Raises:
@@ -159,16 +175,15 @@ async def read_body(request: Request, hold: Hold) -> bytes:
     if declared.isdecimal():
         hold.check(int(declared))
     limits = hold.intake.limits
-    parts: list[bytes] = []
-    total, began = 0, asyncio.get_running_loop().time()
+    data = bytearray()  # grows in place: parts that are joined at the end take twice the room
+    began = asyncio.get_running_loop().time()
     try:
         with hold.intake.awaiting():
             async with asyncio.timeout_at(began + min(limits.body_seconds, _FIRST)) as clock:
                 async for part in request.stream():
-                    total += len(part)
-                    hold.take(total)
-                    parts.append(part)
-                    seconds = min(limits.body_seconds, _FIRST + total / limits.body_rate)
+                    hold.take(len(data) + len(part))
+                    data += part
+                    seconds = min(limits.body_seconds, _FIRST + len(data) / limits.body_rate)
                     clock.reschedule(began + seconds)
     except TimeoutError:
         raise RequestError(
@@ -180,7 +195,7 @@ async def read_body(request: Request, hold: Hold) -> bytes:
         ) from None
     except ClientDisconnect:
         raise RequestError(CLIENT_GONE, "the client left before its request ended") from None
-    return b"".join(parts)
+    return Body(data)
 
 
 def media_type(request: Request) -> str:
@@ -188,7 +203,7 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def parse_json(data: bytes) -> Any:
+def parse_json(data: bytes | bytearray) -> Any:
     """Strict JSON (RFC 8259): no NaN, no bad UTF-8, no bottomless nesting, no millions of values.
 
     Raises:
@@ -260,15 +275,16 @@ def _place(path: tuple[int | str, ...]) -> str:
     return place
 
 
-async def parse_form(request: Request, body: bytes) -> list[tuple[str, str | bytes]]:
+async def parse_form(request: Request, body: Body) -> list[tuple[str, str | bytes]]:
     """The fields of a form and the contents of its files, in order.
 
     Raises:
         RequestError: 400 for a form that is damaged or has too many fields.
     """
+    data = body.take()
 
     async def stream() -> Any:
-        yield body
+        yield bytes(data)
 
     parser = MultiPartParser(
         request.headers,
@@ -278,7 +294,7 @@ async def parse_form(request: Request, body: bytes) -> list[tuple[str, str | byt
         max_part_size=_FORM_FIELD_BYTES,
     )
     # Contents are in memory anyway, within the limits of a body: no temporary files.
-    parser.spool_max_size = len(body) + 1
+    parser.spool_max_size = len(data) + 1
     try:
         form = await parser.parse()
     except (MultiPartException, KeyError, ValueError) as error:

@@ -42,6 +42,10 @@ _PIXEL_BYTES: Final = 24  # at most, by measurement: an AVIF with alpha
 _SPARE_BYTES: Final = 128 * MIB  # tables, profiles, the file itself several times
 _WALL: Final = 3.0  # seconds by the clock for a second of processor time, on a busy machine
 _START_SECONDS: Final = 60.0
+_RETURNING: Final = {  # what a picture took is given back, not kept for the next
+    "MALLOC_MMAP_THRESHOLD_": str(MIB),
+    "MALLOC_TRIM_THRESHOLD_": str(MIB),
+}
 _MODULE: Final = "plait.runtime.decoding"
 
 
@@ -238,6 +242,7 @@ class _Nursery:
                 # One picture, one core; and no thread that a fork would lose.
                 env={
                     **without_tuning(os.environ),
+                    **_RETURNING,
                     "OPENBLAS_NUM_THREADS": "1",
                     "OMP_NUM_THREADS": "1",
                 },

@@ -267,7 +267,7 @@ class PageGuard:
         declared = request.headers.get("content-length", "")
         if declared.isdecimal():
             check(int(declared[:20]))
-        return await read_body(Request(request.scope, receive), hold)
+        return bytes((await read_body(Request(request.scope, receive), hold)).take())
 
     def _gradio(
         self,

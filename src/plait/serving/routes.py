@@ -14,7 +14,7 @@ from plait.core.modality import IMAGE, TEXT
 from plait.runtime.ranking import class_rows, shares
 from plait.serving import schemas
 from plait.serving.answering import answered, json_of
-from plait.serving.body import checked, media_type, parse_form
+from plait.serving.body import Body, checked, media_type, parse_form
 from plait.serving.errors import RequestError
 from plait.serving.inputs import (
     Input,
@@ -70,7 +70,7 @@ def check_counts(inputs: Sequence[Input], limits: Limits, field: str) -> None:
 async def embeddings(request: Request) -> Response:
     """Embeds texts and pictures into the model's shared space: rows of unit length."""
 
-    async def work(service: Service, body: bytes, deadline: float) -> dict[str, Any]:
+    async def work(service: Service, body: Body, deadline: float) -> dict[str, Any]:
         if media_type(request) == _FORM:
             wanted, inputs = await _form(request, body, service.limits)
         else:
@@ -109,7 +109,7 @@ def _inputs(wanted: schemas.EmbeddingRequest, limits: Limits) -> list[Input]:
 
 
 async def _form(
-    request: Request, body: bytes, limits: Limits
+    request: Request, body: Body, limits: Limits
 ) -> tuple[schemas.EmbeddingRequest, list[Input]]:
     """A form: files and texts as ``input`` (repeatable), and the fields of the JSON request."""
     fields: dict[str, Any] = {}
@@ -142,7 +142,7 @@ def _encoded(row: np.ndarray, wanted: schemas.EmbeddingRequest) -> Any:
 async def search(request: Request) -> Response:
     """The nearest rows of the server's index to words or to a picture."""
 
-    async def work(service: Service, body: bytes, deadline: float) -> dict[str, Any]:
+    async def work(service: Service, body: Body, deadline: float) -> dict[str, Any]:
         searcher = service.searcher
         if searcher is None:
             raise RequestError(
@@ -177,7 +177,7 @@ async def search(request: Request) -> Response:
 async def classify(request: Request) -> Response:
     """The labels of each picture with probabilities: softmax of scaled cosines to their prompts."""
 
-    async def work(service: Service, body: bytes, deadline: float) -> dict[str, Any]:
+    async def work(service: Service, body: Body, deadline: float) -> dict[str, Any]:
         wanted = checked(schemas.ClassifyRequest, json_of(request, body))
         limits = service.limits
         pictures = _pictures(wanted.images, limits)
@@ -215,7 +215,7 @@ def _pictures(urls: Sequence[str], limits: Limits) -> list[Input]:
 async def similarity(request: Request) -> Response:
     """Cosines between pictures and texts."""
 
-    async def work(service: Service, body: bytes, deadline: float) -> dict[str, Any]:
+    async def work(service: Service, body: Body, deadline: float) -> dict[str, Any]:
         wanted = checked(schemas.SimilarityRequest, json_of(request, body))
         pictures = _pictures(wanted.images, service.limits)
         texts = [
@@ -236,7 +236,7 @@ async def similarity(request: Request) -> Response:
 async def ask(request: Request) -> Response:
     """Answers a question about a picture."""
 
-    async def work(service: Service, body: bytes, deadline: float) -> dict[str, Any]:
+    async def work(service: Service, body: Body, deadline: float) -> dict[str, Any]:
         wanted = checked(schemas.AskRequest, json_of(request, body))
         model = service.model(wanted.model, ASK)
         shown = image_input(wanted.image, "image", service.limits)

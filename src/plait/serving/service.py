@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from plait.core.allocator import give_back
 from plait.core.errors import PlaitError, UserError, shown
 from plait.core.modality import IMAGE, TEXT
 from plait.serving.body import Hold, Intake
@@ -37,6 +38,7 @@ _PROBE_SECONDS = 5.0  # how often readiness is looked at
 _OPENING_SECONDS = 1800.0  # for the first pass, before which engines read and compile a graph
 SEARCH = "search"  # the name of the index's lane in /readyz
 _SEARCH_PROBE_SECONDS = 1.0
+_GIVE_BACK_SECONDS = 5.0  # how often freed memory goes back to the system
 _PROBE_AGE = 10.0  # a lane that had no pass for so long gets one of its own
 
 
@@ -90,7 +92,7 @@ class Service:
         # The first pass opened the engine; the second tells what an input costs, before a crowd
         # that waited for a new worker comes.
         await self._probe_those(list(self.lanes))
-        jobs = (self._keep_probing(), self.intake.keep_time())
+        jobs = (self._keep_probing(), self.intake.keep_time(), _keep_giving_back())
         self._tasks = [asyncio.create_task(job) for job in jobs]
         if self.searcher is not None:
             if self.searcher.ready:
@@ -306,3 +308,10 @@ def _cannot(who: str, needed: Sequence[str]) -> RequestError:
     words = {IMAGE: "embeds pictures", TEXT: "embeds texts", ASK: "answers questions"}
     deeds = " and ".join(words.get(lane, lane) for lane in needed)
     return RequestError(400, f"{who} {deeds}", param="model", code="model_unfit")
+
+
+async def _keep_giving_back() -> None:
+    """What large requests took and left in pieces is no longer held a few seconds later."""
+    while True:
+        await asyncio.sleep(_GIVE_BACK_SECONDS)
+        await asyncio.to_thread(give_back)

@@ -26,7 +26,7 @@ async def tower(request: Request, modality: str) -> Response:
     service: Service = request.app.state.service
     deadline = time.monotonic() + wanted_seconds(request, service.limits)
     with service.intake.admitted(client_in(request)) as hold:
-        body = await read_body(request, hold)
+        body = bytes((await read_body(request, hold)).take())
         if media_type(request) != MEDIA_TYPE:
             raise RequestError(415, f"send the tensors as {MEDIA_TYPE}", code="media_type")
         if modality not in (IMAGE, TEXT):
