@@ -9,7 +9,7 @@ PIP := $(BIN)/pip install $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 BUILD := $(if $(CONSTRAINTS),--build-constraint $(CONSTRAINTS))
 NEWEST := VENV=.venv-newest CONSTRAINTS=
 
-.PHONY: demo test test-newest test-slow fuzz check format bench docs constraints clean
+.PHONY: demo test test-newest test-slow fuzz mutants check format bench docs constraints clean
 
 demo: $(VENV)/.demo      ## install, then the main job on real data
 	$(BIN)/plait demo
@@ -33,6 +33,10 @@ test-slow: $(VENV)/.dev  ## the slow ones
 MINUTES ?= 10
 fuzz: $(VENV)/.dev       ## mutated files, filters, manifests and requests; MINUTES for each target
 	$(BIN)/python -m tests.fuzz.run --minutes $(MINUTES) --json benchmarks/results/fuzz.json $(TARGETS)
+
+SAMPLE ?= 300
+mutants: $(VENV)/.dev    ## small changes of the code that tests should notice; goes on where it stopped
+	OMP_NUM_THREADS=1 $(BIN)/python tools/mutants.py --minutes $(MINUTES) --sample $(SAMPLE)
 
 check: $(VENV)/.dev      ## format, lint, types, direction of imports, generated pages, no binaries
 	$(BIN)/ruff format --check .
