@@ -190,3 +190,23 @@ def test_lost_points_of_paired_queries_by_hand() -> None:
         "low": 0.0,
         "high": 0.0,
     }
+
+
+def test_the_interval_of_a_loss_draws_whole_pictures_by_its_seed() -> None:
+    """Of four pictures two lose all their queries: both ends are reached (1/16 each, above 2.5%)."""
+
+    def between(lost: np.ndarray, cluster: np.ndarray, seed: int = 0) -> dict[str, float]:
+        queries, way = len(lost), np.arange(len(lost)) % 2
+        before, after = np.ones(queries), 1.0 - lost
+        sides = (
+            Judged({"both": {"R@1": 100 * hits.mean()}}, hits, cluster, way)
+            for hits in (before, after)
+        )
+        return loss_between(*sides, seed=seed)
+
+    cluster = np.repeat(np.arange(4), 50)
+    found = between((cluster < 2).astype(float), cluster)
+    assert found == {"points": 50.0, "low": 0.0, "high": 100.0}
+    lost = (np.random.default_rng(0).random(400) < 0.3).astype(float)
+    ends = [between(lost, np.arange(400), seed) for seed in (0, 0, 1)]
+    assert ends[0] == ends[1] != ends[2]

@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -470,6 +471,19 @@ def test_a_lane_with_much_work_does_not_starve_another() -> None:
     passes = asyncio.run(scenario())
     assert len(passes) == 22  # of lane a one input each
     assert passes.index([1, 2]) <= 1
+
+
+def test_the_next_lane_had_the_least_time_and_of_equal_ones_waited_longest() -> None:
+    with three_lanes() as (scheduler, _, _):
+        a, b = scheduler._queues["a"], scheduler._queues["b"]
+        (group,) = (one for one in scheduler._groups if a in one.queues)
+        assert scheduler._next(group) is None
+        a.waiting, b.waiting = [SimpleNamespace(since=1.0)], [SimpleNamespace(since=2.0)]
+        assert scheduler._next(group) is a
+        a.waiting[0].since = 3.0
+        assert scheduler._next(group) is b
+        b.turn = 0.1
+        assert scheduler._next(group) is a
 
 
 def test_a_lane_saves_up_no_turns_while_it_is_idle() -> None:

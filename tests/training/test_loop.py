@@ -147,10 +147,10 @@ def test_the_best_weights_are_kept() -> None:
     assert not all(torch.equal(a, b) for a, b in zip(weights(last), weights(best)))
 
 
-def test_patience() -> None:
-    loop = make([1.0, 5.0, 3.0, 2.0, 9.0], steps=40, patience=2)
+def test_patience_begins_anew_with_every_improvement() -> None:
+    loop = make([1.0, 0.5, 5.0, 3.0, 2.0, 9.0], steps=40, patience=2)
     loop.run(Bar())
-    assert loop.position.step == 16
+    assert loop.position.step == 20
     assert loop.position.best == 5.0
 
 
