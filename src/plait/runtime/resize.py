@@ -26,6 +26,7 @@ _EXACT: Final = 1 << 24  # of float32
 _MOST_BITS: Final = 22
 _BLOCK: Final = 16  # outputs of one product: larger blocks multiply more zeros
 _STRIP: Final = 128  # lines in floating point at a time: they take four to eight times the room
+_STRIP_PIXELS: Final = 1 << 18  # in them, at most
 _REMEMBERED: Final = 8192  # the longest edge whose matrices are kept
 _TAPS: Final = {"bilinear": 2, "bicubic": 4}
 
@@ -81,8 +82,9 @@ def resize(
     down = make(height, size[0], interpolation, rows.start, rows.stop)
     along = make(width, size[1], interpolation, columns.start, columns.stop)
     values = np.empty((3, down.high - down.low, columns.stop - columns.start), down.dtype)
-    for first in range(down.low, down.high, _STRIP):
-        last = min(first + _STRIP, down.high)
+    step = max(1, min(_STRIP, _STRIP_PIXELS // width))
+    for first in range(down.low, down.high, step):
+        last = min(first + step, down.high)
         part = lines(first, last)[:, along.low : along.high].transpose(2, 0, 1)
         strip = part.astype(along.dtype, order="C")
         values[:, first - down.low : last - down.low] = along.last_axis(strip)
