@@ -84,6 +84,7 @@ class Watcher:
         looks: at /readyz, by answer.
         memory: bytes of all processes of the server, at each look.
         most: bytes and command of each process when they were most together.
+        when: that was.
     """
 
     server: Running
@@ -92,6 +93,7 @@ class Watcher:
     looks: Counter[str] = field(default_factory=Counter)
     memory: list[int] = field(default_factory=list)
     most: list[tuple[int, str]] = field(default_factory=list)
+    when: float = 0.0
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def begin(self) -> None:
@@ -125,7 +127,7 @@ class Watcher:
         while True:
             shares = memory_of(self.server.process.pid)
             if sum(size for size, _ in shares) > max(self.memory, default=0):
-                self.most = shares
+                self.most, self.when = shares, time.perf_counter()
             self.memory.append(sum(size for size, _ in shares))
             for outage in self.outages[: self.restarts]:
                 outage.served = outage.served or time.perf_counter()
@@ -225,6 +227,7 @@ async def besiege(server: Running, *, requests: int, seed: int) -> dict[str, Any
     at_start = memory_of(server.process.pid)
     start = sum(size for size, _ in at_start)
     watcher.begin()
+    began = time.perf_counter()
     seconds = requests / rate
     loop = asyncio.get_running_loop()
     loop.call_later(KILLED * seconds, watcher.strike, "killed", signal.SIGKILL)
@@ -249,6 +252,7 @@ async def besiege(server: Running, *, requests: int, seed: int) -> dict[str, Any
             "start": start,
             "processes at the start": sorted(at_start, reverse=True),
             "peak": max(watcher.memory),
+            "peak after, s": round(watcher.when - began, 1),
             "processes at the peak": sorted(watcher.most, reverse=True),
             "end": tree_memory(server.process.pid),
         },

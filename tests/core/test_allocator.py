@@ -138,8 +138,9 @@ import os, psutil
 from plait.core.allocator import give_back
 held = [bytes([n % 251]) * 50_000 for n in range(4000)]
 del held[::2]
+assert not give_back(1 << 30)
 before = psutil.Process().memory_info().rss
-give_back()
+assert give_back(50 << 20)
 print(before - psutil.Process().memory_info().rss)
 """
     environ = allocator.without_tuning({**os.environ, allocator.GUARD: "1"})

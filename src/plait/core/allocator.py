@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 GIB: Final = 1 << 30
 
@@ -123,10 +123,33 @@ def for_serving(environ: Mapping[str, str]) -> dict[str, str]:
     return kept if kept == dict(environ) else {**SERVING, **kept}
 
 
-def give_back() -> None:
-    """Gives the kernel the pages that the C library keeps though nothing is on them."""
-    if is_glibc():
-        ctypes.CDLL(None).malloc_trim(0)
+class _Mallinfo2(ctypes.Structure):
+    """The C library's ``struct mallinfo2``."""
+
+    _fields_: ClassVar = [(f"field{n}", ctypes.c_size_t) for n in range(8)] + [
+        ("fordblks", ctypes.c_size_t),
+        ("keepcost", ctypes.c_size_t),
+    ]
+
+
+def give_back(least: int = 0) -> bool:
+    """Gives the kernel the pages that the C library keeps though nothing is on them.
+
+    Args:
+        least: free bytes below which nothing is done, since they will be used again soon.
+
+    Returns:
+        whether it was done.
+    """
+    if not is_glibc():
+        return False
+    libc = ctypes.CDLL(None)
+    if least and hasattr(libc, "mallinfo2"):  # since glibc 2.33
+        libc.mallinfo2.restype = _Mallinfo2
+        if libc.mallinfo2().fordblks < least:
+            return False
+    libc.malloc_trim(0)
+    return True
 
 
 def describe() -> AllocatorReport:

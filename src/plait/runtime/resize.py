@@ -81,7 +81,7 @@ def resize(
     make = _Pass.kept if max(height, width) <= _REMEMBERED else _Pass.of
     down = make(height, size[0], interpolation, rows.start, rows.stop)
     along = make(width, size[1], interpolation, columns.start, columns.stop)
-    values = np.empty((3, down.high - down.low, columns.stop - columns.start), down.dtype)
+    values = np.empty((3, down.high - down.low, columns.stop - columns.start), np.uint8)
     step = max(1, min(_STRIP, _STRIP_PIXELS // width))
     for first in range(down.low, down.high, step):
         last = min(first + step, down.high)
@@ -135,16 +135,16 @@ class _Pass:
         return _Pass(low, high, tuple(blocks), bits, dtype)
 
     def middle_axis(self, values: np.ndarray) -> np.ndarray:
-        """(3, n, m) whole numbers from 0 to 255 in `dtype` to (3, o, m) of the same kind."""
+        """(3, n, m) uint8 to (3, o, m) whole numbers from 0 to 255 in `dtype`."""
         if not self.blocks:
             return values
         found = np.empty((len(values), self.blocks[-1][1], values.shape[2]), self.dtype)
         for first, last, low, high, band in self.blocks:
-            np.matmul(band, values[:, low:high], out=found[:, first:last])
+            np.matmul(band, values[:, low:high].astype(self.dtype), out=found[:, first:last])
         return self._rounded(found)
 
     def last_axis(self, values: np.ndarray) -> np.ndarray:
-        """(3, m, n) to (3, m, o), as `middle_axis`."""
+        """(3, m, n) whole numbers in `dtype` to (3, m, o) of the same kind."""
         if not self.blocks:
             return values
         lines = values.reshape(-1, values.shape[2])

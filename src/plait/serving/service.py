@@ -30,7 +30,7 @@ from plait.serving.remote import SplitEmbedder
 from plait.serving.scheduler import Scheduler
 from plait.serving.searching import Searcher
 from plait.serving.served import ASK, Served
-from plait.serving.settings import Settings
+from plait.serving.settings import MIB, Settings
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,8 @@ _PROBE_SECONDS = 5.0  # how often readiness is looked at
 _OPENING_SECONDS = 1800.0  # for the first pass, before which engines read and compile a graph
 SEARCH = "search"  # the name of the index's lane in /readyz
 _SEARCH_PROBE_SECONDS = 1.0
-_GIVE_BACK_SECONDS = 5.0  # how often freed memory goes back to the system
+_GIVE_BACK_SECONDS = 1.0  # how often freed memory may go back to the system
+_FREE_BYTES = 24 * MIB  # that may be kept
 _PROBE_AGE = 10.0  # a lane that had no pass for so long gets one of its own
 
 
@@ -314,4 +315,4 @@ async def _keep_giving_back() -> None:
     """What large requests took and left in pieces is no longer held a few seconds later."""
     while True:
         await asyncio.sleep(_GIVE_BACK_SECONDS)
-        await asyncio.to_thread(give_back)
+        await asyncio.to_thread(give_back, _FREE_BYTES)
