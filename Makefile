@@ -36,7 +36,7 @@ fuzz: $(VENV)/.dev       ## mutated files, filters, manifests and requests; MINU
 
 SAMPLE ?= 300
 mutants: $(VENV)/.dev    ## small changes of the code that tests should notice; goes on where it stopped
-	OMP_NUM_THREADS=1 $(BIN)/python tools/mutants.py --minutes $(MINUTES) --sample $(SAMPLE)
+	OMP_NUM_THREADS=1 $(BIN)/python tools/mutants.py --minutes $(MINUTES) --sample $(SAMPLE) $(if $(AREAS),--areas $(AREAS))
 
 check: $(VENV)/.dev      ## format, lint, types, direction of imports, generated pages, no binaries
 	$(BIN)/ruff format --check .
