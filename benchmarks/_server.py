@@ -117,6 +117,21 @@ def _address(process: subprocess.Popen[bytes], log: Path, seconds: float) -> str
     raise RuntimeError(f"plait serve was not ready within {seconds:g} s:\n{text}")
 
 
+async def settled(server: Running) -> None:
+    """Waits until a server is idle: its spare process has started too."""
+    import psutil
+
+    used = -1.0
+    while True:
+        processes = psutil.Process(server.process.pid).children(recursive=True)
+        times = [process.cpu_times() for process in processes]
+        now = sum(one.user + one.system for one in times)
+        if now - used < 0.1 and used >= 0:
+            return
+        used = now
+        await asyncio.sleep(2.0)
+
+
 @dataclass(frozen=True)
 class Reply:
     """An HTTP response."""

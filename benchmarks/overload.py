@@ -22,7 +22,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).par
 
 from benchmarks._hostile import misdeeds  # noqa: E402
 from benchmarks._requests import BROKEN, EMBED, pictures, texts  # noqa: E402
-from benchmarks._server import Caller, Running, serving  # noqa: E402
+from benchmarks._server import Caller, Running, serving, settled  # noqa: E402
 from benchmarks._wire import LEAST_COSINE, Rows, Tally, capacity, offered, run_cheaply, whole  # noqa: E402  # noqa: E402
 
 from _measure import machine, write_results  # noqa: E402
@@ -60,6 +60,7 @@ async def overload(
     requests = [
         whole(EMBED, server.url, {"input": one, "encoding_format": "base64"}) for one in inputs
     ]
+    await settled(server)
     rows = await Rows.alone(server.url, requests)
     await capacity(server.url, requests, seconds=min(5.0, seconds / 3))  # warm
     quiet = await capacity(server.url, requests, seconds=min(15.0, seconds), check=rows.right)

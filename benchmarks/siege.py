@@ -28,7 +28,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).par
 
 from benchmarks._hostile import EVERYTHING, misdeeds  # noqa: E402
 from benchmarks._requests import EMBED, pictures, texts  # noqa: E402
-from benchmarks._server import Running, head, serving  # noqa: E402
+from benchmarks._server import Running, head, serving, settled  # noqa: E402
 from benchmarks._wire import (  # noqa: E402
     LEAST_COSINE,
     Broken,
@@ -190,18 +190,6 @@ def tree_memory(pid: int) -> int:
     return sum(size for size, _ in memory_of(pid))
 
 
-async def settled(pid: int) -> None:
-    """Waits until a server is idle: its spare process has started too."""
-    used = -1.0
-    while True:
-        times = [process.cpu_times() for process in psutil.Process(pid).children(recursive=True)]
-        now = sum(one.user + one.system for one in times)
-        if now - used < 0.1 and used >= 0:
-            return
-        used = now
-        await asyncio.sleep(2.0)
-
-
 async def besiege(server: Running, *, requests: int, seed: int) -> dict[str, Any]:
     """Sends all requests; what came back."""
     rng = random.Random(seed)
@@ -210,7 +198,7 @@ async def besiege(server: Running, *, requests: int, seed: int) -> dict[str, Any
     valid = [
         whole(EMBED, server.url, {"input": one, "encoding_format": "base64"}) for one in inputs
     ]
-    await settled(server.process.pid)
+    await settled(server)
     rows = await Rows.alone(server.url, valid)
     await capacity(server.url, valid, seconds=3.0)  # warm
     most = await capacity(server.url, valid, seconds=8.0, check=rows.right)
@@ -250,6 +238,7 @@ async def besiege(server: Running, *, requests: int, seed: int) -> dict[str, Any
         "readyz": {"looks": dict(watcher.looks), "lies": watcher.lies},
         "memory": {
             "start": start,
+            "worker": [max(size for size, _ in one) for one in (at_start, watcher.most)],
             "processes at the start": sorted(at_start, reverse=True),
             "peak": max(watcher.memory),
             "peak after, s": round(watcher.when - began, 1),
@@ -319,6 +308,11 @@ def table(result: dict[str, Any]) -> Sequence[dict[str, Any]]:
             "memory of all processes, MB: start, peak, end",
             ", ".join(f"{memory[name] / 1e6:.0f}" for name in ("start", "peak", "end")),
             f"start + {MOST_MEMORY / 1e6:.0f}",
+        ),
+        (
+            "of these the worker, MB: start, then",
+            ", ".join(f"{size / 1e6:.0f}" for size in memory["worker"]),
+            "",
         ),
         ("/readyz untrue for more than 2 s", len(result["readyz"]["lies"]), "0"),
     ]
