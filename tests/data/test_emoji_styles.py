@@ -46,7 +46,8 @@ def icon(name: str, code: str = "") -> Icon:
 @pytest.fixture
 def names() -> Names:
     every = [CAT, DOG, COOK, MAN]
-    return Names(every, openmoji.families(every, []), unseen={COOK.hexcode})
+    drawn = [icon("kitchen-chef", "1F468-200D-1F373")]
+    return Names(every, openmoji.families(every, []), unseen={COOK.hexcode}, icons=drawn)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +61,9 @@ def names() -> Names:
         icon("chef-de-cuisine"),  # an alias of a member
         icon("dog-medium-skin-tone"),
         icon("dog-dark"),
+        icon("cook-outline"),  # how it is drawn is no part of the name
+        icon("pastry-cook"),  # a name within a name
+        icon("kitchen-chef-2"),  # as another set calls the code of a member
         icon("---"),
     ],
 )
@@ -152,6 +156,8 @@ def test_the_whole_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16">{DOT}</svg>'
     drawn = [Icon("cat", svg, (0x1F408,)), Icon("d", svg, (0x1F415,)), Icon("pot", svg, ())]
+    own = every[0].file.read_text("utf-8")
+    drawn.append(Icon("pot-plant", own, ()))  # the unseen drawing itself under another name
     monkeypatch.setattr(emoji_styles, "read_icons", lambda icons, cache: drawn)
     dataset = emoji_styles.load(size=16, cache=tmp_path)
     assert [(s.id, split) for s, split in zip(dataset, dataset.splits, strict=True)] == [
@@ -165,3 +171,9 @@ def test_the_whole_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert dataset[2].group == dataset[1].group and dataset[2].texts == dataset[1].texts
     assert all(sample.image is not None and sample.image.read() for sample in dataset)
     assert dataset[3].meta["licence"] == "MIT, nobody"
+
+
+def test_of_openmoji_only_what_has_no_emoji() -> None:
+    own = next(icons for icons in emoji_styles.SETS if icons.name == "openmoji")
+    assert own.takes(icon("armchair", "E269")) and not own.takes(icon("cat", "1F408"))
+    assert not own.takes(icon("cat"))

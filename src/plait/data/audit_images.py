@@ -31,7 +31,7 @@ COLOUR = 6.0
 
 _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)
 
-__all__ = ["MAX_PIXELS", "Look", "image_findings", "look", "near_pairs"]
+__all__ = ["MAX_PIXELS", "Look", "image_findings", "look", "near_pairs", "near_to"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +174,29 @@ def near_pairs(
     return sorted(pairs)
 
 
+def near_to(
+    word: np.ndarray,
+    colour: np.ndarray,
+    bits: np.ndarray,
+    colours: np.ndarray,
+    most_bits: int = BITS,
+    most_colour: float = COLOUR,
+) -> np.ndarray:
+    """Which pictures are near duplicates of one, as positions: see `near_pairs`.
+
+    Args:
+        word: (16,) uint8, the bits of the one.
+        colour: (C,) uint8, its colours.
+        bits: (n, 16) uint8, of the others.
+        colours: (n, C) uint8, of the others.
+        most_bits: how many bits may differ.
+        most_colour: how much the colours may differ in the mean.
+    """
+    near = np.flatnonzero(_ONES[bits ^ word].sum(axis=1) <= most_bits)
+    gap = np.abs(colours[near].astype(np.int16) - colour.astype(np.int16)).mean(axis=1)
+    return near[gap <= most_colour]
+
+
 def _compare(
     bucket: np.ndarray, bits: np.ndarray, colours: np.ndarray, most_bits: int, most_colour: float
 ) -> set[tuple[int, int]]:
@@ -181,12 +204,9 @@ def _compare(
     words = bits[bucket]
     found: set[tuple[int, int]] = set()
     for row in range(len(bucket) - 1):
-        differing = _ONES[words[row + 1 :] ^ words[row]].sum(axis=1)
-        near = np.flatnonzero(differing <= most_bits) + row + 1
-        if len(near):
-            gap = np.abs(
-                colours[bucket[near]].astype(np.int16) - colours[bucket[row]].astype(np.int16)
-            ).mean(axis=1)
-            close = bucket[near[gap <= most_colour]]
-            found |= {(int(bucket[row]), int(other)) for other in close}
+        rest, seen = bucket[row + 1 :], bucket[row]
+        near = near_to(
+            words[row], colours[seen], words[row + 1 :], colours[rest], most_bits, most_colour
+        )
+        found |= {(int(seen), int(other)) for other in rest[near]}
     return found

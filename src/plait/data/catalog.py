@@ -58,10 +58,10 @@ _ENTRIES = (
     ),
     Entry(
         name="emoji-styles",
-        title="OpenMoji's splits, with four other styles and an icon set as further training pictures",
+        title="OpenMoji's splits, with other styles, further signs and icons as training pictures",
         licence="CC BY-SA 4.0, CC BY 4.0, CC BY 3.0, Apache-2.0, MIT: each sample names its own",
-        size="11,000 pictures; 100 MB of packages",
-        source="openmoji, and npm @iconify-json/twemoji, noto, fluent-emoji-flat, emojione, game-icons",
+        size="10,000 pictures; 100 MB of packages",
+        source="openmoji, and npm @iconify-json/openmoji, twemoji, noto, fluent-emoji-flat, game-icons",
         version="as in plait.data.sets.emoji_styles",
         load="plait.data.sets.emoji_styles:load",
     ),

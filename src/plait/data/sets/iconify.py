@@ -24,6 +24,7 @@ from typing import Any
 from plait.core.errors import DataError, MissingExtra, shown
 from plait.core.files import cache_home, new_folder
 
+_PRIVATE_USE = range(0xE000, 0xF900)
 _SECONDS = 120  # for npm to fetch one package of a few MB
 _MOST_BYTES = 64 << 20  # of a file in a package; they have 3 to 10 MB
 
@@ -38,6 +39,7 @@ class IconSet:
         sha512: of its archive, in base64, as npm states it.
         licence: of the drawings.
         author: to be named with them.
+        private: only what has a code of the set's own, in Unicode's private use area, is taken.
     """
 
     name: str
@@ -45,6 +47,11 @@ class IconSet:
     sha512: str
     licence: str
     author: str
+    private: bool = False
+
+    def takes(self, icon: Icon) -> bool:
+        """Whether a drawing is one of those that are taken."""
+        return not self.private or (icon.code != () and icon.code[0] in _PRIVATE_USE)
 
 
 @dataclass(frozen=True)
