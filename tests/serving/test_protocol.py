@@ -19,6 +19,7 @@ import uvicorn
 
 from plait.serving import protocol
 from plait.serving.connections import Guard, client_of
+from plait.serving.errors import RequestError, overloaded
 from plait.serving.protocol import guarded_protocol
 from plait.serving.settings import Limits
 
@@ -225,6 +226,33 @@ def test_refusals_are_answers_and_close(small: Site, data: bytes, expected: int)
     assert json.loads(body)["error"]["message"]
     for line in (b"connection: close", b"nosniff", b"frame-ancestors 'none'"):
         assert line in top.lower()
+
+
+@pytest.mark.parametrize("parser", ["httptools", "h11"])
+def test_a_whole_request_can_be_refused_before_the_application(parser: str) -> None:
+    asked = []
+
+    def shed(path: str, body: bytes, client: str) -> RequestError | None:
+        asked.append((path, body, client))
+        return overloaded(2.5, "a test") if body == b"no" else None
+
+    def post(body: bytes, *lines: str) -> bytes:
+        return head("/v1/x", f"Content-Length: {len(body)}", *lines) + body
+
+    with site(parser=parser, shed=shed) as made:
+        reply = made.ask(post(b"no") + post(b"ok") + post(b"no"), get("/end"))
+        assert [int(part[:3]) for part in reply.split(b"HTTP/1.1 ")[1:]] == [429, 200, 429, 200]
+        assert reply.count(b"connection: keep-alive") == reply.count(b"retry-after: 3") == 2
+        assert asked == [("/v1/x", body, "127.0.0.1") for body in (b"no", b"ok", b"no")]
+        assert [path for path, _, _ in made.seen] == ["/v1/x", "/end"]
+        # The application knows better what is in pieces, or what an answer must show.
+        for parts in (
+            (post(b"no")[:-2], b"no"),
+            (post(b"no", "Connection: close"),),
+            (post(b"no", "X-Request-Id: a"),),
+        ):
+            assert status(made.ask(*parts)) == 200
+        assert len(asked) == 3
 
 
 def test_a_head_without_end_is_not_taken(small: Site) -> None:

@@ -30,7 +30,7 @@ SLOW = 900  # this number and the nine after it are slow to prepare
 class Doubling:
     """A lane of numbers: a number costs itself, negative ones do not fit, 13 breaks a pass."""
 
-    name, group, chunk, rows, budget, most = "numbers", "here", 2, 8, 100, 1000.0
+    name, group, chunk, instant, rows, budget, most = "numbers", "here", 2, 0, 8, 100, 1000.0
 
     def __init__(self) -> None:
         self.passes: list[list[int]] = []
@@ -418,6 +418,14 @@ def test_the_wait_of_a_lane_is_its_own_and_what_takes_turns_with_it() -> None:
         assert scheduler.expected_wait("b") == pytest.approx(0.2 + 0.2)
         assert scheduler.expected_wait("c") == pytest.approx(10.0)
         assert scheduler.shortest_wait == pytest.approx(0.4)
+        for name, seconds in (("a", 1.0), ("b", 0.5), ("c", 9.0)):  # c takes no turns with them
+            scheduler._queues[name].lately = seconds
+        assert scheduler.expected_wait("a") == pytest.approx(1.0 + 0.5)
+        assert scheduler.expected_wait("b") == pytest.approx(0.2 + 0.2)
+        scheduler._remember(scheduler._queues["b"], 1.0)
+        assert scheduler._queues["a"].lately == pytest.approx(0.3679, abs=1e-4)
+        assert scheduler._queues["b"].lately == pytest.approx(1.1839, abs=1e-4)
+        assert scheduler._queues["c"].lately == 9.0
         scheduler._queues["b"].prepare_cost = 0.5  # by two threads
         scheduler._queues["b"].preparing = 2
         assert scheduler.expected_wait("b") == pytest.approx(0.4 + 0.5)

@@ -12,7 +12,7 @@ import pytest
 
 from plait.serving.service import Service
 from plait.serving.settings import Settings
-from plait.serving.shedding import Shed
+from plait.serving.shedding import Shed, Shedding
 from plait.serving.worker import build_service
 
 PICTURE = "data:image/png;base64,AAAA"
@@ -138,3 +138,33 @@ def test_a_first_pass_told_what_an_input_costs(settings: Settings) -> None:
         await service.stop()
 
     asyncio.run(scenario())
+
+
+def test_the_beginning_of_a_long_body_tells(service: Service) -> None:
+    with full(service, "tiny/text"):
+        long = "word " * 20_000
+        assert asked(service, {"input": long}, parts=4)[:2] == (429, 1)
+        assert asked(service, {"input": PICTURE + long}, parts=4)[0] == 200
+        assert asked(service, {"input": "word " * 100}, parts=4)[0] == 200  # too little to tell
+
+
+def test_a_refusal_by_the_connection_is_counted(service: Service) -> None:
+    shedding = Shedding(service)
+    red, shown = json.dumps({"input": "red"}).encode(), json.dumps({"input": PICTURE}).encode()
+
+    def counted() -> float:
+        value = service.metrics.registry.get_sample_value(
+            "plait_requests_total", {"path": "/v1/embeddings", "status": "429"}
+        )
+        return value or 0.0
+
+    before = counted()
+    assert shedding.refusal("/v1/embeddings", red, "a") is None
+    with full(service, "tiny/text"):
+        refused = shedding.refusal("/v1/embeddings", red, "a")
+        assert refused is not None
+        assert (refused.status, refused.headers["Retry-After"]) == (429, "20")
+        assert len(refused.headers["X-Request-Id"]) == 32
+        assert shedding.refusal("/v1/embeddings", shown, "a") is None
+        assert shedding.refusal("/page/x", red, "a") is None
+    assert counted() == before + 1

@@ -53,7 +53,7 @@ class BundleAskLane:
         decoders: of the pictures' files.
     """
 
-    chunk, group = 1, HERE
+    chunk, instant, group = 1, 0, HERE
 
     def __init__(self, name: str, bundle: Bundle, limits: Limits, decoders: Decoders) -> None:
         self.name, self.bundle, self.decoders = name, bundle, decoders

@@ -89,6 +89,7 @@ class Guard:
         refused: told, in one word, why a connection ended or was not taken.
         most: connections in all; by default what limits and descriptors allow.
         tick: seconds between two looks at the connections.
+        shed: the answer to a whole POST, by its path, body and client, that is refused unread.
     """
 
     def __init__(
@@ -99,8 +100,9 @@ class Guard:
         refused: Callable[[str], None] = lambda reason: None,
         most: int | None = None,
         tick: float = 1.0,
+        shed: Callable[[str, bytes, str], RequestError | None] = lambda path, body, client: None,
     ) -> None:
-        self.limits, self.refused, self.tick = limits, refused, tick
+        self.limits, self.refused, self.tick, self.shed = limits, refused, tick, shed
         self.most = min(limits.connections, most or room_for_connections())
         self.most_of_one = max(1, int(min(1.0, limits.client_share) * self.most))
         self._proxies = {client_of(address) for address in proxies}

@@ -36,6 +36,9 @@ def malformed(message: str, status: int = 400, code: str = "malformed") -> Reque
     return RequestError(status, message, code=code, headers={"Connection": "close"})
 
 
+_WISHES = re.compile(rb"\r\n(?:connection:[^\r]*close|x-request-id:|expect:)", re.IGNORECASE)
+
+
 @dataclass(frozen=True)
 class Head:
     """The head of a request.
@@ -43,10 +46,21 @@ class Head:
     Attributes:
         data: as the parser is to see it: to its last blank line, without an ``Upgrade``.
         length: of the body in bytes, or CHUNKED.
+        method: of the request.
+        target: its path, with a query if there is one.
+        version: of HTTP.
     """
 
     data: bytes
     length: int
+    method: str
+    target: str
+    version: bytes
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the connection stays, and the client asks for nothing that an answer must show."""
+        return self.version == b"1.1" and _WISHES.search(self.data) is None
 
 
 def end_of_head(data: bytes | bytearray, looked_at: int, most: int) -> int:
@@ -118,7 +132,7 @@ def read_head(data: bytes, limits: Limits) -> Head:
             length = CHUNKED
     if hosts > 1 or (hosts == 0 and version == b"1.1"):
         raise malformed(f"the request has {hosts} Host headers, and must have one")
-    return Head(data, length or 0)
+    return Head(data, length or 0, method.decode(), target.decode("latin-1"), version)
 
 
 def _check_line(method: bytes, target: bytes, version: bytes, limits: Limits) -> None:

@@ -124,6 +124,10 @@ class Lane(Protocol):
     def chunk(self) -> int:
         """How many inputs of a request one thread prepares at a time."""
 
+    @property
+    def instant(self) -> int:
+        """The most `cost` of all inputs of a request that are prepared where they arrived."""
+
     def cost(self, raw: Any) -> int:
         """What preparing an input takes, in characters of a text; 0 where `chunk` is bound enough."""
 
@@ -151,6 +155,7 @@ class TextLane:
     """
 
     chunk = 64
+    instant = 512  # some 30 microseconds a text: another thread would take longer to wake
 
     def __init__(self, name: str, model: Embedder, limits: Limits, group: str = HERE) -> None:
         self.name, self.model, self.group = name, model, group
@@ -225,7 +230,7 @@ class ImageLane:
         group: see `Lane.group`.
     """
 
-    chunk = 1
+    chunk, instant = 1, 0
     most = math.inf  # their number is limited, and each has the same length
 
     def __init__(

@@ -19,7 +19,7 @@ import orjson
 
 from plait.serving.connections import Guard
 from plait.serving.errors import RequestError
-from plait.serving.framing import CHUNKED, Chunks, end_of_head, malformed, read_head
+from plait.serving.framing import CHUNKED, Chunks, Head, end_of_head, malformed, read_head
 from plait.serving.origins import SECURITY_HEADERS
 
 _HEAD, _BODY, _CHUNKS, _ANSWER, _END = "head", "body", "chunks", "answer", "end"
@@ -150,6 +150,8 @@ class Guarding(asyncio.Protocol):
             self._head = bytearray()
         head = read_head(data[:end], self.limits)
         self._blank = False
+        if self._shed(head, data, end):
+            return data[end + head.length :]
         self.guard.busy(self, sending=False)
         super().data_received(head.data)
         if self._phase is _END:  # the parser found what it could not take
@@ -160,6 +162,20 @@ class Guarding(asyncio.Protocol):
         if not head.length:
             self._complete()
         return data[end:]
+
+    def _shed(self, head: Head, data: bytes, end: int) -> bool:
+        """Answers a request that is there in full, if it is to be refused unread."""
+        whole = end + head.length
+        if head.method != "POST" or not end <= whole <= len(data) or self._stopping:
+            return False
+        client = self.client[0] if self.client else ""
+        refusal = self.guard.shed(head.target, data[end:whole], client) if head.is_plain else None
+        if refusal is None:
+            return False
+        self.transport.write(answer(refusal, alive=True))
+        self.due = self.loop.time() + self.limits.idle_seconds
+        self.guard.idle(self)
+        return True
 
     def _complete(self) -> None:
         """The request is there in full."""
@@ -279,14 +295,14 @@ class _Closing:
         self._guarding.finish(self._transport)
 
 
-def answer(error: RequestError) -> bytes:
-    """A refusal as bytes of HTTP, after which the connection is closed."""
+def answer(error: RequestError, *, alive: bool = False) -> bytes:
+    """A refusal as bytes of HTTP, after which the connection is closed, or stays ``alive``."""
     body = orjson.dumps(error.body())
     lines = [
         f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}".encode(),
         b"content-type: application/json",
         b"content-length: %d" % len(body),
-        b"connection: close",
+        b"connection: keep-alive" if alive else b"connection: close",
         *(name + b": " + value for name, value in SECURITY_HEADERS),
     ]
     for name, value in error.headers.items():

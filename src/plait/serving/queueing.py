@@ -88,6 +88,7 @@ class Queue:
     run_cost: float = 0.0  # seconds of an input of the usual length, smoothed; 0 until known
     prepare_cost: float = 0.0
     turn: float = 0.0  # seconds of passes that it had, see `Scheduler._next`
+    lately: float = 0.0  # seconds of passes, see `Scheduler.expected_wait`
     succeeded: float = float("-inf")  # when a pass last went well, monotonic
 
     def seconds(self, length: int, count: int = 1) -> float:

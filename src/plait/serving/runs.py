@@ -125,6 +125,7 @@ class RunAskLane:
     """
 
     chunk = rows = budget = 1
+    instant = 0
     group = HERE
     most = float("inf")
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import bisect
 import logging
+import math
 import os
 import sys
 import threading
@@ -44,6 +45,7 @@ log = logging.getLogger(__name__)
 
 _WINDOW = 4  # batches' worth of waiting inputs among which lengths are matched
 _NICE = 5  # of the threads that prepare and infer
+_LATELY = 1.0  # seconds of passes after which a third counts of what a lane had
 _SHARE = 2.0  # a large request among many small ones gets at least one part in so many
 
 
@@ -120,12 +122,16 @@ class Scheduler:
         """Seconds until ``count`` inputs that came to a lane now would have their turn.
 
         Lanes that take turns get equal times: one whose work ends sooner than this lane's delays
-        it by that work, another by no more than this lane's own.
+        it by that work, another by no more than this lane's own. More work will come meanwhile: a
+        lane that had as much time lately as this one will have as much again.
         """
         queue = self._queues[lane]
         own = self._work(queue, count)
         others = (
-            min(self._work(other, other.pending), own)
+            max(
+                min(self._work(other, other.pending), own),
+                own * min(1.0, other.lately / queue.lately) if queue.lately else 0.0,
+            )
             for other in self._queues.values()
             if other is not queue and other.lane.group == queue.lane.group
         )
@@ -192,6 +198,11 @@ class Scheduler:
             work_of = list(parts(queue.lane, raws))
             if any(slow for _, _, slow in work_of):
                 self._preparers.admit_slow(deadline)
+            if 0 < sum(map(queue.lane.cost, raws)) <= queue.lane.instant:
+                with self._changed:
+                    queue.preparing += len(raws)
+                self._prepare(job, 0, len(raws), slow=False)
+                work_of = []
             for start, end, slow in work_of:
                 with self._changed:
                     queue.preparing += 0 if slow else end - start
@@ -237,7 +248,7 @@ class Scheduler:
             raise overloaded(wait, f"the wait would be {wait:.1f} s")
 
     def _prepare(self, job: Job, start: int, end: int, slow: bool) -> None:
-        """Prepares a part of a request, in a thread."""
+        """Prepares a part of a request, in a thread or where it arrived."""
         queue, ready = job.lane, []
         raws = job.raws[start:end]
         try:
@@ -341,6 +352,7 @@ class Scheduler:
         now = time.monotonic()
         with self._changed:
             queue.turn += now - began
+            self._remember(queue, now - began)
         lengths = [piece.prepared.length for piece in batch]
         if queue.has_run:  # the first pass opens the engine, and tells nothing of the next
             queue.learn(lengths, now - began)
@@ -349,6 +361,14 @@ class Scheduler:
             queue.succeeded = now
         self.observer.ran(queue.lane.name, lengths, now - began, waited)
         self._call(_deliver, batch, results)
+
+    def _remember(self, queue: Queue, seconds: float) -> None:
+        """Counts a pass of a lane in what it and those beside it had lately."""
+        faded = math.exp(-seconds / _LATELY)
+        for other in self._queues.values():
+            if other.lane.group == queue.lane.group:
+                other.lately *= faded
+        queue.lately += seconds
 
     def _call(self, function: Callable[..., None], *arguments: Any) -> None:
         """Calls in the event loop's thread."""

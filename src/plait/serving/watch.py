@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from plait.serving.errors import RequestError
+from plait.serving.metrics import Metrics
 from plait.serving.origins import SECURITY_HEADERS
 from plait.serving.service import Service
 
@@ -116,22 +118,29 @@ class Watch:
     def _note(
         self, scope: Scope, name: str, state: dict[str, Any], status: int, seconds: float
     ) -> None:
-        path = scope["path"]
-        route = path if path in ROUTES else "other"
-        if path.startswith("/v1/towers/"):
-            route = "/v1/towers/{modality}"
-        status = state.get("status", status)
-        self.service.metrics.answered(route, status, seconds)
-        level = logging.DEBUG if path in _QUIET else logging.INFO
-        if access.isEnabledFor(level):
-            client = scope.get("client") or ("", 0)
-            fields: dict[str, Any] = {
+        note(
+            self.service.metrics,
+            path=scope["path"],
+            status=state.get("status", status),
+            seconds=seconds,
+            fields={
                 "id": name,
                 "method": scope["method"],
-                "path": path[:200],
-                "status": status,
-                "ms": round(seconds * 1000, 2),
-                "client": client[0],
+                "client": (scope.get("client") or ("", 0))[0],
                 **{key: state[key] for key in ("key", "inputs", "code") if key in state},
-            }
-            access.log(level, "request", extra={"fields": fields})
+            },
+        )
+
+
+def note(
+    metrics: Metrics, *, path: str, status: int, seconds: float, fields: Mapping[str, Any]
+) -> None:
+    """Counts and logs one request that was answered."""
+    route = path if path in ROUTES else "other"
+    if path.startswith("/v1/towers/"):
+        route = "/v1/towers/{modality}"
+    metrics.answered(route, status, seconds)
+    level = logging.DEBUG if path in _QUIET else logging.INFO
+    if access.isEnabledFor(level):
+        told = {"path": path[:200], "status": status, "ms": round(seconds * 1000, 2)}
+        access.log(level, "request", extra={"fields": {**fields, **told}})

@@ -38,6 +38,7 @@ from plait.serving.searching import Searcher
 from plait.serving.served import Served, open_models
 from plait.serving.service import Service
 from plait.serving.settings import Settings
+from plait.serving.shedding import Shedding
 from plait.serving.supervisor import BEAT, READY
 from plait.serving.watch import configure_logs
 
@@ -150,6 +151,7 @@ def serve(
         settings.limits,
         proxies=settings.proxies,
         refused=lambda reason: service.metrics.closed.labels(reason).inc(),
+        shed=Shedding(service).refusal,
     )
     config = uvicorn.Config(
         app,
