@@ -215,7 +215,7 @@ async def capacity(
     requests: Sequence[bytes],
     *,
     seconds: float,
-    callers: int = 64,
+    callers: int = 32,
     check: Check = lambda number, body: True,
 ) -> Tally:
     """What a server answers when each of ``callers`` asks again as soon as it has its answer."""

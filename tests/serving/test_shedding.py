@@ -163,7 +163,7 @@ def test_a_refusal_by_the_connection_is_counted(service: Service) -> None:
     with full(service, "tiny/text"):
         refused = shedding.refusal("/v1/embeddings", red, "a")
         assert refused is not None
-        assert (refused.status, refused.headers["Retry-After"]) == (429, "20")
+        assert (refused.status, refused.headers["Retry-After"]) == (429, "13")
         assert len(refused.headers["X-Request-Id"]) == 32
         assert shedding.refusal("/v1/embeddings", shown, "a") is None
         assert shedding.refusal("/page/x", red, "a") is None

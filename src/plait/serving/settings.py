@@ -70,7 +70,7 @@ class Limits:
     hits: int = 1000
     requests: int = 1024
     queue: int = 4096
-    queue_seconds: float = 2.0
+    queue_seconds: float = 1.25
     deadline: float = 30.0
     batch_rows: int = 64
     batch_tokens: int = 2048
