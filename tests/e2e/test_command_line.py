@@ -99,11 +99,11 @@ def test_index_search_add_delete(plait: Callable, run: Path, pairs: Path, tmp_pa
     picture = pairs / "images" / "photo_007.jpg"
     sheet = tmp_path / "sheet.png"
     same = plait("search", index, "--image", picture, "-k", 1, "--sheet", sheet, "--json").json
-    assert same[0]["id"] == "photo_007"
+    assert same[0]["id"] == f"{pairs.name}/images/photo_007.jpg"
     assert sheet.read_bytes().startswith(b"\x89PNG")
-    assert plait("index", run, "--out", index, "--delete", "photo_007", "--json").json["rows"] == 59
+    assert plait("index", run, "--out", index, "--delete", picture, "--json").json["rows"] == 59
     again = plait("search", index, "--image", picture, "-k", 1, "--json").json
-    assert again[0]["id"] != "photo_007"
+    assert again[0]["id"] != same[0]["id"]
     assert plait("index", run, pairs, "--out", index, "--add", "--json").json["rows"] == 60
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from tests.retrieval.conftest import noise
 
 from plait.core.errors import DataError, SearchIndexError, UserError
+from plait.data import open_dataset
 from plait.data.dataset import PairDataset
 from plait.data.sample import BytesRef
 from plait.models.storage import save_model
@@ -116,6 +117,29 @@ def test_delete_and_add(index: Path, model, dataset) -> None:
     assert {hit["id"] for hit in opened.search("x", where="colour = 'red'")} == {
         f"p{number}" for number in range(9)
     }
+
+
+def test_a_picture_is_known_by_its_path_and_needs_no_text(model, tmp_path: Path) -> None:
+    for number, name in enumerate(["2019/DSC_1.png", "camera2/DSC_1.png", "camera2/bare.png"]):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        noise(number).save(tmp_path / "photos" / name)
+    camera = tmp_path / "photos" / "camera2"
+    (camera / "metadata.csv").write_text("file_name,text\nDSC_1.png,words\n")
+    old = open_dataset(tmp_path / "photos" / "2019")
+    stem = PairDataset([replace(old[0], derived=False)], old.format, old.root)  # as before
+    build_index(model, stem, tmp_path / "index")
+    more = open_dataset(camera, every_picture=True)
+    added = build_index(model, more, tmp_path / "index", add=True)
+    assert (added.rows, added.replaced) == (2, 0)
+    rows = {row.id: row for row in open_index(tmp_path / "index").store.rows()}
+    assert sorted(rows) == ["DSC_1", "camera2/DSC_1.png", "camera2/bare.png"]
+    assert rows["camera2/DSC_1.png"].texts == ("words",)
+    again = open_dataset(tmp_path / "photos", every_picture=True)  # from another folder
+    added = build_index(model, again, tmp_path / "index", add=True)
+    assert (added.rows, added.replaced, len(open_index(tmp_path / "index"))) == (3, 3, 3)
+    twice = PairDataset([replace(old[0], id="a", derived=False, where=w) for w in "xy"], "test")
+    with pytest.raises(DataError, match="the id 'a': x and y"):
+        build_index(model, twice, tmp_path / "index", add=True)
 
 
 def test_another_model_is_refused_with_both_fingerprints(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,21 +56,34 @@ def index(
     out = Path(out)
     if data is None and not delete:
         raise UserError("nothing to do: give data to index, or --delete ID")
-    deleted = open_index(out).delete(list(delete)) if delete else 0
-    added, skipped = 0, 0
+    deleted = _deleted(open_index(out), delete) if delete else 0
+    added, replaced, skipped = 0, 0, 0
     if data is not None:
-        dataset = open_split(data, split, on_bad_row, root=root, allow_outside=allow_outside)
+        dataset = open_split(
+            data, split, on_bad_row, root=root, allow_outside=allow_outside, every_picture=True
+        )
         model = aligned_model(run, "an index")
         done = build_index(model, dataset, out, run=Path(run), add=add, on_bad_row=on_bad_row)
-        added, skipped = done.rows, len(done.skipped) + len(dataset.skipped)
+        added, replaced = done.rows - done.replaced, done.replaced
+        skipped = len(done.skipped) + len(dataset.skipped)
         _keep_for_search(out, model, Path(run))
     return {
         "out": str(out),
         "rows": len(open_index(out)),
         "added": added,
+        "replaced": replaced,
         "deleted": deleted,
         "skipped": skipped,
     }
+
+
+def _deleted(index: Index, names: Sequence[str]) -> int:
+    """Deletes rows by their ids, or by the paths of their pictures; how many ids there were."""
+    known = index.store.paths()
+    by_path = {path: id for id, path in known.items() if path is not None}
+    return index.delete(
+        [name if name in known else by_path.get(os.path.realpath(name), name) for name in names]
+    )
 
 
 def _keep_for_search(index: Path, model: AlignmentModel, run: Path) -> None:

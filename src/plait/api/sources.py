@@ -88,6 +88,7 @@ def open_split(
     *,
     root: Roots = None,
     allow_outside: bool = False,
+    every_picture: bool = False,
 ) -> PairDataset:
     """A split of a data set.
 
@@ -102,6 +103,7 @@ def open_split(
         on_bad_row=checked_policy(on_bad_row),
         root=root,
         allow_outside=allow_outside,
+        every_picture=every_picture,
     )
     part = dataset.split(split)
     if not len(part):

@@ -20,10 +20,16 @@ def index(
     ),
     add: Annotated[
         bool,
-        typer.Option("--add", help="Add to an index that exists; rows of equal id are replaced."),
+        typer.Option(
+            "--add",
+            help="Add to an index that exists; rows of the same pictures or ids are replaced.",
+        ),
     ] = False,
     delete: Annotated[
-        list[str] | None, typer.Option(help="Delete the row of this id (repeatable).")
+        list[str] | None,
+        typer.Option(
+            help="Delete the row of this id, or of the picture at this path (repeatable)."
+        ),
     ] = None,
     split: Annotated[str, typer.Option(help="train, validation, test or all.")] = "all",
     on_bad_row: Annotated[str, typer.Option(help="fail or skip (counted).")] = "fail",
@@ -46,7 +52,8 @@ def index(
         root=root,
         allow_outside=allow_outside,
     )
-    line = "{rows} rows in {out} ({added} added, {deleted} deleted, {skipped} skipped)".format(
-        **result
-    )
+    line = (
+        "{rows} rows in {out} ({added} added, {replaced} replaced, {deleted} deleted, "
+        "{skipped} skipped)"
+    ).format(**result)
     emit(result, as_json, lambda: typer.echo(line))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
@@ -11,9 +12,10 @@ from plait.core.errors import DataError, did_you_mean
 from plait.data.dataset import PairDataset
 from plait.data.readers.assemble import assemble
 from plait.data.readers.detect import READERS, detect
+from plait.data.readers.imagefolder import bare_rows
 from plait.data.readers.leave import Leave
-from plait.data.readers.rows import Found, Rows
-from plait.data.sample import Sample
+from plait.data.readers.rows import Found, Row, Rows
+from plait.data.sample import BadRow, Sample
 
 OnBadRow = Literal["fail", "skip"]
 Roots: TypeAlias = str | Path | Sequence[str | Path] | None
@@ -27,6 +29,7 @@ def open_dataset(
     on_bad_row: OnBadRow = "fail",
     root: Roots = None,
     allow_outside: bool = False,
+    every_picture: bool = False,
 ) -> PairDataset:
     """The samples of a source.
 
@@ -39,6 +42,8 @@ def open_dataset(
         root: a folder, or several, below which the files that rows name may lie besides the
             source's own folder.
         allow_outside: they may lie anywhere.
+        every_picture: pictures without a text are samples too: those whose text is missing, and
+            those of a folder that no row names.
 
     Raises:
         DataError: no such source, nothing plait reads, a bad row, rows that name files outside, or
@@ -52,7 +57,7 @@ def open_dataset(
         if source in CATALOG:
             return CATALOG[source].open()
     found = mapped(find(source, Leave.of(root, allow_outside)), columns)
-    every = rows(found)
+    every = with_bare(found) if every_picture else rows(found)
     if on_bad_row == "fail":
         every = found.leave.refusing(every, count=True)
     samples, bad = assemble(every, fail=on_bad_row == "fail")
@@ -81,6 +86,18 @@ def rows(found: Found) -> Rows:
     module, _, function = READERS[found.format].partition(":")
     read = cast(Callable[[Found], Rows], getattr(importlib.import_module(module), function))
     return read(found)
+
+
+def with_bare(found: Found) -> Rows:
+    """The rows, those that lack only a text too, then the pictures of the folder that none names."""
+    named = set()
+    for row in rows(found):
+        one = row.bare or row if isinstance(row, BadRow) else row
+        if isinstance(one, Row) and one.image is not None and one.image.path is not None:
+            named.add(os.path.abspath(one.image.path))  # noqa: PTH100  half the time of Path
+        yield one
+    if found.root.is_dir():
+        yield from bare_rows(found, without=named)
 
 
 def find(source: str | Path, leave: Leave | None = None) -> Found:

@@ -155,6 +155,7 @@ class Sample:
         media: further modalities by name (``audio``, ``video``, ``sensor``).
         labels: supervision beside texts (a class, a question with its answers).
         meta: the remaining columns, for reports and filters.
+        derived: whether the id was made from the name of the picture.
     """
 
     id: str
@@ -167,6 +168,7 @@ class Sample:
     media: Mapping[str, MediaRef] = field(default_factory=dict)
     labels: Mapping[str, Any] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
+    derived: bool = False
 
     @property
     def group_key(self) -> str:
@@ -183,12 +185,14 @@ class BadRow:
         row: line, row number (from 1) or key in that file.
         problem: what is wrong, in words that name the mend.
         kind: one word for counting, e.g. ``missing-file`` (see `plait.data.audit`).
+        bare: the row of the picture alone, where only its text is missing.
     """
 
     path: str
     row: int | str | None
     problem: str
     kind: str
+    bare: Any = field(default=None, compare=False, repr=False)
 
     @property
     def where(self) -> str:

@@ -20,6 +20,7 @@ from plait.data.scripts import query_note
 from plait.data.tokenize import TextPreprocess
 from plait.retrieval.corrected import corrected_rows, extended_query
 from plait.retrieval.filters import All, Compare, Filter, Where, parse_where
+from plait.retrieval.identity import with_row_ids
 from plait.retrieval.kept import (
     MOST_ROWS,
     KeptTower,
@@ -59,11 +60,13 @@ class Added:
 
     Attributes:
         rows: that went in.
+        replaced: how many of their ids the index had before.
         skipped: samples that did not, with the reason.
     """
 
     rows: int
     skipped: Sequence[BadRow] = field(default=())
+    replaced: int = 0
 
 
 class Index:
@@ -238,9 +241,12 @@ class Index:
 
         Raises:
             SearchIndexError: another model.
-            DataError: no pictures (and ``texts`` is off), or one that cannot be used.
+            DataError: no pictures (and ``texts`` is off), one that cannot be used, or two samples
+                of one id.
         """
         self.check_model(model)
+        known = self.store.paths()
+        dataset = with_row_ids(dataset, known)
         rows, skipped = _rows(model, dataset, self.folder, texts, embedding)
         if model.hubs is not None:
             rows = corrected_rows(rows, model.hubs)
@@ -249,7 +255,7 @@ class Index:
             for block in _blocks(rows):
                 self.store.upsert(block)
                 running.advance(len(block))
-        return Added(len(rows), tuple(skipped))
+        return Added(len(rows), tuple(skipped), len(known.keys() & {row.id for row in rows}))
 
     def _roots(self) -> tuple[str, ...] | None:
         return None if self._stated is None else (*self._stated, *self.manifest.own_roots)

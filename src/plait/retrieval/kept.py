@@ -188,6 +188,10 @@ class CopiedRows:
         """Refused."""
         raise SearchIndexError("this index was opened to search: open it without kept=True")
 
+    def paths(self) -> dict[str, str | None]:
+        """The path of each id, without reading a vector."""
+        return {row.id: row.path for row in self.rows()}
+
     def optimize(self) -> None:
         """Nothing to give back."""
 

@@ -129,6 +129,13 @@ class LanceStore:
             found = query.select([*_COLUMNS, "vector"]).to_arrow().to_pylist()
             return sorted((_to_row(record) for record in found), key=lambda row: row.key)
 
+    def paths(self) -> dict[str, str | None]:
+        """The path of each id, without reading a vector."""
+        with _told(self._folder):
+            found = self._table.search().select(["id", "path"]).to_arrow()
+            ids, paths = found["id"].to_pylist(), found["path"].to_pylist()
+            return dict(zip(ids, paths, strict=True))
+
     def optimize(self) -> None:
         """Merges fragments; drops versions that no running reader can still need."""
         self._table.optimize(cleanup_older_than=KEPT)

@@ -74,6 +74,10 @@ class MemoryStore:
         wanted = set(ids)
         return [row for row in self._rows if row.id in wanted]
 
+    def paths(self) -> dict[str, str | None]:
+        """The path of each id, without reading a vector."""
+        return {row.id: row.path for row in self._rows}
+
     def optimize(self) -> None:
         """Nothing to give back."""
 

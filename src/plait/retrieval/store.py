@@ -79,6 +79,9 @@ class VectorStore(Protocol):
     def rows(self, ids: Sequence[str] | None = None) -> list[Row]:
         """Rows by key; all of them, or those with these ids."""
 
+    def paths(self) -> dict[str, str | None]:
+        """The path of each id, without reading a vector."""
+
     def optimize(self) -> None:
         """Gives back the space of what was replaced and deleted."""
 

@@ -161,6 +161,7 @@ def _finish(one: _Growing, id: str) -> Sample:
         media=row.media,
         labels=one.labels,
         meta=one.meta,
+        derived=row.id is None,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from plait.core.errors import DataError
@@ -100,9 +101,16 @@ def read_sidecars(found: Found) -> Rows:
 
 def read_bare(found: Found) -> Rows:
     """Pictures alone, without texts: to embed, index and search."""
+    yield from bare_rows(found)
+
+
+def bare_rows(found: Found, without: Collection[str] = ()) -> Rows:
+    """The pictures of a folder, but for those of these absolute paths."""
+    top = os.path.abspath(found.root)  # noqa: PTH100
     names = [name for name in walk(found.root) if is_image(name)]
     for name, split, _ in _with_splits(names):
-        yield _row(found, name, split)
+        if f"{top}/{name}" not in without:
+            yield _row(found, name, split)
 
 
 def _with_splits(names: list[str]) -> list[tuple[str, str | None, str]]:

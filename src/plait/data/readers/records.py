@@ -64,7 +64,6 @@ def _fill(row: Row, record: Mapping[str, Any], plan: Plan, finder: Finder) -> No
     row.name = named[0].name or next(
         (str(record[name]) for name in plan.naming if record.get(name) not in (None, "")), ""
     )
-    _texts(row, record, plan)
     if plan.split:
         row.split = clean_split(record.get(plan.split)) or row.split
     if plan.group:
@@ -73,6 +72,7 @@ def _fill(row: Row, record: Mapping[str, Any], plan: Plan, finder: Finder) -> No
         row.id = _string(record.get(plan.id), plan.id)
     row.labels = _labels(record, plan)
     row.meta = {name: record[name] for name in plan.other if record.get(name) not in (None, "")}
+    _texts(row, record, plan)  # last: a row without a text is still a picture
 
 
 def _texts(row: Row, record: Mapping[str, Any], plan: Plan) -> None:

@@ -55,7 +55,8 @@ class Row:
 
     def bad(self, kind: str, problem: str) -> BadRow:
         """The row as one that gives no sample."""
-        return BadRow(self.path, self.row, problem, kind)
+        lacks_text = kind in ("empty-text", "no-class") and self.image is not None
+        return BadRow(self.path, self.row, problem, kind, self if lacks_text else None)
 
 
 Rows: TypeAlias = Iterator[Row | BadRow]
