@@ -92,7 +92,45 @@ def test_sidecars_in_upper_case(make: Make) -> None:
 def test_files_beside_bare_pictures_that_are_not_read(make: Make, name: str, note: str) -> None:
     content = b"" if name == "pairs.csv" else b"PK\x03\x04"
     result = inspect(make({name: content}))
-    assert (result["format"], result["notes"]) == ("images", [note])
+    (told,) = result["notes"]
+    assert (result["format"], told["message"], told["count"]) == ("images", note, 1)
+
+
+def test_every_file_is_read_or_counted_with_a_reason(make: Make) -> None:
+    files = {
+        "3.HEIC": b"", "4.heic": b"", "5.svg": b"<svg/>", "6.CR2": b"", "pairs.xlsx": b"PK",
+        "pairs.csv": "image,caption\n1.jpg,one\n", "song.mp3": b"", "README.md": "", ".DS_Store": b"",
+    }  # fmt: skip
+    folder = make(files)
+    (folder / "other").symlink_to(folder)
+    result = inspect(folder)
+    notes = {
+        (note["kind"], note["message"].split(":")[0]): note["count"]
+        for note in result["notes"]
+        if note["kind"] != "note"
+    }
+    assert notes == {
+        ("hidden-file", ".DS_Store is not read"): 1,
+        ("unnamed-picture", "2.jpg is not read"): 1,
+        ("undecoded-picture", "2 files are not read (3.HEIC, 4.heic)"): 2,
+        ("undecoded-picture", "5.svg is not read"): 1,
+        ("undecoded-picture", "6.CR2 is not read"): 1,
+        ("other-file", "README.md is not read"): 1,
+        ("unread-table", "pairs.xlsx is not read"): 1,
+        ("unnamed-file", "song.mp3 is not read"): 1,
+        ("linked-folder", "1 folders are links, which are not followed"): 1,
+    }
+    every = sum(path.is_file() and "other" not in path.parts for path in folder.rglob("*"))
+    assert result["samples"] + sum(notes.values()) - 1 + 1 == every  # the table; not the link
+    found = {finding.kind: finding for finding in audit(folder).rows}
+    assert found["undecoded-picture"].severity == "warning"
+    assert {kind for kind, _ in notes} - {"unnamed-picture"} <= found.keys()
+
+
+def test_errors_come_with_what_was_not_read(tmp_path: Path) -> None:
+    (tmp_path / "IMG_1.HEIC").write_bytes(b"")
+    with pytest.raises(DataError, match=r"IMG_1\.HEIC is not read: HEIC pictures.*convert them"):
+        open_dataset(tmp_path)
 
 
 def test_a_folder_of_a_zip_alone_says_so(tmp_path: Path) -> None:

@@ -51,13 +51,14 @@ def index(
     allow_outside: bool = False,
 ) -> dict[str, Any]:
     """Makes an index of the pictures in ``data``, adds to one, or deletes rows by id."""
+    from plait.data.notes import Note, as_json
     from plait.retrieval import build_index, open_index
 
     out = Path(out)
     if data is None and not delete:
         raise UserError("nothing to do: give data to index, or --delete ID")
     deleted = _deleted(open_index(out), delete) if delete else 0
-    added, replaced, skipped = 0, 0, 0
+    added, replaced, skipped, notes = 0, 0, 0, []
     if data is not None:
         dataset = open_split(
             data, split, on_bad_row, root=root, allow_outside=allow_outside, every_picture=True
@@ -66,6 +67,7 @@ def index(
         done = build_index(model, dataset, out, run=Path(run), add=add, on_bad_row=on_bad_row)
         added, replaced = done.rows - done.replaced, done.replaced
         skipped = len(done.skipped) + len(dataset.skipped)
+        notes = [as_json(note) for note in dataset.notes if isinstance(note, Note)]
         _keep_for_search(out, model, Path(run))
     return {
         "out": str(out),
@@ -74,6 +76,7 @@ def index(
         "replaced": replaced,
         "deleted": deleted,
         "skipped": skipped,
+        "notes": notes,
     }
 
 

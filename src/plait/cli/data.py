@@ -164,7 +164,7 @@ def _described(result: dict[str, Any]) -> list[tuple[str, str]]:
                 )
                 for name, one in value.items()
             ]
-    rows += [("note", note) for note in result["notes"]]
+    rows += [("note", note["message"]) for note in result["notes"]]
     skipped = result["skipped"]
     if skipped["count"]:
         rows.append(("bad rows", f"{skipped['count']}: {_counts(skipped['kinds'])}"))

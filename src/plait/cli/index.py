@@ -56,4 +56,10 @@ def index(
         "{rows} rows in {out} ({added} added, {replaced} replaced, {deleted} deleted, "
         "{skipped} skipped)"
     ).format(**result)
-    emit(result, as_json, lambda: typer.echo(line))
+
+    def page() -> None:
+        for note in result["notes"]:
+            typer.echo(f"note: {note['message']}")
+        typer.echo(line)
+
+    emit(result, as_json, page)

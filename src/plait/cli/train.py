@@ -21,6 +21,7 @@ from plait.cli.output import (
     table,
     tell_cautions,
 )
+from plait.data.notes import Note
 
 
 class Resume(StrEnum):
@@ -123,6 +124,9 @@ def train(
         elif result.keys() & {"vqa", "classification", "match", "captions", "reconstruction"}:
             answer_table(result, f"{result['split']} split")
         tell_cautions(result)
+        for note in result.get("notes", ()):
+            if isinstance(note, Note):  # of files; the report has them all
+                typer.echo(f"note: {note}")
         skipped = result.get("skipped", 0)
         if skipped:
             say(f"[yellow]{skipped} bad rows were skipped[/]; see `plait data audit`.")

@@ -18,6 +18,8 @@
 | duplicate-question | warning | a question about a picture twice |
 | inconsistent-label, label-spelling | warning | one picture with several labels; ``Cat`` and ``cat`` |
 | orphan-image | note | a picture that no row names |
+| undecoded-picture | warning | pictures of a form that plait does not decode (HEIC, SVG, camera raw ...) |
+| other kinds of `plait.data.readers.unread` | note | files that were not read, and why |
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from plait.data.readers.assemble import assemble_traced
 from plait.data.readers.files import is_image, walk
 from plait.data.readers.leave import Leave
 from plait.data.readers.rows import Found, Rows
+from plait.data.readers.unread import unread_notes
 from plait.data.sample import BadRow
 
 _ORDER = {"error": 0, "warning": 1, "note": 2}
@@ -159,6 +162,7 @@ def audit(
     if found is not None:
         checks.append("orphans")
         findings += _orphans(audited, found)
+        findings += _unread(audited, found)
     if images:
         checks.append("pictures")
         findings += image_findings(audited, max_pixels)
@@ -224,6 +228,14 @@ def _orphans(audited: Audited, found: Found) -> Iterator[Finding]:
             yield Finding(
                 "orphan-image", "note", str(path), None, "", "no good row names this picture"
             )
+
+
+def _unread(audited: Audited, found: Found) -> Iterator[Finding]:
+    """The notes on files that were not read; `_orphans` names the pictures among them."""
+    for note in unread_notes(found, audited.samples, ()):
+        if note.kind not in ("unnamed-picture", "unusable-picture"):
+            severity = "warning" if note.kind == "undecoded-picture" else "note"
+            yield Finding(note.kind, severity, str(found.root), None, "", note)
 
 
 def _over_long(audited: Audited, text_preprocess: TextLengths) -> Iterator[Finding]:

@@ -23,7 +23,8 @@ class PairDataset(Sequence[Sample]):
         root: the folder or file that was opened, None when there is none.
         skipped: the rows left out under ``on_bad_row="skip"``.
         detected: why the format was taken, in a sentence.
-        notes: what else a user should know (images without a row, the folder images came from).
+        notes: what else a user should know, counted where it can be (`plait.data.notes.Note`):
+            files that were not read, the folder images came from.
         assigned: the split of each sample; None: see `plait.data.splits.assign`.
     """
 

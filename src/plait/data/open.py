@@ -10,11 +10,13 @@ from typing import Any, Literal, TypeAlias, cast
 
 from plait.core.errors import DataError, did_you_mean
 from plait.data.dataset import PairDataset
+from plait.data.notes import as_json, with_notes
 from plait.data.readers.assemble import assemble
 from plait.data.readers.detect import READERS, detect
 from plait.data.readers.imagefolder import bare_rows
 from plait.data.readers.leave import Leave
 from plait.data.readers.rows import Found, Row, Rows
+from plait.data.readers.unread import unread_notes
 from plait.data.sample import BadRow, Sample
 
 OnBadRow = Literal["fail", "skip"]
@@ -61,12 +63,11 @@ def open_dataset(
     if on_bad_row == "fail":
         every = found.leave.refusing(every, count=True)
     samples, bad = assemble(every, fail=on_bad_row == "fail")
+    notes = [*found.notes, *unread_notes(found, samples, bad)]
     if not samples:
         first = f"; the first bad row: {bad[0].error()}" if bad else ""
-        raise DataError(f"no sample could be read{first}", path=found.root)
-    return PairDataset(
-        samples, found.format, found.root, bad, detected=found.why, notes=found.notes
-    )
+        raise DataError(with_notes(f"no sample could be read{first}", notes), path=found.root)
+    return PairDataset(samples, found.format, found.root, bad, detected=found.why, notes=notes)
 
 
 def mapped(found: Found, columns: Mapping[str, str] | None) -> Found:
@@ -163,8 +164,9 @@ def inspect(
 
     Returns:
         ``format``, ``detected``, ``samples``, ``texts``, ``splits``, ``languages``,
-        ``questions`` (see `plait.data.audit_questions.describe`), ``notes``, ``skipped`` (count,
-        by kind, the first ten) and up to three ``examples``.
+        ``questions`` (see `plait.data.audit_questions.describe`), ``notes`` (each ``kind``, ``count``,
+        ``message``, ``examples``), ``skipped`` (count, by kind, the first ten) and up to three
+        ``examples``.
     """
     from plait.data.audit_questions import describe
 
@@ -184,7 +186,7 @@ def inspect(
         "splits": dataset.split_counts,
         "languages": dataset.language_counts,
         "questions": questions,
-        "notes": list(dataset.notes),
+        "notes": [as_json(note) for note in dataset.notes],
         "skipped": {
             "count": len(dataset.skipped),
             "kinds": kinds,

@@ -19,6 +19,7 @@ from plait.core.errors import DataError, RecipeError
 from plait.core.files import replacing, write_json, write_text
 from plait.core.modality import TEXT
 from plait.data.dataset import PairDataset
+from plait.data.notes import with_notes
 from plait.evaluation.compare_chart import draw_comparison
 from plait.models.alignment import AlignmentModel
 from plait.models.bridged.model import BridgedModel
@@ -187,7 +188,8 @@ def _checked_pair(recipe: Recipe) -> Material:
         pair = _first_pair(dataset.split(name))
         if pair is not None:
             return pair
-    raise DataError("no pair of a picture and a text to train on", path=recipe.data.source)
+    problem = with_notes("no pair of a picture and a text to train on", dataset.notes)
+    raise DataError(problem, path=recipe.data.source)
 
 
 def _first_pair(dataset: PairDataset) -> Material | None:

@@ -14,6 +14,7 @@ from plait.core.errors import DataError
 from plait.core.modality import IMAGE, TEXT
 from plait.data.dataset import PairDataset
 from plait.data.equal_texts import text_numbers
+from plait.data.notes import with_notes
 from plait.data.preprocess import TextPreprocess
 from plait.models.alignment import AlignmentModel
 from plait.models.bridged.model import BridgedModel
@@ -92,7 +93,8 @@ class StageData:
         self.training = self._material(dataset, "train")
         self.validation = self._material(dataset, recipe.evaluation.split)
         if not len(self.training):
-            raise DataError("no pair to train on in the train split", path=recipe.data.source)
+            problem = "; ".join(["no pair to train on in the train split", *self.notes])
+            raise DataError(with_notes(problem, dataset.notes), path=recipe.data.source)
         if not len(self.validation):
             self.notes.append(
                 f"The {recipe.evaluation.split} split is empty: the last weights are kept, and "

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from plait.core.errors import DataError
 from plait.core.files import parse_json, regular
+from plait.data.notes import with_notes
 from plait.data.readers.files import decoded, is_image, stem, walk
 from plait.data.readers.leave import Leave
 from plait.data.readers.rows import Found
+from plait.data.readers.unread import ARCHIVES, SHEETS, undecoded_notes
 from plait.data.splits import splits_of_names
 
 READERS: dict[str, str] = {
@@ -46,9 +48,6 @@ _FLICKR_ROW = re.compile(r'^("[^"]+"|.+?\.\w{3,4})\s*,')
 _FLICKR_TOKEN = re.compile(r"^[^\t]+\.\w{3,4}#\d+\t")
 _FLICKR_CSV = re.compile(r"^image(_name|_id)?\s*,\s*(caption|comment)s?\s*$", re.IGNORECASE)
 _TEXT_FILES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json")
-_SHEETS = (".xlsx", ".xls", ".ods", ".numbers")
-_ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".zst")
-_UNREAD = (*_SHEETS, *_ARCHIVES, ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 
 
 def detect(path: Path, leave: Leave | None = None) -> Found:
@@ -66,9 +65,9 @@ def detect(path: Path, leave: Leave | None = None) -> Found:
 
 
 def _not_readable(path: Path) -> str:
-    if path.suffix.lower() in _ARCHIVES:
+    if path.suffix.lower() in ARCHIVES:
         return "is packed: unpack it first (shards must be uncompressed .tar files)"
-    if path.suffix.lower() in _SHEETS:
+    if path.suffix.lower() in SHEETS:
         return "is a spreadsheet: save it as CSV (UTF-8)"
     if is_image(path.name):
         return "is one picture: name a folder or a table of pictures"
@@ -206,30 +205,18 @@ def _folder(root: Path, leave: Leave) -> Found:
         packed = [name for name in names if _is_packed(name)]
         if packed:
             raise DataError(_not_readable(root / packed[0]), path=root / packed[0])
-        raise DataError(_not_readable(root), path=root)
+        raise DataError(with_notes(_not_readable(root), undecoded_notes(names)), path=root)
     stems = {stem(name) for name in pictures}
     sidecars = [name for name in names if name[-4:].lower() == ".txt" and name[:-4] in stems]
     if len(sidecars) * 2 > len(pictures):
         return Found("sidecar", root, (), "pictures with a .txt of the same name each")
-    notes = [_unread(root / name, name) for name in names if name.lower().endswith(_UNREAD)]
     if any("/" in name for name in pictures):
-        return Found("classfolder", root, (), "pictures in class folders, no metadata", notes=notes)
-    why = "pictures without metadata or class folders: no texts"
-    return Found("images", root, (), why, notes=notes)
+        return Found("classfolder", root, (), "pictures in class folders, no metadata")
+    return Found("images", root, (), "pictures without metadata or class folders: no texts")
 
 
 def _is_packed(name: str) -> bool:
-    return name.lower().endswith(_ARCHIVES)
-
-
-def _unread(path: Path, name: str) -> str:
-    """A note on a file that may well be meant to hold the texts."""
-    if name.lower().endswith(_SHEETS):
-        return f"{name} is not read: save it as CSV (UTF-8)"
-    if _is_packed(name):
-        return f"{name} is not read: it is packed"
-    empty = path.stat().st_size == 0
-    return f"{name} is not read: it {'is empty' if empty else 'has no rows that name pictures'}"
+    return name.lower().endswith(ARCHIVES)
 
 
 def _candidates(root: Path, names: list[str], leave: Leave) -> Iterator[tuple[str, str]]:

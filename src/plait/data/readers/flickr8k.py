@@ -133,5 +133,6 @@ def _split_lists(path: Path, found: Found) -> dict[str, str]:
         names = [name for name in names if name]
         if names and all(is_image(name) for name in names):
             in_split.update(dict.fromkeys(names, split))
+            found.read.add(file)
             found.notes.append(f"{file.name}: {len(names)} pictures of split {split}")
     return in_split

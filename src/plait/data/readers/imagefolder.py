@@ -28,17 +28,8 @@ from plait.data.splits import canonical, splits_of_names
 
 def read(found: Found) -> Rows:
     """Rows of every metadata file; ``file_name`` starts from the folder the metadata is in."""
-    listed: set[str] = set()
     for path in found.files:
-        for row in _metadata(path, found):
-            if isinstance(row, Row) and row.image is not None:
-                listed.add(str(row.image.path))
-            yield row
-    orphans = [name for name in walk(found.folder) if is_image(name)]
-    orphans = [name for name in orphans if str(found.folder / name) not in listed]
-    if orphans:
-        shown = ", ".join(orphans[:3])
-        found.notes.append(f"{len(orphans)} pictures have no row in the metadata: {shown}")
+        yield from _metadata(path, found)
 
 
 def _metadata(path: Path, found: Found) -> Rows:
@@ -86,6 +77,7 @@ def read_sidecars(found: Found) -> Rows:
                 raise Bad("empty-text", f"there is no {stem(name)}.txt with its text")
             if not inside(found, beside):
                 raise Bad(OUTSIDE, found.leave.refusal(beside.name, beside))
+            found.read.add(beside)
             text, valid = decoded(read_regular(beside, most_bytes=MOST_TEXT))
             if not valid:
                 check_text(text)

@@ -76,6 +76,8 @@ class Found:
         streaming: rows are taken one by one, once: hold nothing, store nothing.
         leave: where the files that rows name may lie.
         notes: readers add what a user should know.
+        read: readers add files that they read besides ``files`` and what the samples name, so that
+            no note calls them unread.
     """
 
     format: str
@@ -87,6 +89,7 @@ class Found:
     streaming: bool = False
     leave: Leave = field(default_factory=Leave)
     notes: list[str] = field(default_factory=list)
+    read: set[Path] = field(default_factory=set)
 
     @property
     def folder(self) -> Path:

@@ -1,0 +1,163 @@
+"""Every file of a folder that gave no sample, counted in a note with the reason."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from plait.data.notes import Note, names
+from plait.data.readers.files import MEDIA_SUFFIXES, is_image, shown, suffix
+from plait.data.readers.rows import Found
+from plait.data.sample import BadRow, MediaRef, Sample
+
+_RAW = "3fr arw cr2 cr3 dng erf nef nrw orf pef raf raw rw2 rwl sr2 srw x3f"
+_FORMS = {
+    "heic heif hif": ("HEIC", "convert them to JPEG"),
+    "jxl": ("JPEG XL", "convert them to PNG or JPEG"),
+    "jp2 j2k jpf jpx jpc": ("JPEG 2000", "convert them to PNG or JPEG"),
+    "svg svgz": ("SVG", "draw them as PNG"),
+    "ico cur icns": ("icon", "save them as PNG"),
+    "psd xcf tga exr hdr dds pcx eps ai wmf emf": ("other", "save them as PNG or JPEG"),
+    _RAW: ("camera raw", "develop them to JPEG"),
+}
+UNDECODED = {ending: form for endings, form in _FORMS.items() for ending in endings.split()}
+"""Endings of pictures that plait does not decode: the name of the form, and what to do."""
+
+SHEETS = (".xlsx", ".xls", ".ods", ".numbers")
+ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".zst", ".rar")
+_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+_OWN = ("sidecar", "classfolder", "images")  # whose pictures are rows all
+
+
+def unread_notes(found: Found, samples: Iterable[Sample], bad: Iterable[BadRow]) -> list[Note]:
+    """Notes on the files below the folder that was opened; none for a file, or a set of the hub.
+
+    Args:
+        found: what was read.
+        samples: that it gave.
+        bad: rows that gave none: their pictures are counted with them.
+    """
+    notes = list(_respelled(samples))
+    if not found.root.is_dir() or found.format == "huggingface":
+        return notes
+    return notes + _grouped(
+        (kind, reason, name) for name in _unread(found, samples, bad)
+        for kind, reason in [_reason(found, name)]
+    ) + list(_not_entered(found.root))  # fmt: skip
+
+
+def undecoded_notes(files: Iterable[str]) -> list[Note]:
+    """Notes on those files that are pictures which plait does not decode."""
+    every = ((name, UNDECODED.get(suffix(name))) for name in files)
+    return _grouped(
+        ("undecoded-picture", _undecoded(form), name) for name, form in every if form is not None
+    )
+
+
+def _undecoded(form: tuple[str, str]) -> str:
+    return f"{form[0]} pictures, which plait does not decode: {form[1]}"
+
+
+def _unread(found: Found, samples: Iterable[Sample], bad: Iterable[BadRow]) -> Iterator[str]:
+    """The files that nothing was read from, seen from the folder."""
+    read = {os.path.abspath(path) for path in [*found.files, *found.read]}  # noqa: PTH100
+    refs: list[MediaRef | None] = []
+    for sample in samples:
+        refs.append(sample.image)
+        refs += sample.media.values()
+    refs += [row.bare.image for row in bad if row.bare is not None]
+    for ref in refs:
+        path = None if ref is None else ref.path
+        if path is not None:
+            read.add(os.path.abspath(path))  # noqa: PTH100
+    top = os.path.abspath(found.root)  # noqa: PTH100
+    for base, folders, files in os.walk(top):
+        folders.sort()
+        for name in sorted(files):
+            path = f"{base}/{name}"
+            if path not in read:
+                yield path[len(top) + 1 :]
+
+
+def _reason(found: Found, name: str) -> tuple[str, str]:
+    """The kind of note on a file that was not read, and why it was not."""
+    ending = suffix(name)
+    low = name.lower()
+    if any(part.startswith(".") for part in name.split("/")):
+        return "hidden-file", "hidden"
+    if is_image(name):
+        if found.format in _OWN:
+            return "unusable-picture", "see the bad rows"
+        return "unnamed-picture", "no row that gives a sample names it"
+    if ending in UNDECODED:
+        return "undecoded-picture", _undecoded(UNDECODED[ending])
+    if ending in MEDIA_SUFFIXES:
+        return "unnamed-file", "recordings and series that no row names"
+    if low.endswith(SHEETS):
+        return "unread-table", "save it as CSV (UTF-8)"
+    if low.endswith(ARCHIVES):
+        return "packed-file", "it is packed"
+    if low.endswith(_TABLES):
+        if (found.root / name).stat().st_size == 0:
+            return "unread-table", "it is empty"
+        if found.files:
+            return "unread-table", f"the rows come from {found.files[0].name}"
+        return "unread-table", "it has no rows that name pictures"
+    return "other-file", "neither a picture nor a table"
+
+
+def _grouped(files: Iterable[tuple[str, str, str]]) -> list[Note]:
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for kind, reason, name in files:
+        groups[kind, reason].append(shown(name))
+    return [_note(kind, reason, every) for (kind, reason), every in groups.items()]
+
+
+def _note(kind: str, reason: str, every: list[str]) -> Note:
+    if len(every) == 1:
+        return Note(f"{every[0]} is not read: {reason}", kind, every)
+    if kind == "unnamed-picture":
+        message = f"{len(every)} pictures have no row that gives a sample: {names(every)}"
+    else:
+        message = f"{len(every)} files are not read ({names(every)}): {reason}"
+    return Note(message, kind, every)
+
+
+def _respelled(samples: Iterable[Sample]) -> Iterator[Note]:
+    """A note on names that stand in the rows with their accents composed otherwise than on disk."""
+    every = []
+    for sample in samples:
+        ref = sample.image
+        if ref is None or ref.path is None or ref.name.isascii():
+            continue
+        path = str(ref.path)
+        if not path.endswith(ref.name) and unicodedata.normalize("NFC", path).endswith(
+            unicodedata.normalize("NFC", ref.name)
+        ):
+            every.append(ref.name)
+    if every:
+        yield Note(
+            f"{len(every)} names spell their accents otherwise than the disk does (Unicode NFC and "
+            f"NFD), and were found all the same: {names(every)}",
+            "respelled-name",
+            every,
+        )
+
+
+def _not_entered(root: Path) -> Iterator[Note]:
+    """A note on folders that are links: nothing below them is looked at."""
+    links = [
+        os.path.relpath(os.path.join(base, name), root)  # noqa: PTH118
+        for base, folders, _ in os.walk(root)
+        for name in sorted(folders)
+        if os.path.islink(os.path.join(base, name))  # noqa: PTH114, PTH118
+    ]
+    if links:
+        yield Note(
+            f"{len(links)} folders are links, which are not followed: {names(links)}",
+            "linked-folder",
+            [shown(name) for name in links],
+        )
