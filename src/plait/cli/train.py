@@ -21,7 +21,6 @@ from plait.cli.output import (
     table,
     tell_cautions,
 )
-from plait.data.notes import Note
 
 
 class Resume(StrEnum):
@@ -116,6 +115,8 @@ def train(
         return
 
     def page() -> None:
+        from plait.data.notes import Note
+
         if result.get("retrieval"):
             retrieval_table(result["retrieval"], f"Retrieval, {result['split']} split")
             classes_table(result, f"Classification, {result['split']} split")
