@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from plait.core.errors import MOST_SHOWN, PlaitError, UserError, cut
+from plait.core.errors import MOST_CUT, PlaitError, UserError, cut
 from plait.core.files import read_regular
 
 SERVER: Final = "PLAIT_SERVER"
@@ -79,7 +79,7 @@ def _hits(url: str, status: int, answer: bytes) -> list[dict[str, Any]]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise PlaitError(
             f"{url} answers with status {status} and something else than plait: "
-            f"{answer[:MOST_SHOWN].decode(errors='replace')}"
+            f"{answer[:MOST_CUT].decode(errors='replace')}"
         ) from error
     kind = UserError if 400 <= status < 500 and status != 429 else PlaitError
     mend = f" (set {KEY})" if status == 401 else ""

@@ -114,7 +114,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-MOST_SHOWN = 200  # characters of what somebody sent that a message repeats
+MOST_SHOWN = 80  # characters of a value of somebody's that a message repeats
+MOST_CUT = 200  # characters of a text of somebody's, such as an answer or a path
 
 
 def shown(value: object, most: int = MOST_SHOWN) -> str:
@@ -130,6 +131,6 @@ def shown(value: object, most: int = MOST_SHOWN) -> str:
     return f"{text[:most]}... ({size:,} characters)"
 
 
-def cut(text: str, most: int = MOST_SHOWN) -> str:
+def cut(text: str, most: int = MOST_CUT) -> str:
     """A text that holds words of a stranger, for a message; cut where it is long."""
     return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"

@@ -116,7 +116,7 @@ def _find(source: str | Path, leave: Leave) -> Found:
     name = str(source)
     if name.startswith("hf/"):
         return Found("huggingface", path, (), "a data set of the Hugging Face hub")
-    if "{" in name or "*" in name:
+    if "{" in name or "*" in name or "::" in name:
         from plait.data.readers.webdataset import expand
 
         return expand(name)

@@ -38,15 +38,16 @@ def read(tables: Sequence[Part], found: Found, finder: Finder) -> Rows:
     """Rows of tables that make up one data set, each numbered from 1."""
     names: Counter[str] = Counter()
     for part in tables:
-        for column in _embedded(part.table):
-            names.update(path for path in _paths(part.table[column]) if path)
+        table = _single(part.table)
+        for column in _embedded(table):
+            names.update(path for path in _paths(table[column]) if path)
     repeated = frozenset(name for name, count in names.items() if count > 1)
     for part in tables:
         yield from _rows(part, found, finder, repeated)
 
 
 def _rows(part: Part, found: Found, finder: Finder, repeated: frozenset[str]) -> Rows:
-    table, path = part.table, part.path
+    table, path = _single(part.table), part.path
     media = _embedded(table)
     plain = table.drop_columns(media)
     names = class_names(table.schema)
@@ -80,6 +81,19 @@ def _plan(
     label = next(iter(names))
     mapping = {"labels": label, **found.columns, "text": label}
     return plan(part.table.column_names, mapping, part.path, examples)
+
+
+def _single(table: pa.Table) -> pa.Table:
+    """The table with its lists of exactly one embedded file as that file, still in the table."""
+    for place, field in enumerate(table.schema):
+        kind = field.type
+        if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+            continue
+        if _holds_bytes(kind.value_type):
+            lengths = pc.list_value_length(table[field.name])
+            if pc.all(pc.fill_null(pc.equal(lengths, 1), False)).as_py():
+                table = table.set_column(place, field.name, pc.list_flatten(table[field.name]))
+    return table
 
 
 def _embedded(table: pa.Table) -> list[str]:

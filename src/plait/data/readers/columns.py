@@ -16,7 +16,7 @@ from plait.data.readers.files import is_image
 NAMES: dict[str, tuple[str, ...]] = {
     "image": ("image", "file_name", "filename", "file", "image_path", "img_path", "img", "path",
               "filepath", "file_path", "image_file", "image_name", "image_file_name", "photo",
-              "picture", "images", "jpg", "jpeg", "png", "webp",
+              "picture", "images", "base64", "image_base64", "img_base64", "jpg", "jpeg", "png", "webp",
               "图片", "图像", "照片", "文件名", "图片名", "图片路径", "路径"),
     "text": ("text", "texts", "caption", "captions", "sentence", "sentences", "title",
              "description", "txt", "alt_text", "comment", "report", "raw",

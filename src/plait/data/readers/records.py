@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from plait.core.errors import shown
 from plait.core.files import parse_json
+from plait.data.inline import data_url, from_base64, kind_within
 from plait.data.readers.columns import Plan
 from plait.data.readers.files import Finder
 from plait.data.readers.rows import Bad, Row, clean_split, clean_texts
-from plait.data.sample import BadRow, FileRef, MediaRef
+from plait.data.sample import BadRow, BytesRef, FileRef, MediaRef
 
 _LISTED = 1 << 20  # characters of a list in a cell: Python's own parser takes 500 bytes for each
 
@@ -47,14 +50,14 @@ def row_of(
 
 def _fill(row: Row, record: Mapping[str, Any], plan: Plan, finder: Finder) -> None:
     media = {
-        name: _medium(record.get(column), column, finder)
+        name: medium(record.get(column), column, finder)
         for name, column in plan.media.items()
         if record.get(column) not in (None, "")
     }
-    row.media = {name: medium.ref for name, medium in media.items()}
+    row.media = {name: one.ref for name, one in media.items()}
     empty = plan.image is None or record.get(plan.image) in (None, "")
     without = empty and (media or plan.image is None)  # audio with text needs no picture
-    pictures = [] if without else [_medium(record.get(str(plan.image)), plan.image, finder)]
+    pictures = [] if without else [medium(record.get(str(plan.image)), plan.image, finder)]
     if pictures:
         row.image = pictures[0].ref
     named = [*pictures, *media.values()]
@@ -114,10 +117,29 @@ def listed(cell: Any) -> list[Any]:
     return [cell]
 
 
-def _medium(value: Any, column: str | None, finder: Finder) -> Embedded:
+def medium(value: Any, column: str | None, finder: Finder) -> Embedded:
+    """The file of a cell: a path, a list of one, ``{bytes, path}``, a data URL or base64.
+
+    Raises:
+        Bad: it names no file, several, or one that cannot be had.
+    """
     if isinstance(value, Embedded):
         return value
+    several = listed(value)
+    if len(several) > 1:
+        raise Bad("several-pictures", f"{column!r} lists {len(several)} files: one a row is read")
+    value = several[0] if several else None
+    if isinstance(value, Mapping) and {"bytes", "path"} & value.keys():
+        data, path = value.get("bytes"), value.get("path")
+        if isinstance(data, bytes):
+            return _content(data, column, path if isinstance(path, str) else "")
+        value = data or path
+    if isinstance(value, bytes):
+        return _content(value, column)
     if isinstance(value, str) and value.strip():
+        data = _inline(value)
+        if data is not None:
+            return _content(data, column)
         ref = finder.find(value)
         return Embedded(ref, ref.name, file_key(ref))
     if value is None or value == "":
@@ -125,6 +147,23 @@ def _medium(value: Any, column: str | None, finder: Finder) -> Embedded:
     raise Bad(
         "wrong-type", f"{column!r} must name a file, not be {type(value).__name__} {shown(value)}"
     )
+
+
+def _content(data: bytes, column: str | None, name: str = "") -> Embedded:
+    content = hashlib.sha256(data).hexdigest()
+    return Embedded(BytesRef(data, name or f"{column}~{content[:8]}"), name, ("content", content))
+
+
+def _inline(text: str) -> bytes | None:
+    """The bytes that a cell spells out as a data URL or in base64; None for a name."""
+    head = data_url(text)
+    try:
+        if head is None:
+            return None if kind_within(text) is None else from_base64(text)
+        body = text[head.start :]
+        return from_base64(body, url=True) if head.is_base64 else unquote_to_bytes(body)
+    except ValueError as error:
+        raise Bad("bad-base64", f"the picture in the row is no base64: {error}") from None
 
 
 def file_key(ref: FileRef) -> str:

@@ -1,4 +1,4 @@
-"""WebDataset shards: plain tars whose consecutive members of one key are one sample.
+"""WebDataset shards: plain tars whose members of one key are one sample.
 
 The key is the path up to the first dot of the file name; what follows is the field. Pictures
 (``.jpg .png .webp`` ...) stay in the shard and are read by offset; ``.txt``, ``.json`` and ``.cls``
@@ -50,10 +50,12 @@ class _Group:
 def expand(pattern: str) -> Found:
     """Shards of a pattern: ``{000..009}`` and ``{a,b}`` braces, ``*`` and ``?`` wildcards.
 
+    Several patterns go with ``::`` between them, as open_clip writes them.
+
     Raises:
         DataError: a shard that the braces name is missing, or nothing matches.
     """
-    names = list(_braces(pattern))
+    names = [name for part in pattern.split("::") for name in _braces(part)]
     paths: list[Path] = []
     for name in names:
         matches = sorted(glob.glob(name)) if re.search(r"[*?\[]", name) else [name]  # noqa: PTH207
@@ -90,7 +92,7 @@ def _braces(pattern: str) -> Iterator[str]:
 
 def read(found: Found) -> Rows:
     """Rows of every shard. A shard that ends early gives its whole samples, then a bad row."""
-    groups = itertools.chain.from_iterable(_groups(path) for path in found.files)
+    groups = itertools.chain.from_iterable(_groups(path, found) for path in found.files)
     head = list(itertools.islice(groups, 50))
     lines = _lines_are_texts(head)
     if lines:
@@ -117,8 +119,17 @@ def _tell_apart(row: Row, seen: dict[tuple[Path, str], TarRef]) -> None:
         row.key = (str(ref.tar), ref.offset)
 
 
-def _groups(path: Path) -> Iterator[_Group | BadRow]:
-    group: _Group | None = None
+def _groups(path: Path, found: Found) -> Iterator[_Group | BadRow]:
+    """Samples of a shard in the order of their first members.
+
+    Only headers are read, so that members which lie apart (all pictures, then all texts) cost no
+    more than adjacent ones.
+    """
+    last: dict[str, _Group] = {}
+    groups: list[_Group] = []
+    apart: set[str] = set()
+    bad: BadRow | None = None
+    before = ""
     try:
         for member, offset, size in tar.members(path):
             folder, slash, base = member.rpartition("/")
@@ -126,16 +137,26 @@ def _groups(path: Path) -> Iterator[_Group | BadRow]:
                 continue  # as webdataset does; macOS adds ._ twins
             start, _, name = base.partition(".")
             key = folder + slash + start
-            if group is None or group.key != key or name in group.fields:
-                if group is not None:
-                    yield from _divided(group)
-                group = _Group(key, {})
+            group = last.get(key)
+            if group is None or name in group.fields:
+                group = last[key] = _Group(key, {})
+                groups.append(group)
+            elif key != before:
+                apart.add(key)
+            before = key
             group.fields[name] = TarRef(path, member, offset, size)
     except (tar.TarError, OSError) as error:
         problem = f"the shard cannot be read to its end ({error}): write or fetch it again"
-        yield BadRow(str(path), None, problem, "bad-tar")
-    if group is not None:
+        bad = BadRow(str(path), None, problem, "bad-tar")
+    if apart:
+        found.notes.append(
+            f"{path.name}: members of {len(apart)} keys are not adjacent; they are read together, "
+            "but other readers need them sorted (tar --sort=name)"
+        )
+    for group in groups:
         yield from _divided(group)
+    if bad is not None:
+        yield bad
 
 
 def _divided(group: _Group) -> Iterator[_Group]:

@@ -1,0 +1,123 @@
+"""Forms that other tools write: the same pairs, however they are spelt."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from plait.core.errors import DataError
+from plait.data import inspect, open_dataset
+
+COLOURS = {"blue": (0, 0, 255), "red": (255, 0, 0)}
+EXPECTED = {((0, 0, 255), ("a blue one",)), ((255, 0, 0), ("a red one",))}
+
+
+def png(colour: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), COLOURS[colour]).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def spelt(form: str, colour: str) -> Any:
+    """A picture as a cell."""
+    data = png(colour)
+    digits = base64.b64encode(data).decode()
+    return {
+        "name": f"{colour}.png",
+        "list": [f"{colour}.png"],
+        "list in text": f'["{colour}.png"]',
+        "path": {"path": f"{colour}.png"},
+        "base64": digits,
+        "data URL": f"data:image/png;base64,{digits}",
+        "list of base64": [digits],
+    }[form]
+
+
+def pairs(source: str | Path) -> set[tuple[Any, tuple[str, ...]]]:
+    """What a source holds: the colour of each picture with its texts."""
+    found = set()
+    for sample in open_dataset(source):
+        assert sample.image is not None
+        with Image.open(io.BytesIO(sample.image.read())) as image:
+            found.add((image.convert("RGB").getpixel((0, 0)), sample.texts))
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two pictures."""
+    for colour in COLOURS:
+        (tmp_path / f"{colour}.png").write_bytes(png(colour))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "form", ["name", "list", "list in text", "path", "base64", "data URL", "list of base64"]
+)
+def test_a_picture_in_a_cell(form: str, folder: Path) -> None:
+    rows = [{"images": spelt(form, one), "caption": f"a {one} one"} for one in COLOURS]
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert pairs(folder / "rows.jsonl") == EXPECTED
+
+
+@pytest.mark.parametrize("cell", [[], ["red.png", "blue.png"], "data:image/png;base64,iVBORw0K!"])
+def test_a_cell_of_no_one_picture_is_told_shortly(cell: Any, folder: Path) -> None:
+    rows = [{"image": cell, "text": "x"}, {"image": {"url": "A" * 5000}, "text": "x"}]
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(DataError, match=r"is empty|lists 2 files|is no base64"):
+        open_dataset(folder / "rows.jsonl")
+    (folder / "rows.jsonl").write_text(json.dumps(rows[1]))
+    with pytest.raises(DataError, match="must name a file") as raised:
+        open_dataset(folder / "rows.jsonl")
+    assert len(str(raised.value)) < 400
+
+
+@pytest.mark.parametrize("others", [0, 2])
+def test_parquet_with_lists_of_embedded_pictures(others: int, tmp_path: Path) -> None:
+    cells = [[{"bytes": png(one), "path": f"{one}.png"}] for one in COLOURS]
+    cells += [[{"bytes": b"x", "path": "x"}] * others] if others else []
+    words = [f"a {one} one" for one in COLOURS] + ["x"] * (len(cells) - 2)
+    pq.write_table(pa.table({"images": cells, "text": words}), tmp_path / "p.parquet")
+    if not others:
+        assert pairs(tmp_path / "p.parquet") == EXPECTED
+    result = inspect(tmp_path / "p.parquet")
+    assert result["samples"] == 2
+    assert result["skipped"]["kinds"] == ({"several-pictures": 1} if others else {})
+
+
+def tar(path: Path, members: list[tuple[str, bytes]]) -> Path:
+    with tarfile.open(path, "w") as shard:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            shard.addfile(info, io.BytesIO(data))
+    return path
+
+
+def test_members_of_one_key_that_lie_apart(tmp_path: Path) -> None:
+    pictures = [(f"{one}.png", png(one)) for one in COLOURS]
+    words = [(f"{one}.txt", f"a {one} one".encode()) for one in COLOURS]
+    meta = [(f"{one}.json", b'{"width": 4}') for one in COLOURS]
+    shard = tar(tmp_path / "a.tar", [*pictures, *meta, *words])
+    assert pairs(shard) == EXPECTED
+    assert "2 keys are not adjacent" in " ".join(map(str, open_dataset(shard).notes))
+    tidy = tar(tmp_path / "b.tar", [pictures[0], words[0], pictures[1], words[1]])
+    assert not any("adjacent" in str(note) for note in open_dataset(tidy).notes)
+
+
+def test_shards_joined_by_two_colons(tmp_path: Path) -> None:
+    for one, name in zip(COLOURS, "ab", strict=True):
+        tar(
+            tmp_path / f"{name}.tar",
+            [("0.png", png(one)), ("0.txt", f"a {one} one".encode())],
+        )
+    assert pairs(f"{tmp_path}/a.tar::{tmp_path}/b.tar") == EXPECTED
