@@ -132,7 +132,7 @@ def test_llava(root: Path, lines: bool) -> None:
         {"id": "z", "image": "2.jpg", "conversations": turns("<image><image>", "A dog.")},
         {"id": "z", "image": "2.jpg", "conversations": turns("<image>")},
         {"id": "z", "image": "gone.jpg", "conversations": turns("<image>", "a")},
-        {"id": "z", "image": "2.jpg", "conversations": [{"from": "user", "value": "<image>"}]},
+        {"id": "z", "image": "2.jpg", "conversations": [{"from": "narrator", "value": "<image>"}]},
         {"id": "z", "image": "2.jpg"},
     ]
     path = root / ("chat.jsonl" if lines else "chat.json")

@@ -121,3 +121,69 @@ def test_shards_joined_by_two_colons(tmp_path: Path) -> None:
             [("0.png", png(one)), ("0.txt", f"a {one} one".encode())],
         )
     assert pairs(f"{tmp_path}/a.tar::{tmp_path}/b.tar") == EXPECTED
+
+
+@pytest.mark.parametrize("form", ["txt", "caption", "json", "double", "img2dataset"])
+def test_texts_in_a_file_beside_each_picture(form: str, folder: Path) -> None:
+    for one in COLOURS:
+        stated = json.dumps({"caption": f"a {one} one", "width": 4, "key": one})
+        if form in ("json", "img2dataset"):
+            (folder / f"{one}.json").write_text(stated)
+        if form != "json":
+            name = {"caption": f"{one}.caption", "double": f"{one}.png.TXT"}.get(form, f"{one}.txt")
+            (folder / name).write_text(f"a {one} one\n")
+    if form == "img2dataset":
+        urls = pa.table(
+            {"url": ["http://x/1", "http://x/2"], "key": ["1", "2"], "caption": ["", ""]}
+        )
+        pq.write_table(urls, folder / "00000.parquet")
+        (folder / "00000_stats.json").write_text('{"count": 2, "successes": 2}')
+    assert pairs(folder) == EXPECTED
+    if form in ("json", "img2dataset"):
+        assert {sample.meta["width"] for sample in open_dataset(folder)} == {4}
+
+
+def test_json_beside_pictures_that_states_no_text(folder: Path) -> None:
+    for one in COLOURS:  # as Google Takeout writes it
+        (folder / f"{one}.png.json").write_text(json.dumps({"title": f"{one}.png"}))
+    assert open_dataset(folder).format == "images"
+
+
+def test_tables_come_before_files_beside_pictures(folder: Path) -> None:
+    (folder / "pairs.csv").write_text("image,text\nred.png,a red one\nblue.png,a blue one\n")
+    for one in COLOURS:
+        (folder / f"{one}.txt").write_text("tags")
+    assert pairs(folder) == EXPECTED
+
+
+@pytest.mark.parametrize("form", ["llava", "sharegpt", "messages", "parts", "inline parts"])
+def test_conversations(form: str, folder: Path) -> None:
+    def entry(colour: str) -> dict[str, Any]:
+        said = f"a {colour} one"
+        if form in ("llava", "sharegpt"):
+            asks, answers = ("human", "gpt") if form == "llava" else ("user", "assistant")
+            turns = [{"from": asks, "value": "<image>What?"}, {"from": answers, "value": said}]
+            return {"conversations": turns, "images": [f"{colour}.png"]}
+        url = {"type": "image_url", "image_url": {"url": spelt("data URL", colour)}}
+        content = {
+            "messages": "<image>What?",
+            "parts": [{"type": "image"}, {"type": "text", "text": "What?"}],
+            "inline parts": [url, {"type": "text", "text": "What?"}],
+        }[form]
+        turns = [{"role": "user", "content": content}, {"role": "assistant", "content": said}]
+        own = {} if form == "inline parts" else {"images": [f"{colour}.png"]}
+        return {"messages": turns, **own}
+
+    (folder / "talk.json").write_text(json.dumps(list(map(entry, COLOURS))))
+    assert pairs(folder) == EXPECTED
+    turns = open_dataset(folder)[0].labels["conversations"]
+    assert [turn["from"] for turn in turns[0]] == ["human", "gpt"]
+    assert turns[0][0]["value"] == "<image>What?"
+
+
+def test_a_conversation_about_two_pictures_is_told(folder: Path) -> None:
+    turns = [{"role": "user", "content": "<image>?"}, {"role": "assistant", "content": "x"}]
+    entry = {"messages": turns, "images": ["red.png", "blue.png"]}
+    (folder / "talk.jsonl").write_text(json.dumps(entry))
+    with pytest.raises(DataError, match="lists 2 files"):
+        open_dataset(folder)

@@ -9,9 +9,10 @@ from pathlib import Path
 from plait.core.errors import DataError
 from plait.core.files import parse_json, regular
 from plait.data.notes import with_notes
-from plait.data.readers.files import decoded, is_image, stem, walk
+from plait.data.readers.files import decoded, is_image, walk
 from plait.data.readers.leave import Leave
 from plait.data.readers.rows import Found
+from plait.data.readers.sidecars import sidecars, telling
 from plait.data.readers.unread import ARCHIVES, SHEETS, undecoded_notes
 from plait.data.splits import splits_of_names
 
@@ -39,7 +40,7 @@ _WHY = {
     "coco": 'JSON with "images" and "annotations" that hold captions',
     "karpathy": 'JSON whose "images" hold "sentences"',
     "flickr8k": "lines of picture name and caption, as Flickr8k writes them",
-    "llava": 'entries with "conversations"',
+    "llava": 'entries with "conversations" or "messages"',
     "vqa": 'JSON with "questions"',
 }
 _HEAD = 1 << 16
@@ -117,7 +118,7 @@ def _json_kind(path: Path, text: str) -> str | None:
     except ValueError:
         entry = whole = None
     if isinstance(entry, dict) and not _document_kind(entry):  # JSON lines
-        return "llava" if "conversations" in entry else "table"
+        return "llava" if _is_talk(entry) else "table"
     if whole is None and path.stat().st_size > _PARSED:
         return _large_kind(path)
     if whole is None:
@@ -130,9 +131,17 @@ def _json_kind(path: Path, text: str) -> str | None:
     if isinstance(whole, dict):
         return _document_kind(whole)
     entries = [entry for entry in whole[:20] if isinstance(entry, dict)]
-    if any("conversations" in entry for entry in entries):
+    if any(map(_is_talk, entries)):
         return "llava"
     return "table" if entries else None
+
+
+def _is_talk(entry: dict[str, object]) -> bool:
+    """Whether an entry holds turns: a column of texts may be called ``messages`` too."""
+    turns = entry.get("messages")
+    return "conversations" in entry or (
+        isinstance(turns, list) and any(isinstance(turn, dict) and "role" in turn for turn in turns)
+    )
 
 
 def _large_kind(path: Path) -> str | None:
@@ -142,6 +151,7 @@ def _large_kind(path: Path) -> str | None:
         text += file.read()
     for key, kind in (
         (b'"conversations"', "llava"),
+        (b'"role"', "llava"),
         (b'"sentences"', "karpathy"),
         (b'"question"', "vqa"),
         (b'"multiple_choice_answer"', "vqa"),
@@ -186,7 +196,13 @@ def _folder(root: Path, leave: Leave) -> Found:
         leave.check(root / name, [root])
     if metadata:
         return _with_files("imagefolder", root, metadata, "metadata beside pictures: ")
-    found = dict(_candidates(root, names, leave))
+    beside = sidecars(names)
+    pictures = [name for name in names if is_image(name)]
+    mostly_beside = bool(beside) and telling(root, beside) * 2 > len(pictures)
+    apart = {file for own in beside.values() for file in own.values()}
+    found = dict(_candidates(root, [name for name in names if name not in apart], leave))
+    if mostly_beside:  # img2dataset lists what it fetched, and failed to fetch, in Parquet files
+        found = {name: kind for name, kind in found.items() if not _of_urls(root / name, kind)}
     kinds = set(found.values())
     if len(kinds) > 1:
         kinds = _preferred(kinds)
@@ -200,19 +216,31 @@ def _folder(root: Path, leave: Leave) -> Found:
             shown = ", ".join(files[:6])
             raise DataError(f"holds several tables: {shown}: name one of them", path=root)
         return _with_files(kind, root, files, f"{_WHY[kind]}: ")
-    pictures = [name for name in names if is_image(name)]
     if not pictures:
         packed = [name for name in names if _is_packed(name)]
         if packed:
             raise DataError(_not_readable(root / packed[0]), path=root / packed[0])
         raise DataError(with_notes(_not_readable(root), undecoded_notes(names)), path=root)
-    stems = {stem(name) for name in pictures}
-    sidecars = [name for name in names if name[-4:].lower() == ".txt" and name[:-4] in stems]
-    if len(sidecars) * 2 > len(pictures):
-        return Found("sidecar", root, (), "pictures with a .txt of the same name each")
+    if mostly_beside:
+        endings = sorted({ending for own in beside.values() for ending in own})
+        why = f"pictures with a {' or '.join(endings)} of the same name each"
+        return Found("sidecar", root, (), why)
     if any("/" in name for name in pictures):
         return Found("classfolder", root, (), "pictures in class folders, no metadata")
     return Found("images", root, (), "pictures without metadata or class folders: no texts")
+
+
+def _of_urls(path: Path, kind: str) -> bool:
+    """Whether a table is of addresses in the web, by the names of its columns."""
+    if kind != "parquet":
+        return False
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return {"url", "key"} <= set(pq.read_schema(path).names)
+    except (pa.ArrowException, OSError):
+        return False  # reading it will say what is wrong
 
 
 def _is_packed(name: str) -> bool:
@@ -221,14 +249,11 @@ def _is_packed(name: str) -> bool:
 
 def _candidates(root: Path, names: list[str], leave: Leave) -> Iterator[tuple[str, str]]:
     """(name, format) of the files at most two folders deep that state rows."""
-    pictures = {stem(name) for name in names if is_image(name)}
     for name in names:
-        if name[-4:].lower() == ".txt" and name[:-4] in pictures:
-            continue
         base = name.rsplit("/", 1)[-1].lower()
         if name.count("/") > 2 or is_image(base) or base.startswith(("readme", "license")):
             continue
-        if base in ("requirements.txt", "dataset_infos.json"):
+        if base in ("requirements.txt", "dataset_infos.json") or base.endswith("_stats.json"):
             continue
         if not base.endswith((*_TEXT_FILES, ".tar", ".parquet")):
             continue

@@ -6,13 +6,8 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from plait.core.errors import DataError
-from plait.core.files import read_regular
 from plait.data.readers.files import (
-    MOST_TEXT,
     Finder,
-    check_text,
-    decoded,
     is_image,
     shown,
     stem,
@@ -20,7 +15,8 @@ from plait.data.readers.files import (
 )
 from plait.data.readers.leave import OUTSIDE
 from plait.data.readers.records import file_key
-from plait.data.readers.rows import Bad, Found, Row, Rows, clean_texts
+from plait.data.readers.rows import Bad, Found, Row, Rows
+from plait.data.readers.sidecars import fill, sidecars
 from plait.data.readers.table import rows_of
 from plait.data.sample import BadRow, FileRef
 from plait.data.splits import canonical, splits_of_names
@@ -62,31 +58,25 @@ def read_classes(found: Found) -> Rows:
 
 
 def read_sidecars(found: Found) -> Rows:
-    """Pictures beside a ``.txt`` of the same name, which is the text."""
-    names = [name for name in walk(found.root) if is_image(name)]
-    for name, split, _ in _with_splits(names):
+    """Pictures beside files of texts of the same name (see `plait.data.readers.sidecars`)."""
+    names = list(walk(found.root))
+    beside = sidecars(names)
+    for name, split, _ in _with_splits([name for name in names if is_image(name)]):
         row = _row(found, name, split)
         if isinstance(row, BadRow):
             yield row
             continue
-        beside = found.root / (stem(name) + ".txt")
-        if not beside.is_file():
-            beside = beside.with_name(beside.name[:-4] + ".TXT")
+        own = beside.get(name)
         try:
-            if not beside.is_file():
+            if own is None:
                 raise Bad("empty-text", f"there is no {stem(name)}.txt with its text")
-            if not inside(found, beside):
-                raise Bad(OUTSIDE, found.leave.refusal(beside.name, beside))
-            found.read.add(beside)
-            text, valid = decoded(read_regular(beside, most_bytes=MOST_TEXT))
-            if not valid:
-                check_text(text)
-            row.texts = clean_texts([text])
+            for file in own.values():
+                if not inside(found, found.root / file):
+                    raise Bad(OUTSIDE, found.leave.refusal(file, found.root / file))
+                found.read.add(found.root / file)
+            fill(row, found.root, own)
         except Bad as bad:
             yield row.bad(bad.kind, bad.problem)
-            continue
-        except DataError as error:
-            yield row.bad("unreadable-file", f"{beside.name} {error.problem}")
             continue
         yield row
 
