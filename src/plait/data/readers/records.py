@@ -73,9 +73,25 @@ def _fill(row: Row, record: Mapping[str, Any], plan: Plan, finder: Finder) -> No
         row.group = _string(record.get(plan.group), plan.group)
     if plan.id:
         row.id = _string(record.get(plan.id), plan.id)
-    row.labels = _labels(record, plan)
+    row.labels = {**_labels(record, plan), **_turns(record, plan)}
     row.meta = {name: record[name] for name in plan.other if record.get(name) not in (None, "")}
     _texts(row, record, plan)  # last: a row without a text is still a picture
+
+
+def _turns(record: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+    """The conversation of texts that are ``{user, assistant}``, as the_cauldron has them."""
+    turns = [
+        {"from": speaker, "value": str(turn.get(name) or "")}
+        for column, _ in plan.texts
+        for turn in listed(record.get(column))
+        if isinstance(turn, Mapping) and "assistant" in turn
+        for speaker, name in (("human", "user"), ("gpt", "assistant"))
+    ]
+    if not turns:
+        return {}
+    if record.get(str(plan.image)):  # its pictures come first, without placeholders
+        turns[0]["value"] = "<image>" + turns[0]["value"]
+    return {"conversations": [turns]}
 
 
 def _texts(row: Row, record: Mapping[str, Any], plan: Plan) -> None:
@@ -89,6 +105,9 @@ def _texts(row: Row, record: Mapping[str, Any], plan: Plan) -> None:
         found = listed(cell)
         values += found
         languages += [language] * len(found)
+    talk = [value for value in values if isinstance(value, Mapping) and "assistant" in value]
+    if talk and len(talk) == len(values):
+        values = [turn["assistant"] for turn in talk]
     row.texts = clean_texts(values)
     if plan.language:
         stated = [
