@@ -16,6 +16,7 @@ from PIL import Image
 
 from plait.core.errors import DataError
 from plait.data import inspect, open_dataset
+from plait.data.audit import audit
 
 COLOURS = {"blue": (0, 0, 255), "red": (255, 0, 0)}
 EXPECTED = {((0, 0, 255), ("a blue one",)), ((255, 0, 0), ("a red one",))}
@@ -186,4 +187,30 @@ def test_a_conversation_about_two_pictures_is_told(folder: Path) -> None:
     entry = {"messages": turns, "images": ["red.png", "blue.png"]}
     (folder / "talk.jsonl").write_text(json.dumps(entry))
     with pytest.raises(DataError, match="lists 2 files"):
+        open_dataset(folder)
+
+
+def test_images_and_texts_of_the_cauldron(tmp_path: Path) -> None:
+    turns = [[{"user": "What?", "assistant": f"a {one} one", "source": "s"}] for one in COLOURS]
+    images = [[{"bytes": png(one), "path": None}] for one in COLOURS]
+    pq.write_table(pa.table({"images": images, "texts": turns}), tmp_path / "c.parquet")
+    assert pairs(tmp_path / "c.parquet") == EXPECTED
+    assert open_dataset(tmp_path / "c.parquet")[0].labels["conversations"] == [
+        [{"from": "human", "value": "<image>What?"}, {"from": "gpt", "value": "a blue one"}]
+    ]
+
+
+@pytest.mark.parametrize("text", ["nan", "None", "N/A", "-", "...", "DSC_0100.png", "DSC_0100"])
+def test_texts_that_are_no_captions(text: str, folder: Path) -> None:
+    (folder / "red.png").rename(folder / "DSC_0100.png")
+    (folder / "p.csv").write_text(f"image,caption\nblue.png,blue\nDSC_0100.png,{text}\n")
+    rows = [row for row in audit(folder, images=False).rows if row.kind == "no-caption"]
+    assert [(row.row, row.severity) for row in rows] == [(3, "warning")]
+    assert "1 texts are no captions" in " ".join(map(str, open_dataset(folder).notes))
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\u2800", "\ufeff\u200d", "\u3164"])
+def test_texts_that_nobody_sees_are_empty(text: str, folder: Path) -> None:
+    (folder / "p.csv").write_text(f"image,caption\nblue.png,\U0001f600\nred.png,{text}\n")
+    with pytest.raises(DataError, match="row 3: the text is empty"):
         open_dataset(folder)

@@ -11,6 +11,7 @@
 | duplicate-text | warning | a sample has the same text twice |
 | shared-text | note | different samples have the same text |
 | one-text, mostly-one-text | error, warning | all, or nearly all, training pairs have the same text |
+| no-caption | warning | the text is ``nan``, ``None``, ``-`` and the like, or the file's own name |
 | over-long | warning | the tokenizer will cut the text |
 | mismatch | warning | picture and text fit badly by a model's embeddings |
 | question-without-image | error | a question that no picture answers |
@@ -35,7 +36,12 @@ from plait.data.audit_images import MAX_PIXELS, image_findings
 from plait.data.audit_pairs import Vectors, mismatches
 from plait.data.audit_questions import is_question, question_findings
 from plait.data.audit_rows import Audited, Finding
-from plait.data.audit_text import label_findings, one_text_findings, text_findings
+from plait.data.audit_text import (
+    label_findings,
+    no_caption_findings,
+    one_text_findings,
+    text_findings,
+)
 from plait.data.dataset import PairDataset
 from plait.data.open import Roots, find, mapped, rows
 from plait.data.readers.assemble import assemble_traced
@@ -155,6 +161,7 @@ def audit(
     checks = ["rows", "texts", "labels"]
     findings += text_findings(audited)
     findings += one_text_findings(audited)
+    findings += no_caption_findings(audited)
     findings += label_findings(audited)
     if any(map(is_question, audited.samples)):
         checks.append("questions")

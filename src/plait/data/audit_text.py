@@ -6,8 +6,10 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
+from plait.core import errors
 from plait.data.audit_rows import Audited, Finding
 from plait.data.equal_texts import normalised
+from plait.data.no_captions import no_captions
 
 _SINGLE = ("label", "class", "category")
 
@@ -65,6 +67,18 @@ def one_text_findings(audited: Audited) -> Iterator[Finding]:
         "that next to nothing is left to learn"
     )
     yield Finding("mostly-one-text", "warning", *audited.places[number][which], sample.id, detail)
+
+
+def no_caption_findings(audited: Audited) -> Iterator[Finding]:
+    """Texts that say nothing of their picture."""
+    for number, sample in enumerate(audited.samples):
+        for which in no_captions(sample):
+            detail = (
+                f"{errors.shown(sample.texts[which])} is no caption: write one, or remove the row"
+            )
+            yield Finding(
+                "no-caption", "warning", *audited.places[number][which], sample.id, detail
+            )
 
 
 def _shared(audited: Audited, shared: list[tuple[int, int]]) -> Finding:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
 from plait.core.errors import DataError, did_you_mean
+from plait.data import no_captions
 from plait.data.dataset import PairDataset
 from plait.data.notes import as_json, with_notes
 from plait.data.readers.assemble import assemble
@@ -63,7 +64,7 @@ def open_dataset(
     if on_bad_row == "fail":
         every = found.leave.refusing(every, count=True)
     samples, bad = assemble(every, fail=on_bad_row == "fail")
-    notes = [*found.notes, *unread_notes(found, samples, bad)]
+    notes = [*found.notes, *unread_notes(found, samples, bad), *no_captions.notes_of(samples)]
     if not samples:
         first = f"; the first bad row: {bad[0].error()}" if bad else ""
         raise DataError(with_notes(f"no sample could be read{first}", notes), path=found.root)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,7 +111,7 @@ def clean_texts(values: list[Any]) -> tuple[str, ...]:
             kind = type(value).__name__
             raise Bad("wrong-type", f"the text must be a string or a list of strings, not {kind}")
         text = value.strip()
-        if not text:
+        if not text or not _is_seen(text):
             raise Bad("empty-text", "the text is empty: fill it in or remove the row")
         try:
             text.encode()
@@ -120,6 +121,17 @@ def clean_texts(values: list[Any]) -> tuple[str, ...]:
     if not texts:
         raise Bad("empty-text", "there is no text: fill it in or remove the row")
     return tuple(texts)
+
+
+_UNSEEN = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # blank, though letters or symbols to Unicode
+_UNSEEN_KINDS = frozenset(["Cc", "Cf", "Zs", "Zl", "Zp"])
+
+
+def _is_seen(text: str) -> bool:
+    """Whether a person would see anything of a text: not of zero-width signs and marks of direction."""
+    return any(
+        sign not in _UNSEEN and unicodedata.category(sign) not in _UNSEEN_KINDS for sign in text
+    )
 
 
 def clean_split(value: Any) -> str | None:
