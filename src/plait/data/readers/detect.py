@@ -9,6 +9,7 @@ from pathlib import Path
 from plait.core.errors import DataError
 from plait.core.files import parse_json, regular
 from plait.data.notes import with_notes
+from plait.data.readers import chinese_clip
 from plait.data.readers.files import decoded, is_image, walk
 from plait.data.readers.leave import Leave
 from plait.data.readers.rows import Found
@@ -29,6 +30,7 @@ READERS: dict[str, str] = {
     "flickr8k": "plait.data.readers.flickr8k:read",
     "llava": "plait.data.readers.llava:read",
     "vqa": "plait.data.readers.vqa:read",
+    "chinese-clip": "plait.data.readers.chinese_clip:read",
     "huggingface": "plait.data.readers.huggingface:read",
 }
 """Format name to the generator of its rows."""
@@ -58,6 +60,17 @@ def detect(path: Path, leave: Leave | None = None) -> Found:
         DataError: nothing plait reads, or several things at once.
     """
     if not path.is_dir():
+        base = chinese_clip.texts_of(path.name) or path.name
+        pictures = base.removesuffix("_texts.jsonl") + "_imgs.tsv"
+        if (
+            base != pictures
+            and path.with_name(base).is_file()
+            and path.with_name(pictures).is_file()
+        ):
+            pairs = chinese_clip.find(path.parent, [base, pictures])
+            if pairs is not None:
+                pairs.root = path
+                return pairs
         kind = file_kind(path)
         if kind is None:
             raise DataError(_not_readable(path), path=path)
@@ -196,6 +209,9 @@ def _folder(root: Path, leave: Leave) -> Found:
         leave.check(root / name, [root])
     if metadata:
         return _with_files("imagefolder", root, metadata, "metadata beside pictures: ")
+    pairs = chinese_clip.find(root, names)
+    if pairs is not None:
+        return pairs
     beside = sidecars(names)
     pictures = [name for name in names if is_image(name)]
     mostly_beside = bool(beside) and telling(root, beside) * 2 > len(pictures)
