@@ -295,6 +295,21 @@ def test_truncated_files_are_refused_with_their_name(form: str) -> None:
             decode(data[: int(share * len(data))])
 
 
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 2}])
+def test_a_jpeg_that_lacks_its_end_marker_alone_is_whole(options: dict[str, object]) -> None:
+    data = encoded(noise(), "JPEG", **options)
+    for cut in (1, 2):
+        np.testing.assert_array_equal(decode(data[:-cut]), decode(data))
+    restart = data.rfind(b"\xff\xd1") if "restart_marker_blocks" in options else -40
+    # Of a progressive file: whole scans, but not the last.
+    scan = data.rfind(b"\xff\xda") if "progressive" in options else -41
+    for damaged in (data[:-8], data[:restart], data[:scan]):
+        with pytest.raises(DataError, match="truncated or damaged"):
+            decode(damaged)
+    with pytest.raises(DataError):  # strangers' files must be whole
+        decode_image(data[:-2], name="x", formats=["JPEG"])
+
+
 def test_every_byte_counts_in_the_message() -> None:
     data = encoded(noise(), "JPEG")
     with pytest.raises(DataError, match=r"the JPEG picture is truncated or damaged: .*replace"):

@@ -127,6 +127,18 @@ def test_every_file_is_read_or_counted_with_a_reason(make: Make) -> None:
     assert {kind for kind, _ in notes} - {"unnamed-picture"} <= found.keys()
 
 
+def test_a_folder_name_with_other_accents_than_on_the_disk_is_found(tmp_path: Path) -> None:
+    disk, stated = "U\u0308bung/cafe\u0301", "\u00dcbung/caf\u00e9"
+    (tmp_path / disk).mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(tmp_path / disk / "1.png")
+    (tmp_path / "pairs.csv").write_text(f"image,caption\n{stated}/1.png,one\n", encoding="utf-8")
+    result = inspect(tmp_path)
+    assert (result["samples"], result["texts"]) == (1, 1)
+    assert [n["examples"] for n in result["notes"] if n["kind"] == "respelled-name"] == [
+        [f"{stated}/1.png"]
+    ]
+
+
 def test_errors_come_with_what_was_not_read(tmp_path: Path) -> None:
     (tmp_path / "IMG_1.HEIC").write_bytes(b"")
     with pytest.raises(DataError, match=r"IMG_1\.HEIC is not read: HEIC pictures.*convert them"):

@@ -23,6 +23,7 @@ from plait.data.audit_rows import Audited, Finding
 from plait.data.decode import MAX_PIXELS, open_image, orientation_of, to_rgb
 from plait.data.exif import upright
 from plait.data.sample import MediaRef
+from plait.data.whole import with_end
 
 BITS = 10
 """Of 128: near duplicates differ in at most this many."""
@@ -43,17 +44,19 @@ class Look:
         sha: SHA-256 of the file's bytes, empty when they cannot be read.
         bits: (16,) uint8, 128 bits.
         colours: (192,) uint8, 8 x 8 RGB.
+        note: what is odd about a picture that can be used, or empty.
     """
 
     problem: tuple[str, str] | None
     sha: bytes = b""
     bits: np.ndarray | None = None
     colours: np.ndarray | None = None
+    note: str = ""
 
 
 def look(ref: MediaRef, max_pixels: int = MAX_PIXELS) -> Look:
     """Reads a picture once; more than ``max_pixels`` by the header are not decoded."""
-    sha = b""
+    sha, note = b"", ""
     try:
         data = ref.read()
         sha = hashlib.sha256(data).digest()
@@ -62,14 +65,21 @@ def look(ref: MediaRef, max_pixels: int = MAX_PIXELS) -> Look:
         if width * height > max_pixels:
             problem = f"{width} x {height} = {width * height:,} pixels, limit {max_pixels:,}"
             return Look(("size-bomb", problem), sha)
-        small = _small(image)
+        try:
+            small = _small(image)
+        except OSError:
+            whole = with_end(data)
+            if whole is None:
+                raise
+            note = "the JPEG lacks its end marker; all its pixels are there"
+            small = _small(open_image(whole, name=ref.name, max_pixels=max_pixels))
     except DataError as error:
         return Look(("unreadable", error.problem), sha)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's plugins raise almost anything on damaged content
         return Look(("unreadable", f"truncated or damaged: {error}"), sha)
-    return Look(None, sha, *_summary(small))
+    return Look(None, sha, *_summary(small), note)
 
 
 def _small(image: Image.Image) -> Image.Image:
@@ -103,6 +113,9 @@ def image_findings(audited: Audited, max_pixels: int, threads: int = 4) -> Itera
         if seen.problem is not None:
             place, id_ = audited.places[number][0], audited.samples[number].id
             yield Finding(seen.problem[0], "error", *place, id_, f"{ref.name}: {seen.problem[1]}")
+        if seen.note:
+            place, id_ = audited.places[number][0], audited.samples[number].id
+            yield Finding("no-end-marker", "note", *place, id_, f"{ref.name}: {seen.note}")
         if seen.bits is not None:
             good.append((number, seen))
     yield from _duplicates(audited, good)

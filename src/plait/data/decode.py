@@ -20,6 +20,7 @@ from plait.core.errors import DataError
 from plait.core.shapes import UInt8
 from plait.data.exif import exif_orientation, stored
 from plait.data.structure import Bounds, structure_of
+from plait.data.whole import with_end
 
 MAX_PIXELS = 100_000_000
 
@@ -102,8 +103,7 @@ def _loaded(
         data, name=name, max_pixels=max_pixels, formats=formats, bounds=bounds
     ) as image:
         try:
-            image.load()
-            yield image
+            yield _with_pixels(image, data, formats)
         except MemoryError:
             raise
         except DataError as error:
@@ -114,6 +114,19 @@ def _loaded(
                 "replace the file",
                 path=name,
             ) from error
+
+
+def _with_pixels(image: Image.Image, data: bytes, formats: Sequence[str] | None) -> Image.Image:
+    """The picture, loaded; from strangers nothing is taken that lacks its end marker."""
+    try:
+        image.load()
+    except OSError:
+        whole = with_end(data) if formats is None else None
+        if whole is None:
+            raise
+        image = _open(whole, [str(image.format)], None)
+        image.load()
+    return image
 
 
 def open_image(

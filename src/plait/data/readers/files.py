@@ -89,6 +89,7 @@ class Finder:
         self._links: set[Path] = set()  # and whatever else is no plain file
         self._listings: dict[Path, dict[str, str]] = {}
         self._near_names: dict[Path, dict[str, str]] = {}
+        self._inner: dict[Path, dict[str, str]] = {}  # folders of a folder by composed name
         self._known: dict[str, FileRef] = {}
         self.used: dict[Path, int] = {}
 
@@ -177,6 +178,8 @@ class Finder:
         found = []
         for root in roots:
             place = root / (folder or "/") if name.startswith("/") else root / folder
+            if not folder.isascii() and not place.is_dir():
+                place = self._spelled(root, folder)
             real = self._listing(place).get(base) if self._permits(place) else None
             if real is not None:
                 found.append(place / real)
@@ -184,6 +187,21 @@ class Finder:
                 if not everywhere or name.startswith("/"):
                     break
         return found
+
+    def _spelled(self, root: Path, folder: str) -> Path:
+        """The folder with its accents composed as on the disk, where only that differs."""
+        place = Path("/") if folder.startswith("/") else root
+        for part in folder.split("/"):
+            if part in ("", ".", "..") or (place / part).is_dir() or not self._permits(place):
+                place /= part
+                continue
+            wanted = unicodedata.normalize("NFC", part)
+            if place not in self._inner:
+                self._inner[place] = {
+                    unicodedata.normalize("NFC", one.name): one.name for one in _folders(place)
+                }
+            place /= self._inner[place].get(wanted, part)
+        return place
 
     def _listing(self, folder: Path) -> dict[str, str]:
         if folder not in self._listings:
