@@ -17,6 +17,7 @@ from PIL import Image
 from plait.core.errors import DataError
 from plait.data import inspect, open_dataset
 from plait.data.audit import audit
+from plait.data.readers.encoding import text_encoding
 
 COLOURS = {"blue": (0, 0, 255), "red": (255, 0, 0)}
 EXPECTED = {((0, 0, 255), ("a blue one",)), ((255, 0, 0), ("a red one",))}
@@ -232,3 +233,22 @@ def test_base64_in_tsv_and_texts_of_chinese_clip(tmp_path: Path) -> None:
     (tmp_path / "train_texts.jsonl").write_text("\n".join(map(json.dumps, lines)))
     skipped = inspect(tmp_path)["skipped"]["kinds"]
     assert skipped == {"missing-file": 1, "empty-text": 2, "missing-column": 1}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "words"),
+    [
+        ("gbk", "一只红色的鸟站在树枝上"),
+        ("big5", "一隻紅色的鳥站在樹枝上"),
+        ("shift_jis", "赤い鳥が枝にとまっている"),
+        ("latin-1", "un café près de la fenêtre"),
+    ],
+)
+def test_other_encodings_are_named_and_read(encoding: str, words: str, folder: Path) -> None:
+    (folder / "p.csv").write_bytes(f"image,caption\nred.png,{words}\n".encode(encoding))
+    with pytest.raises(DataError, match=f"looks like {encoding}, which --encoding {encoding} of"):
+        open_dataset(folder)
+    with text_encoding(encoding):
+        assert [one.texts for one in open_dataset(folder)] == [(words,)]
+    with pytest.raises(DataError, match="unknown encoding 'gkb'"), text_encoding("gkb"):
+        pass

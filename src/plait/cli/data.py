@@ -19,6 +19,11 @@ Columns = Annotated[
     typer.Option("--column", help="Which column is what: --column text=title (repeatable)."),
 ]
 
+Encoding = Annotated[
+    str | None,
+    typer.Option(help="Of text files that are not UTF-8: gbk, big5, shift_jis, latin-1, utf-16."),
+]
+
 
 def _mapping(columns: list[str] | None) -> dict[str, str]:
     mapping = {}
@@ -60,14 +65,19 @@ def inspect(
     column: Columns = None,
     root: RootOption = None,
     allow_outside: OutsideOption = False,
+    encoding: Encoding = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what a path holds: format, samples, texts, splits, examples."""
     from rich.markup import escape
 
     from plait.data import inspect as inspect_data
+    from plait.data.readers.encoding import text_encoding
 
-    result = inspect_data(path, columns=_mapping(column), root=root, allow_outside=allow_outside)
+    with text_encoding(encoding):
+        result = inspect_data(
+            path, columns=_mapping(column), root=root, allow_outside=allow_outside
+        )
 
     def page() -> None:
         table("", ["what", "value"], [(key, escape(value)) for key, value in _described(result)])
@@ -96,14 +106,17 @@ def audit(
     column: Columns = None,
     root: RootOption = None,
     allow_outside: OutsideOption = False,
+    encoding: Encoding = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find unreadable, orphan, empty, over-long, duplicate, leaking and mismatched rows."""
     from plait import api
+    from plait.data.readers.encoding import text_encoding
 
-    report = api.audit(
-        path, model=model, columns=_mapping(column), root=root, allow_outside=allow_outside
-    )
+    with text_encoding(encoding):
+        report = api.audit(
+            path, model=model, columns=_mapping(column), root=root, allow_outside=allow_outside
+        )
     if out is not None:
         from plait.core.files import write_json
 
@@ -127,20 +140,23 @@ def convert(
     column: Columns = None,
     root: RootOption = None,
     allow_outside: OutsideOption = False,
+    encoding: Encoding = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write pairs in another format."""
     from plait import api
+    from plait.data.readers.encoding import text_encoding
 
-    result = api.convert(
-        path,
-        out,
-        to,
-        columns=_mapping(column),
-        on_bad_row=on_bad_row,
-        root=root,
-        allow_outside=allow_outside,
-    )
+    with text_encoding(encoding):
+        result = api.convert(
+            path,
+            out,
+            to,
+            columns=_mapping(column),
+            on_bad_row=on_bad_row,
+            root=root,
+            allow_outside=allow_outside,
+        )
     line = "{samples} samples -> {path} ({format})".format(**result)
     if result["lost"]:
         lost = ", ".join(f"{name} of {count}" for name, count in result["lost"].items())

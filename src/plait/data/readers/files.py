@@ -11,6 +11,7 @@ from pathlib import Path
 from plait.core.errors import DataError
 from plait.core.errors import shown as cut
 from plait.core.files import regular
+from plait.data.readers.encoding import STATED, guess
 from plait.data.readers.leave import OUTSIDE, Leave
 from plait.data.readers.rows import Bad
 from plait.data.sample import FileRef
@@ -257,8 +258,9 @@ class Lines:
         except OSError as error:
             raise DataError(f"cannot be read: {error.strerror}", path=path) from error
         wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+        stated = None if data[:3] == b"\xef\xbb\xbf" else STATED.get()
         self._encoding, self._errors = (
-            ("utf-16", "strict") if wide else ("utf-8-sig", "surrogateescape")
+            ("utf-16", "strict") if wide else (stated or "utf-8-sig", "surrogateescape")
         )
         self.head = data.decode(self._encoding, "replace" if wide else self._errors)
 
@@ -285,17 +287,18 @@ class Lines:
 def decoded(data: bytes) -> tuple[str, bool]:
     """Text of a file, and whether all of it is valid.
 
-    UTF-8 with or without a byte order mark, or UTF-16 with one. Bytes that are no UTF-8 become
+    UTF-8 with or without a byte order mark, UTF-16 with one, or what `STATED` says. Bytes that are no UTF-8 become
     surrogates, so that one bad line can be told from the good ones (`check_text`).
     """
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return data.decode("utf-16"), True
+    encoding = STATED.get() or "utf-8"
     if data[:3] == b"\xef\xbb\xbf":
-        data = data[3:]
+        data, encoding = data[3:], "utf-8"
     try:
-        return data.decode("utf-8"), True
+        return data.decode(encoding), True
     except UnicodeDecodeError:
-        return data.decode("utf-8", "surrogateescape"), False
+        return data.decode(encoding, "surrogateescape"), False
 
 
 def check_text(line: str) -> None:
@@ -304,8 +307,14 @@ def check_text(line: str) -> None:
         line.encode("utf-8")
     except UnicodeEncodeError as error:
         byte = ord(line[error.start]) - 0xDC00
+        stated = STATED.get()
+        likely = None if stated else guess(line.encode("utf-8", "surrogateescape"))
+        hint = ""
+        if likely:
+            reads = f"--encoding {likely} of plait data inspect, audit and convert"
+            hint = f"it looks like {likely}, which {reads} reads; else "
         raise Bad(
             "bad-encoding",
-            f"byte 0x{byte:02x} at character {error.start + 1} is not valid UTF-8: "
-            "save the file as UTF-8",
+            f"byte 0x{byte:02x} at character {error.start + 1} is not valid {stated or 'UTF-8'}: "
+            f"{hint}save the file as UTF-8",
         ) from None
