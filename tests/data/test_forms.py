@@ -219,20 +219,27 @@ def test_texts_that_nobody_sees_are_empty(text: str, folder: Path) -> None:
 
 def test_base64_in_tsv_and_texts_of_chinese_clip(tmp_path: Path) -> None:
     for split, id, one in (("train", 7, "blue"), ("valid", 8, "red")):
-        (tmp_path / f"{split}_imgs.tsv").write_text(f"{id}\t{spelt('base64', one)}\n")
-        text = {"text_id": 1, "text": f"a {one} one", "image_ids": [id]}
-        (tmp_path / f"{split}_texts.jsonl").write_text(json.dumps(text) + "\n")
+        before = f"{id}0\t{spelt('base64', 'red')}\n"  # of another length than the next
+        lines = before + f"{id}\t{spelt('base64', one)}\n"
+        (tmp_path / f"{split}_imgs.tsv").write_text(lines)
+        texts = [
+            {"text": f"a {one} one", "image_ids": [id]},
+            {"text": "a red one", "image_ids": [id * 10]},
+        ]
+        (tmp_path / f"{split}_texts.jsonl").write_text("\n".join(map(json.dumps, texts)))
     assert pairs(tmp_path) == EXPECTED
     assert [(one.id, one.split) for one in open_dataset(tmp_path)] == [
+        ("70", "train"),
         ("7", "train"),
+        ("80", "validation"),
         ("8", "validation"),
     ]
     for name in ("train_imgs.tsv", "train_texts.jsonl"):
-        assert [one.id for one in open_dataset(tmp_path / name)] == ["7"]
+        assert [one.id for one in open_dataset(tmp_path / name)] == ["70", "7"]
     lines = [{"text": "x", "image_ids": [9]}, {"text": "", "image_ids": [7]}, {"text": "y"}]
     (tmp_path / "train_texts.jsonl").write_text("\n".join(map(json.dumps, lines)))
     skipped = inspect(tmp_path)["skipped"]["kinds"]
-    assert skipped == {"missing-file": 1, "empty-text": 2, "missing-column": 1}
+    assert skipped == {"missing-file": 1, "empty-text": 3, "missing-column": 1}
 
 
 @pytest.mark.parametrize(
