@@ -214,7 +214,7 @@ def _folder(root: Path, leave: Leave) -> Found:
         return pairs
     beside = sidecars(names)
     pictures = [name for name in names if is_image(name)]
-    mostly_beside = bool(beside) and telling(root, beside) * 2 > len(pictures)
+    mostly_beside = bool(beside) and telling(root, beside, leave) * 2 > len(pictures)
     apart = {file for own in beside.values() for file in own.values()}
     found = dict(_candidates(root, [name for name in names if name not in apart], leave))
     if mostly_beside:  # img2dataset lists what it fetched, and failed to fetch, in Parquet files

@@ -15,6 +15,7 @@ from plait.core.errors import DataError
 from plait.core.files import parse_json, read_regular
 from plait.data.readers.columns import text_columns
 from plait.data.readers.files import MOST_TEXT, check_text, decoded, is_image, stem
+from plait.data.readers.leave import Leave
 from plait.data.readers.records import listed
 from plait.data.readers.rows import Bad, Row, clean_texts
 
@@ -44,11 +45,14 @@ def sidecars(names: Iterable[str]) -> dict[str, dict[str, str]]:
     return found
 
 
-def telling(root: Path, beside: dict[str, dict[str, str]]) -> int:
+def telling(root: Path, beside: dict[str, dict[str, str]], leave: Leave) -> int:
     """How many pictures have a text beside them; JSON counts where some of the first hold texts."""
     plain = sum(len(own.keys() - {".json"}) > 0 for own in beside.values())
     only_json = [(name, own) for name, own in beside.items() if own.keys() == {".json"}]
-    held = any(_texts_of(root / own[".json"], name) for name, own in only_json[:_PROBED])
+    held = any(
+        leave.permits(root / own[".json"], [root]) and _texts_of(root / own[".json"], name)
+        for name, own in only_json[:_PROBED]
+    )
     return plain + (len(only_json) if held else 0)
 
 
