@@ -42,13 +42,13 @@ AREAS = {
     "objectives": ["objectives/*.py"],
     "evaluation": ["evaluation/*.py"],
     "compression": ["compression/*.py"],
-    "data splits": [
+    "splits": [
         "data/splits.py",
         "data/dataset.py",
         "data/equal_texts.py",
         "data/sets/openmoji.py",
     ],
-    "training state": [
+    "training": [
         "training/average.py",
         "training/checkpoint.py",
         "training/loop.py",
@@ -64,10 +64,8 @@ TESTS = {
     "objectives": ["objectives", "parity/test_contrastive*.py", "property"],
     "evaluation": ["evaluation", "parity/test_captions.py", "property"],
     "compression": ["compression"],
-    "data splits": [
-        f"data/test_{n}.py" for n in ("splits", "equal_texts", "openmoji", "open", "sets")
-    ],
-    "training state": ["training", "engines/test_features.py", "e2e/test_resume.py"],
+    "splits": [f"data/test_{n}.py" for n in ("splits", "equal_texts", "openmoji", "open", "sets")],
+    "training": ["training", "engines/test_features.py", "e2e/test_resume.py"],
 }
 """Where the tests of an area are; with several areas, those of each are asked about all."""
 TRIVIAL = re.compile(r"NoOp|Invert|Operator_(?!Bit)\w+_([LR]Shift|Bit\w+)$")
@@ -188,7 +186,7 @@ class _Recorder:
     """A pytest plugin: coverage by test, and the seconds of each."""
 
     def __init__(self, coverage: Any = None) -> None:
-        self.coverage, self.seconds, self.failed = coverage, defaultdict(float), ""
+        self.coverage, self.seconds, self.failed = coverage, dict[str, float](), ""
 
     def pytest_configure(self, config: Any) -> None:
         # Tests that are drawn at random draw the same each time, however slow the machine.
@@ -209,8 +207,14 @@ class _Recorder:
         if self.coverage is not None:
             self.coverage.switch_context(context)
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: Any) -> Any:
+        before = sum(os.times()[:4])  # of the processor, children included: machines may be busy
+        result = yield
+        self.seconds[item.nodeid] = sum(os.times()[:4]) - before
+        return result
+
     def pytest_runtest_logreport(self, report: Any) -> None:
-        self.seconds[report.nodeid] += report.duration
         if report.failed and not self.failed:
             self.failed = report.nodeid
 
@@ -494,14 +498,19 @@ def planted(work: Work, target: Path) -> int:
         source = (ROOT / fault["module"]).read_text(encoding="utf-8")
         if source.count(fault["before"]) != 1:
             raise SystemExit(f"{fault['name']}: not once in {fault['module']}: {fault['before']!r}")
-        source, tests = source.replace(fault["before"], fault["after"]), fault["tests"]
-        key = _hash("".join([source, *_texts(tests)]))
-        if key not in known:
-            if time.monotonic() > work.end:
-                raise SystemExit(f"{fault['name']} is not tried yet: go on with the same command")
-            known[key] = {"key": key, **attempt(work, fault["module"], source, tests)}
-            work.remember(known[key])
-        fault["caught_by"] = known[key]["by"]
+        changed = source.replace(fault["before"], fault["after"])
+        for text in (source, changed):  # tests that fail as they are catch nothing
+            key = _hash("".join([text, *fault["tests"], *_texts(fault["tests"])]))
+            if key not in known:
+                if time.monotonic() > work.end:
+                    raise SystemExit(
+                        f"{fault['name']} is not tried yet: go on with the same command"
+                    )
+                known[key] = {"key": key, **attempt(work, fault["module"], text, fault["tests"])}
+                work.remember(known[key])
+            fault["caught_by"] = known[key]["by"]
+            if text is source and fault["caught_by"]:
+                raise SystemExit(f"{fault['name']}: {fault['caught_by']} fails without it")
         print(f"{fault['name']}: {fault['caught_by'] or 'SURVIVED'}", flush=True)
     target.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     rows = [

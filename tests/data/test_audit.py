@@ -141,6 +141,15 @@ def test_a_twin_in_the_same_split_hides_no_leak(tmp_path: Path) -> None:
     assert sorted(found) == [("near-duplicate", 4), ("near-leakage", 3), ("near-leakage", 4)]
 
 
+def test_a_common_group_hides_no_leak(tmp_path: Path) -> None:
+    for name in "abc":
+        save(scene(21), tmp_path / "images" / f"{name}.png")
+    rows = "images/a.png,one,g,train\nimages/b.png,two,g,test\nimages/c.png,three,g,train\n"
+    (tmp_path / "pairs.csv").write_text("image,text,group,split\n" + rows)
+    found = [(f.kind, f.row) for f in audit(tmp_path / "pairs.csv").rows]
+    assert found == [("leakage", 3)]
+
+
 def test_report_as_json_and_table(faulty: Path) -> None:
     report = audit(faulty / "pairs.csv")
     document = json.loads(json.dumps(report.to_json(), allow_nan=False))

@@ -102,8 +102,11 @@ def test_a_teacher_sees_the_versions_that_its_student_sees(
     recipe = tiny("stages.0.features.slots=2", f"stages.0.features.augment={steps}")
     material = material_of(open_dataset(str(recipe.data.source)).split("train"))
     model, settings = load_model(teacher), recipe.stages[0].features
+    with torch.no_grad():
+        model.log_scale.fill_(np.log(3.0))
     found = teacher_rows(model, material, settings, recipe.seed, versions=True)
     assert found.image.shape == (len(material), 2, 8)
+    assert found.scale == pytest.approx(3.0)
     plain = teacher_rows(model, material, settings, recipe.seed, versions=False)
     torch.testing.assert_close(found.image[:, :1], plain.image)
     preprocess = model.tower("image").encoder.preprocess

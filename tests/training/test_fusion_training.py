@@ -15,7 +15,7 @@ from PIL import Image
 
 from plait.core.batch import Batch
 from plait.core.errors import DataError, ModelError, RecipeError
-from plait.data import open_dataset
+from plait.data import PairDataset, open_dataset
 from plait.evaluation.evaluate_answers import evaluate_answers
 from plait.models.fusion_model import FusionModel
 from plait.models.joints import JOINTS
@@ -365,6 +365,17 @@ def test_a_stopped_run_goes_on_bitwise(
     train(recipe, out=tmp_path / "broken", resume=True)
     one, other = (load_model(tmp_path / name).state_dict() for name in ("whole", "broken"))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_answers_are_learnt_from_the_training_split_alone(questions: Path) -> None:
+    whole = open_dataset(str(questions))
+    samples = [
+        sample if split == "train" else replace(sample, labels={"answers": [f"only in {split}"]})
+        for sample, split in zip(whole.samples, whole.splits, strict=True)
+    ]
+    data = PairDataset(samples, whole.format, whole.root, assigned=whole.splits)
+    found = StageData(recipe_of(questions), data, Clock(), Accelerator(cpu=True)).known
+    assert set(found.labels["answer"]) == {"red", "blue", "yes", "no"}
 
 
 @pytest.mark.parametrize("sampling", ["together", "round_robin"])

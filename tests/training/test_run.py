@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from plait.core.errors import DataError, Interrupted, RecipeError, UserError
+from plait.core.errors import DataError, Interrupted, ModelError, RecipeError, UserError
 from plait.core.files import read_json
 from plait.data import open_dataset
 from plait.encoders.scratch_text import TransformerEncoder
@@ -206,6 +206,10 @@ def test_what_is_refused(
     (fewer / "metadata.jsonl").write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"the data have changed .*64 samples then, 63 now"):
         train(tiny(f"data.source={fewer}"), out=out, resume=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("plait.training.saving.weights_fingerprint", lambda model: "others")
+        with pytest.raises(ModelError, match="the pretrained weights have changed since the run"):
+            train(tiny(), out=out, resume=True)
     train(tiny("checkpoints.keep=1"), out=out, resume=True)  # what may change
     with pytest.raises(RecipeError, match="finished run, which is not overwritten"):
         train(tiny(), out=out)
