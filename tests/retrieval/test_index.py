@@ -21,6 +21,7 @@ from plait.data.sample import BytesRef
 from plait.models.storage import save_model
 from plait.retrieval import build_index as build
 from plait.retrieval import open_index
+from plait.retrieval.index import sync_index
 from plait.retrieval.manifest import model_fingerprint
 from plait.retrieval.memory import MemoryStore
 
@@ -140,6 +141,34 @@ def test_a_picture_is_known_by_its_path_and_needs_no_text(model, tmp_path: Path)
     twice = PairDataset([replace(old[0], id="a", derived=False, where=w) for w in "xy"], "test")
     with pytest.raises(DataError, match="the id 'a': x and y"):
         build_index(model, twice, tmp_path / "index", add=True)
+
+
+def test_an_index_follows_its_folder(model, tmp_path: Path) -> None:
+    folder, out = tmp_path / "photos", tmp_path / "index"
+    (folder / "sub").mkdir(parents=True)
+    for number in range(5):
+        noise(number).save(folder / f"{number}.png")
+
+    def sync() -> tuple[int, ...]:
+        done = sync_index(model, open_dataset(folder), out, engine="torch", cache=False)
+        return done.added, done.changed, done.moved, done.deleted, done.unchanged
+
+    assert sync() == (5, 0, 0, 0, 0)
+    assert sync() == (0, 0, 0, 0, 5)
+    before = {row.path: row.vector for row in open_index(out).store.rows()}
+    (folder / "0.png").unlink()
+    (folder / "1.png").rename(folder / "sub" / "new name.png")
+    noise(12).save(folder / "2.png")
+    noise(13).save(folder / "9.png")
+    (folder / "3.png").touch()  # another time, the same bytes
+    assert sync() == (1, 1, 1, 1, 2)
+    rows = {row.path: row for row in open_index(out).store.rows()}
+    assert sorted(rows) == sorted(str(path.resolve()) for path in folder.rglob("*.png"))
+    moved = rows[str((folder / "sub" / "new name.png").resolve())]
+    assert moved.id == "photos/sub/new name.png"
+    np.testing.assert_array_equal(moved.vector, before[str((folder / "1.png").resolve())])
+    assert open_index(out, model=model).search(noise(12), k=1)[0]["id"] == "photos/2.png"
+    assert sync() == (0, 0, 0, 0, 5)
 
 
 def test_another_model_is_refused_with_both_fingerprints(

@@ -44,19 +44,26 @@ def index(
     out: Source,
     *,
     add: bool = False,
+    sync: bool = False,
     delete: Sequence[str] = (),
     split: str = "all",
     on_bad_row: str = "fail",
     root: Roots = None,
     allow_outside: bool = False,
 ) -> dict[str, Any]:
-    """Makes an index of the pictures in ``data``, adds to one, or deletes rows by id."""
+    """Makes an index of the pictures in ``data``, adds to one, or deletes rows by id.
+
+    With ``sync`` the index then holds the pictures of ``data`` and no others: the counts are
+    ``added``, ``changed``, ``moved``, ``deleted``, ``unchanged`` (see `plait.retrieval.Index.sync`).
+    """
     from plait.data.notes import Note, as_json
     from plait.retrieval import build_index, open_index
 
     out = Path(out)
     if data is None and not delete:
         raise UserError("nothing to do: give data to index, or --delete ID")
+    if sync and (add or delete or data is None):
+        raise UserError("--sync takes data, and neither --add nor --delete")
     deleted = _deleted(open_index(out), delete) if delete else 0
     added, replaced, skipped, notes = 0, 0, 0, []
     if data is not None:
@@ -64,10 +71,22 @@ def index(
             data, split, on_bad_row, root=root, allow_outside=allow_outside, every_picture=True
         )
         model = aligned_model(run, "an index")
+        notes = [as_json(note) for note in dataset.notes if isinstance(note, Note)]
+        if sync:
+            from plait.retrieval.index import sync_index
+
+            synced = sync_index(model, dataset, out, run=Path(run), on_bad_row=on_bad_row)
+            _keep_for_search(out, model, Path(run))
+            counts = {
+                name: getattr(synced, name)
+                for name in ("added", "changed", "moved", "deleted", "unchanged")
+            }
+            skipped = len(synced.skipped) + len(dataset.skipped)
+            total = {"rows": len(open_index(out)), "skipped": skipped, "notes": notes}
+            return {"out": str(out), **counts, **total}
         done = build_index(model, dataset, out, run=Path(run), add=add, on_bad_row=on_bad_row)
         added, replaced = done.rows - done.replaced, done.replaced
         skipped = len(done.skipped) + len(dataset.skipped)
-        notes = [as_json(note) for note in dataset.notes if isinstance(note, Note)]
         _keep_for_search(out, model, Path(run))
     return {
         "out": str(out),

@@ -25,6 +25,13 @@ def index(
             help="Add to an index that exists; rows of the same pictures or ids are replaced.",
         ),
     ] = False,
+    sync: Annotated[
+        bool,
+        typer.Option(
+            "--sync",
+            help="Make the index be this data: embed what is new or changed, drop what is gone.",
+        ),
+    ] = False,
     delete: Annotated[
         list[str] | None,
         typer.Option(
@@ -46,16 +53,16 @@ def index(
         data,
         out,
         add=add,
+        sync=sync,
         delete=delete or (),
         split=split,
         on_bad_row=on_bad_row,
         root=root,
         allow_outside=allow_outside,
     )
-    line = (
-        "{rows} rows in {out} ({added} added, {replaced} replaced, {deleted} deleted, "
-        "{skipped} skipped)"
-    ).format(**result)
+    names = ("added", "changed", "moved", "replaced", "deleted", "unchanged", "skipped")
+    counts = ", ".join(f"{result[name]} {name}" for name in names if name in result)
+    line = f"{result['rows']} rows in {result['out']} ({counts})"
 
     def page() -> None:
         for note in result["notes"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from plait.core.files import new_folder
 from plait.core.modality import IMAGE, TEXT
 from plait.core.progress import bar
 from plait.data.dataset import PairDataset
-from plait.data.sample import BadRow, MediaRef
+from plait.data.sample import BadRow, MediaRef, Sample
 from plait.data.scripts import query_note
 from plait.data.tokenize import TextPreprocess
 from plait.retrieval.corrected import corrected_rows, extended_query
@@ -44,6 +44,7 @@ from plait.retrieval.manifest import (
 from plait.retrieval.memory import MemoryStore
 from plait.retrieval.roots import roots_of
 from plait.retrieval.rows import image_row, remove_thumbnails, result, text_rows
+from plait.retrieval.state import difference, read_states, states_of, write_states
 from plait.retrieval.store import Row, VectorStore, check_vector, columns_of
 
 if TYPE_CHECKING:  # searching by vectors needs no torch
@@ -67,6 +68,23 @@ class Added:
     rows: int
     skipped: Sequence[BadRow] = field(default=())
     replaced: int = 0
+
+
+@dataclass(frozen=True)
+class Synced:
+    """What `Index.sync` did.
+
+    Attributes:
+        added, changed, moved, deleted, unchanged: pictures.
+        skipped: samples that are not in the index, with the reason.
+    """
+
+    added: int
+    changed: int
+    moved: int
+    deleted: int
+    unchanged: int
+    skipped: Sequence[BadRow] = field(default=())
 
 
 class Index:
@@ -248,14 +266,111 @@ class Index:
         known = self.store.paths()
         dataset = with_row_ids(dataset, known)
         rows, skipped = _rows(model, dataset, self.folder, texts, embedding)
-        if model.hubs is not None:
-            rows = corrected_rows(rows, model.hubs)
+        if not rows:
+            reason = f" ({skipped[0].where}: {skipped[0].problem})" if skipped else ""
+            raise DataError(f"there is nothing to index{reason}")
+        self._write(rows, dataset)
+        written = {row.id for row in rows}
+        kept = [place for place, sample in enumerate(dataset) if sample.id in written]
+        states = states_of([dataset[i] for i in kept], [dataset.splits[i] for i in kept])
+        write_states(self.folder, read_states(self.folder) | states)
+        return Added(len(rows), tuple(skipped), len(known.keys() & {row.id for row in rows}))
+
+    def sync(self, model: AlignmentModel, dataset: PairDataset, **embedding: Any) -> Synced:
+        """Makes the index hold the pictures of a data set and no others.
+
+        What was not touched (path, size, time, else content) is not embedded again; a picture that
+        moved keeps its vector. After an interruption it goes on where it was.
+
+        Args:
+            model: the model that made the index.
+            dataset: pictures, with texts or without.
+            embedding: as for `add`.
+
+        Raises:
+            SearchIndexError: another model.
+            DataError: a picture that cannot be used, or two samples of one id.
+        """
+        self.check_model(model)
+        known, states = self.store.paths(), read_states(self.folder)
+        dataset = with_row_ids(dataset, known)
+        samples, splits = dataset.samples, dataset.splits
+        found = difference(samples, splits, known, states)
+        states = {id: one for id, one in states.items() if id in known}
+        texts = TEXT in self.manifest.modalities
+        if texts:  # rows of texts are made anew with them
+            found.changed += found.retold
+        old = dict.fromkeys([] if texts else found.retold) | found.moved
+        self._take_over(old, dataset)
+        done = [*old, *(i for i, one in enumerate(samples) if one.id in states)]
+        embedded = sorted({*found.added, *found.changed})
+        states |= {
+            samples[i].id: found.states[samples[i].id]
+            for i in done
+            if i not in set(embedded) and samples[i].id in found.states
+        }
+        write_states(self.folder, states)
+        skipped = [
+            BadRow(one.where, None, "has no picture", "no-picture")
+            for one in samples if one.image is None
+        ]  # fmt: skip
+        broken: set[str] = set()
+        for start in range(0, len(embedded), COMMIT):
+            part = dataset.select(embedded[start : start + COMMIT])
+            rows, bad = _rows(model, part, self.folder, texts, embedding)
+            self._write(rows, dataset)
+            written = {row.id for row in rows}
+            broken |= {sample.id for sample in part} - written
+            states |= {id: found.states[id] for id in written if id in found.states}
+            write_states(self.folder, states)
+            skipped += bad
+        moved = set(found.moved.values())
+        gone = [*found.gone, *(broken & known.keys())]
+        for start in range(0, len(gone), COMMIT):
+            self.delete(gone[start : start + COMMIT])
+        write_states(self.folder, {id: one for id, one in states.items() if id not in set(gone)})
+        return Synced(
+            added=sum(samples[i].id not in broken for i in found.added),
+            changed=sum(samples[i].id not in broken for i in found.changed)
+            + (0 if texts else len(found.retold)),
+            moved=len(moved),
+            deleted=len(gone) - len(moved),
+            unchanged=found.unchanged,
+            skipped=tuple(skipped),
+        )
+
+    def _take_over(self, old: Mapping[int, str | None], dataset: PairDataset) -> None:
+        """Rows for the samples at these places, with the vectors of the rows of these ids (None: own)."""
+        by_id: dict[str, list[tuple[Sample, str]]] = {}
+        for place, id in old.items():
+            sample = dataset[place]
+            by_id.setdefault(id or sample.id, []).append((sample, dataset.splits[place]))
+        ids = list(by_id)
+        for start in range(0, len(ids), COMMIT):
+            rows = []
+            for row in self.store.rows(ids[start : start + COMMIT]):
+                for sample, split in by_id[row.id]:
+                    new = image_row(sample, split, row.vector, self.folder)
+                    own = new if row.modality == IMAGE else replace(row, id=new.id, path=new.path)
+                    rows.append(own)
+            self._put(rows, dataset)
+
+    def _write(self, rows: list[Row], dataset: PairDataset) -> None:
+        """Puts in rows that were just embedded."""
+        if self.manifest.corrected:
+            hubs = self.model.hubs
+            assert hubs is not None
+            rows = corrected_rows(rows, hubs)
+        self._put(rows, dataset)
+
+    def _put(self, rows: list[Row], dataset: PairDataset) -> None:
+        if not rows:
+            return
         self._expect(rows, roots_of(dataset.root, (row.path for row in rows)))
         with bar("writing the index", len(rows)) as running:
             for block in _blocks(rows):
                 self.store.upsert(block)
                 running.advance(len(block))
-        return Added(len(rows), tuple(skipped), len(known.keys() & {row.id for row in rows}))
 
     def _roots(self) -> tuple[str, ...] | None:
         return None if self._stated is None else (*self._stated, *self.manifest.own_roots)
@@ -308,9 +423,6 @@ def _rows(
         if texts:
             vectors = list(found.text[starts[place] : starts[place + 1]])
             rows.extend(text_rows(sample, splits[name], vectors, path))
-    if not rows:
-        reason = f" ({skipped[0].where}: {skipped[0].problem})" if skipped else ""
-        raise DataError(f"there is nothing to index{reason}")
     return rows, skipped
 
 
@@ -369,6 +481,25 @@ def build_index(
             building, manifest, LanceStore(building, manifest.stored_dim, create=True), model
         )
         return index.add(model, dataset, texts=texts, **embedding)
+
+
+def sync_index(
+    model: AlignmentModel,
+    dataset: PairDataset,
+    out: str | Path,
+    *,
+    run: str | Path | None = None,
+    **embedding: Any,
+) -> Synced:
+    """`Index.sync` of the index in ``out``, which is made where there is none.
+
+    Takes the arguments of `build_index`, and raises what it and `Index.sync` raise.
+    """
+    out = Path(out)
+    if (out / "manifest.json").is_file():
+        return open_index(out, model=model).sync(model, dataset, **embedding)
+    done = build_index(model, dataset, out, run=run, **embedding)
+    return Synced(done.rows, 0, 0, 0, 0, done.skipped)
 
 
 def _check_free(out: Path, overwrite: bool) -> None:
