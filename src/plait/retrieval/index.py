@@ -302,13 +302,10 @@ class Index:
             found.changed += found.retold
         old = dict.fromkeys([] if texts else found.retold) | found.moved
         self._take_over(old, dataset)
-        done = [*old, *(i for i, one in enumerate(samples) if one.id in states)]
         embedded = sorted({*found.added, *found.changed})
-        states |= {
-            samples[i].id: found.states[samples[i].id]
-            for i in done
-            if i not in set(embedded) and samples[i].id in found.states
-        }
+        waiting = {samples[i].id for i in embedded}  # until they are written
+        states = {id: one for id, one in states.items() if id not in found.states}
+        states |= {id: one for id, one in found.states.items() if id not in waiting}
         write_states(self.folder, states)
         skipped = [
             BadRow(one.where, None, "has no picture", "no-picture")
@@ -328,7 +325,9 @@ class Index:
         gone = [*found.gone, *(broken & known.keys())]
         for start in range(0, len(gone), COMMIT):
             self.delete(gone[start : start + COMMIT])
-        write_states(self.folder, {id: one for id, one in states.items() if id not in set(gone)})
+        for id in gone:
+            states.pop(id, None)
+        write_states(self.folder, states)
         return Synced(
             added=sum(samples[i].id not in broken for i in found.added),
             changed=sum(samples[i].id not in broken for i in found.changed)
