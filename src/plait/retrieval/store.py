@@ -79,6 +79,9 @@ class VectorStore(Protocol):
     def rows(self, ids: Sequence[str] | None = None) -> list[Row]:
         """Rows by key; all of them, or those with these ids."""
 
+    def facts(self, most: int) -> list[dict[str, str | None]]:
+        """What filters see of ``most`` rows (see `plait.retrieval.predicate`), in any order."""
+
     def optimize(self) -> None:
         """Gives back the space of what was replaced and deleted."""
 
