@@ -66,6 +66,12 @@ def test_every_suggested_filter_finds_what_it_says(kind: str, tmp_path: Path) ->
     assert len(store.facts(7)) == 7
 
 
+def test_values_that_no_line_can_hold_are_not_suggested() -> None:
+    facts = [{"text": value} for value in ("two\nlines", "x" * 99, "", "fits") for _ in range(2)]
+    (text,) = [one for one in columns_of_facts(facts, ()) if one.name == "text"]
+    assert text.values == ("fits",)
+
+
 def test_rows_like_a_row_are_others_and_nearest(tmp_path: Path) -> None:
     made = rows()
     store = MAKERS["lance"](tmp_path)

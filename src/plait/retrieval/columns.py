@@ -74,10 +74,13 @@ def _column(name: str, facts: Sequence[Mapping[str, str | None]]) -> Column:
     kind = TRUTH if counts and counts.keys() <= {"true", "false"} else TEXT
     # Paths tell of the machine, and what stands once each is no group of rows.
     grouped = name != "path" and len(counts) <= _FEW and counts.total() > len(counts)
-    common = [
-        value for value, _ in counts.most_common() if len(value) <= _LONGEST and value.strip()
-    ]
+    common = [value for value, _ in counts.most_common() if _is_short(value)]
     return Column(name, kind, tuple(common[:MOST_VALUES]) if grouped else (), missing=missing)
+
+
+def _is_short(value: str) -> bool:
+    """Whether it is a line of text that can be shown and typed."""
+    return 0 < len(value) <= _LONGEST and value.isprintable()
 
 
 def quoted(name: str) -> str:
