@@ -235,4 +235,6 @@ def sendable(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from plait.serving import search_process  # whose classes the jobs are of, unlike __main__'s
+
+    sys.exit(search_process.main())
