@@ -1,13 +1,18 @@
-"""docs/clients.md: each snippet against a server, or what its package sends."""
+"""docs/clients.md: each snippet against a server, or what its package sends.
+
+The frameworks are no part of the extra `test`. An interpreter that has them runs their snippets:
+
+PLAIT_CLIENTS=VENV/bin/python pytest tests/serving/test_clients.py
+"""
 
 from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +20,15 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from tests.serving.conftest import KEY
-from tests.serving.made import DIM, text_row
+from tests.serving.made import text_row
 from tests.serving.visitor import Page
 
 DOCUMENT = Path(__file__).parents[2] / "docs/clients.md"
 TEXTS = ["a red fruit", "a blue bird"]
+CLIENTS = os.environ.get("PLAIT_CLIENTS", sys.executable)
+RECORDED = {"model": "bundle", "encoding_format": "base64"}
+"""The request of langchain-openai 1.7.4 and of llama-index-embeddings-openai-like 0.4.0, both through
+openai 3.57.0, beside ``input``: a list, of one text for a query."""
 
 
 def snippet(package: str) -> str:
@@ -29,7 +38,7 @@ def snippet(package: str) -> str:
     return str(found)
 
 
-def run(page: Page, code: str, told: str) -> Any:
+def run(page: Page, code: str, told: str, python: str = sys.executable) -> Any:
     """What the snippet has at its end, in a process of its own."""
     for ours, theirs in (
         ("http://127.0.0.1:8000", page.url),
@@ -38,45 +47,35 @@ def run(page: Page, code: str, told: str) -> Any:
         ('"Content-Type"', f'"Authorization": "Bearer {KEY}", "Content-Type"'),
     ):
         code = code.replace(ours, theirs)
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-c",
-        f"{code}\nimport json\nprint(json.dumps({told}))",
-    ]
+    code += f"\nimport json\nprint(json.dumps({told}))"
+    command = [python, "-W", "ignore", "-c", code]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=240)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize(
-    ("package", "module"),
-    [
-        ("langchain_openai", "langchain_openai"),
-        ("llama_index", "llama_index.embeddings.openai_like"),
-    ],
-)
-def test_embeddings_by_a_framework(page: Page, package: str, module: str) -> None:
-    if find_spec(package) is None:
-        pytest.skip(f"{package} is not installed: its requests are sent by the next test")
-    found = run(page, snippet(module), "[*rows, row]")
-    assert found == pytest.approx(np.stack([text_row(one) for one in [*TEXTS, TEXTS[0]]]), abs=1e-5)
+def rows_of(texts: list[str]) -> Any:
+    return pytest.approx(np.stack([text_row(one) for one in texts]), abs=1e-5)
 
 
-RECORDED: dict[str, dict[str, Any]] = {}
+@pytest.mark.parametrize("package", ["langchain_openai", "llama_index.embeddings.openai_like"])
+def test_embeddings_by_a_framework(request: pytest.FixtureRequest, package: str) -> None:
+    name = package.partition(".")[0]
+    asked = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({name!r}) is None)"
+    if subprocess.run([CLIENTS, "-c", asked], check=False).returncode:
+        pytest.skip(f"{name} is not installed: its requests are sent by another test")
+    page = request.getfixturevalue("page")
+    found = run(page, snippet(package), "[*rows, row]", CLIENTS)
+    assert np.asarray(found) == rows_of([*TEXTS, TEXTS[0]])
 
 
-@pytest.mark.parametrize("name", list(RECORDED))
-def test_what_a_framework_sends_is_answered(client: TestClient, name: str) -> None:
-    body = json.loads(json.dumps(RECORDED[name]).replace('"bundle"', '"tiny"'))
-    reply = client.post("/v1/embeddings", json=body)
+@pytest.mark.parametrize("texts", [TEXTS, TEXTS[:1]], ids=["documents", "query"])
+def test_what_a_framework_sends_is_answered(client: TestClient, texts: list[str]) -> None:
+    reply = client.post("/v1/embeddings", json={**RECORDED, "model": "tiny", "input": texts})
     assert reply.status_code == 200, reply.text
-    rows = [one["embedding"] for one in reply.json()["data"]]
-    if body.get("encoding_format") == "base64":
-        rows = [np.frombuffer(base64.b64decode(row), "<f4") for row in rows]
-    asked = body["input"] if isinstance(body["input"], list) else [body["input"]]
-    assert np.shape(rows) == (len(asked), DIM)
-    assert np.asarray(rows) == pytest.approx(np.stack([text_row(one) for one in asked]), abs=1e-5)
+    rows = [
+        np.frombuffer(base64.b64decode(one["embedding"]), "<f4") for one in reply.json()["data"]
+    ]
+    assert np.stack(rows) == rows_of(texts)
 
 
 def test_a_gradio_page_of_ones_own(page: Page) -> None:
