@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import subprocess
@@ -95,6 +96,38 @@ def test_search_by_words_and_by_picture(page: Any, url: str, photos: Any) -> Non
     page.wait_for_selector("button[aria-label='Remove Image'], button[title*='Remove']")
     page.get_by_role("button", name="Search", exact=True).click()
     page.wait_for_function("document.querySelector('.plait-hits .score').innerText > '0.99'")
+
+
+def test_hits_tell_of_their_file_and_open(page: Any, url: str, pairs: Path) -> None:
+    page.goto(f"{url}/page/en/")
+    page.get_by_text("Filters of this index").click()
+    page.locator("button[data-where]", has_text="split = 'train'").click()
+    page.get_by_label("Words to look for").fill("a red circle")
+    page.get_by_label("Words to look for").press("Enter")
+    first = page.locator(".plait-hits li").first
+    first.wait_for()
+    told = first.inner_text()
+    assert re.search(r"photo_\d{3}\.jpg\nimages\n20\d\d-\d\d-\d\d \d\d:\d\d", told), told
+    first.get_by_text("Metadata").click()
+    assert first.locator("dd").first.inner_text() == "train"
+    for way_out in ("Escape", "Close"):  # and the same picture opens again
+        first.get_by_role("button", name="Show the picture").click()
+        view = page.locator("dialog.plait-view[open]")
+        view.wait_for()
+        assert view.locator("img").evaluate("one => one.naturalWidth") == 160
+        assert view.locator("p").count() >= 5  # all captions
+        if way_out == "Escape":
+            page.keyboard.press("Escape")
+        else:
+            view.get_by_role("button", name="Close").click()
+        view.wait_for(state="detached")
+    name = first.locator(".file").inner_text().split("\n")[0]
+    first.get_by_role("button", name="More like this").click()
+    page.get_by_text("like this one found in").wait_for()
+    files = page.locator(".plait-hits .file").all_inner_texts()
+    assert len(files) == 12 and not any(one.startswith(name) for one in files)
+    text = page.content()
+    assert str(pairs) not in text and str(pairs.parent) not in text
 
 
 def test_mistakes_are_told(page: Any, url: str) -> None:

@@ -142,7 +142,7 @@ def disguises(path: str) -> list[Any]:
 
 
 def buttons(guest: Visitor) -> list[tuple[int, list[Any], int]]:
-    """Number, fitting values, and the place of the picture, of every button of the page."""
+    """Number, fitting values, and the place of the picture, of every button that takes one."""
     config = guest.config()
     parts = {one["id"]: one for one in config["components"]}
     found = []
@@ -157,7 +157,8 @@ def buttons(guest: Visitor) -> list[tuple[int, list[Any], int]]:
                 value = "what colour"
             values.append(None if part["type"] == "image" else value)
         kinds = [parts[number]["type"] for number in one["inputs"]]
-        found.append((one["id"], values, kinds.index("image")))
+        if "image" in kinds:
+            found.append((one["id"], values, kinds.index("image")))
     return found
 
 
@@ -190,6 +191,17 @@ def test_no_name_of_a_file_is_read_by_any_tab(
                 status, text = guest.press(number, values)
                 assert (status, GONE in text) == (200, True), (value, text[:300])
                 assert "plait-bars" not in text and "plait-hits" not in text
+    # Nor where a hit's key is expected, which names a row of the index and no file.
+    config = guest.config()
+    hidden = {one["id"] for one in config["components"] if one["props"].get("visible") is False}
+    keyed = [one for one in config["dependencies"] if hidden.intersection(one["inputs"][:1])]
+    assert len(keyed) == 2  # the picture itself, and more like it
+    for one in keyed:
+        for path in paths(secret, url):
+            for value in (path, {"path": path}, [path], f"image/0/{path}"):
+                status, text = guest.press(one["id"], [value, *[12, ""][: len(one["inputs"]) - 1]])
+                assert status == 200 and "plait-error" in text, (value, text[:300])
+                assert "<img" not in text and "root:x" not in text
     # Nor where words are expected.
     number, values, place = buttons(guest)[1]
     for place, expected in enumerate(values):

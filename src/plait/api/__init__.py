@@ -18,6 +18,7 @@ from plait.api.language import ask, caption, draw
 from plait.api.retrieval import classify, embed, index, search
 from plait.api.sources import Source, load
 from plait.api.training import compare, evaluate, train, tune_process
+from plait.core.notebook import reported
 
 
 def doctor() -> list[dict[str, Any]]:
@@ -27,6 +28,7 @@ def doctor() -> list[dict[str, Any]]:
     return examine()
 
 
+@reported
 def demo(out: Source = "runs/demo", *, seed: int = 0, again: bool = False) -> dict[str, Any]:
     """The main job on emoji pictures; a finished demo in ``out`` is reused unless ``again``."""
     from plait.demo import run_demo

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from plait.api.sources import Roots, Source, aligned_model, checked_policy
+from plait.core.notebook import reported
 
 if TYPE_CHECKING:
     from plait.data.audit import AuditReport
 
 
+@reported
 def get_dataset(name: str, out: Source | None = None) -> dict[str, Any]:
     """Fetches or makes a catalogue data set; with ``out`` also writes it as an image folder."""
     from plait.data import open_dataset
@@ -21,6 +23,7 @@ def get_dataset(name: str, out: Source | None = None) -> dict[str, Any]:
     return {"name": name, "samples": len(dataset), "texts": dataset.texts, "out": out and str(out)}
 
 
+@reported
 def convert(
     source: Source,
     out: Source,

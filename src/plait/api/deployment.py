@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plait.api.sources import Roots, Source, aligned_model, leave_overrides, load
+from plait.core.notebook import reported
 
 if TYPE_CHECKING:
     from plait.models.alignment import AlignmentModel
 
 
+@reported
 def compress(
     run: Source,
     *,
@@ -100,6 +102,7 @@ def compress(
     )
 
 
+@reported
 def export(
     run: Source,
     out: Source,
@@ -144,6 +147,7 @@ def export(
     }
 
 
+@reported
 def export_hub(
     run: Source,
     out: Source,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from plait.api.sources import Roots, Source, aligned_model, checked_policy, load, open_split
 from plait.core.errors import UserError
+from plait.core.notebook import reported
 
 if TYPE_CHECKING:
     from plait.models.alignment import AlignmentModel
@@ -38,6 +39,7 @@ def embed(
     return write_vectors(embeddings, Path(out))
 
 
+@reported
 def index(
     run: Source,
     data: Source | None,
@@ -143,6 +145,7 @@ def search(
     `plait.retrieval.open_index`).
     """
     from plait.retrieval import open_index
+    from plait.retrieval.rows import Hits
 
     if (query is None) == (image is None):
         raise UserError("give words to look for, or --image FILE, one of the two")
@@ -163,7 +166,7 @@ def search(
         from plait.retrieval import contact_sheet
 
         contact_sheet([(wanted, hits)], Path(sheet), note=note)
-    return hits if note is None else [{**hit, "note": note} for hit in hits]
+    return hits if note is None else Hits({**hit, "note": note} for hit in hits)
 
 
 def _reranked(

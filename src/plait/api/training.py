@@ -19,6 +19,7 @@ from plait.api.sources import (
     open_split,
 )
 from plait.core.errors import UserError
+from plait.core.notebook import reported
 
 if TYPE_CHECKING:
     from plait.training.run_folder import Resume
@@ -40,6 +41,7 @@ def tune_process() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
 
 
+@reported
 def train(
     recipe: Source,
     *,
@@ -85,6 +87,7 @@ def train(
     return result.to_json() if result.is_main else None
 
 
+@reported
 def compare(
     recipe: Source,
     over: str,
@@ -136,6 +139,7 @@ def _new_run_folder(name: str) -> Path:
     return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
+@reported
 def evaluate(
     run: Source,
     *,

@@ -29,6 +29,8 @@ _KINDS = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
+# Windows has neither flag: a descriptor is private there already, and no path is a pipe.
+_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 _OF_THE_SYSTEM = ("/proc", "/sys")  # regular files by name, of no size, made while they are read
 
 
@@ -65,7 +67,8 @@ def _flush(path: Path) -> None:
     """Waits until a file, or the names in a folder, are on the disk."""
     if os.name == "nt" and path.is_dir():  # folders cannot be opened there
         return
-    handle = os.open(path, os.O_RDONLY)
+    # Windows flushes only what could be written.
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -172,7 +175,7 @@ def read_regular(path: str | Path, *, most_bytes: int = MOST_FILE) -> bytes:
     regular(path, most_bytes)  # opening a device may already do something
     try:
         # another file may stand there by now: an open that cannot block, and the checks once more
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        handle = os.open(path, _READ)
         with open(handle, "rb", buffering=0) as file:  # noqa: PTH123  a descriptor
             status = os.fstat(handle)
             _check_status(path, status, most_bytes)
@@ -195,7 +198,7 @@ def _check_status(path: str | Path, status: os.stat_result, most_bytes: int | No
             f"has {status.st_size:,} bytes, more than the {most_bytes:,} that are read", path=path
         )
     # few regular files are of less than one page and of no blocks: only then it is worth a look
-    if status.st_blocks == 0 and os.path.realpath(path).startswith(_OF_THE_SYSTEM):
+    if getattr(status, "st_blocks", 1) == 0 and os.path.realpath(path).startswith(_OF_THE_SYSTEM):
         raise DataError("is a file of the system's own: only regular files are read", path=path)
 
 

@@ -1,4 +1,4 @@
-"""Progress bars on stderr, so that stdout carries results alone.
+"""Progress bars on stderr, so that stdout carries results alone; in a notebook, in its cell.
 
 Libraries call `track`; the command line decides once, through `configure`, whether bars show.
 """
@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, TypeVar, runtime_checkable
+
+from plait.core.notebook import CellBar, in_notebook
 
 Item = TypeVar("Item")
 
@@ -29,7 +31,7 @@ class _Silent:
 
 
 def configure(shown: bool | None) -> None:
-    """Shows bars always (True), never (False), or when stderr is a terminal (None)."""
+    """Shows bars always (True), never (False), or in a terminal and in a notebook (None)."""
     global _shown
     _shown = shown
 
@@ -37,6 +39,13 @@ def configure(shown: bool | None) -> None:
 @contextmanager
 def bar(title: str, total: int | None = None) -> Iterator[Bar]:
     """A progress bar titled ``title`` over ``total`` steps (unknown when None)."""
+    if _shown is not False and in_notebook():
+        cell = CellBar(title, total)
+        try:
+            yield cell
+        finally:
+            cell.draw()
+        return
     shown = sys.stderr.isatty() if _shown is None else _shown
     if not shown:
         yield _Silent()

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from plait.core.errors import DataError
+from plait.core.notebook import MOST_LINES, table_html
 from plait.data.audit_images import MAX_PIXELS, image_findings
 from plait.data.audit_pairs import Vectors, mismatches
 from plait.data.audit_questions import is_question, question_findings
@@ -83,6 +84,18 @@ class AuditReport:
     texts: int
     checks: Sequence[str]
     rows: Sequence[Finding]
+
+    def __repr__(self) -> str:
+        found = ", ".join(f"{kind}: {count}" for kind, count in self.counts.items())
+        return f"AuditReport({self.samples} samples, {self.texts} texts; {found or 'no findings'})"
+
+    def _repr_html_(self) -> str:
+        return table_html(
+            [
+                (repr(self), self.source),
+                *((f"{row.severity}: {row.kind}", row.where) for row in self.rows[:MOST_LINES]),
+            ]
+        )
 
     @property
     def counts(self) -> dict[str, int]:

@@ -63,6 +63,11 @@ class PairDataset(Sequence[Sample]):
     def __repr__(self) -> str:
         return f"PairDataset({self.format}, {len(self)} samples, {self.texts} texts)"
 
+    def _repr_html_(self) -> str:
+        from plait.data.display import samples_html
+
+        return samples_html(self.samples, repr(self))
+
     @property
     def ids(self) -> list[str]:
         """The id of each sample."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from plait.core.errors import DataError
 from plait.core.files import MOST_FILE, read_regular
+from plait.core.notebook import cut
 
 
 @runtime_checkable
@@ -104,7 +105,7 @@ class TarRef:
 class BytesRef:
     """Bytes in memory."""
 
-    data: bytes
+    data: bytes = field(repr=False)
     name: str
 
     @property
@@ -123,7 +124,7 @@ class BytesRef:
 class ArrowRef:
     """Row ``index`` of a binary Arrow column, which may be memory-mapped (Parquet, HF data)."""
 
-    column: Any
+    column: Any = field(repr=False)
     index: int
     name: str
 
@@ -169,6 +170,17 @@ class Sample:
     labels: Mapping[str, Any] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
     derived: bool = False
+
+    def __repr__(self) -> str:
+        shown = "no picture" if self.image is None else self.image.name
+        return (
+            f"Sample({self.id!r}, {shown}, {len(self.texts)} texts: {cut(' | '.join(self.texts))})"
+        )
+
+    def _repr_html_(self) -> str:
+        from plait.data.display import sample_html
+
+        return sample_html(self)
 
     @property
     def group_key(self) -> str:

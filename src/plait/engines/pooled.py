@@ -6,7 +6,6 @@ Shape legend: n pictures or texts, D features of a tower's pooled output.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -23,6 +22,7 @@ from plait.encoders.base import Encoder
 from plait.engines.base import Engine
 from plait.engines.cache import KEY_BYTES, FeatureCache
 from plait.engines.runner import Batches, Inputs, TowerRunner
+from plait.runtime.choose import cores
 
 Augment = Callable[[Tensor, Sequence[int]], Tensor]
 """(pixels uint8 (B, 3, H, W), positions of the pictures) to pixels of the same shape and type."""
@@ -88,7 +88,7 @@ def image_features(
             (refs[position] for position in usable),
             preprocess,
             batch_size=batch_size,
-            threads=threads or _cores(),
+            threads=threads or cores(),
             store=pixels,
             on_error=lambda place, error: failed(usable[place], error),
         )
@@ -158,7 +158,3 @@ def _cache(cache: FeatureCache | bool) -> FeatureCache | None:
     if isinstance(cache, FeatureCache):
         return cache
     return FeatureCache() if cache else None
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

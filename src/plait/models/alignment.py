@@ -22,6 +22,7 @@ from plait.encoders.base import Encoder
 from plait.models import embedding
 from plait.models.hubs import HubCorrection
 from plait.models.projection import Projection
+from plait.models.summary import short_repr
 
 
 class Tower(nn.Module):
@@ -61,6 +62,8 @@ class AlignmentModel(nn.Module):
         hubs: what search and evaluation take from cosines between modalities; None for nothing.
             Embeddings stay as they are.
     """
+
+    __repr__ = short_repr
 
     def __init__(
         self,

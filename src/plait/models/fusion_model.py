@@ -18,6 +18,7 @@ from plait.encoders.base import Encoder
 from plait.fusion.base import Fusion
 from plait.models.encoding import BareTower, can_encode_once, encode, encode_once
 from plait.models.heads import AnyHead, Head, TokenHead
+from plait.models.summary import short_repr
 from plait.models.systems.base import System
 
 
@@ -34,6 +35,8 @@ class FusionModel(nn.Module):
     Raises:
         ModelError: a system without an image or a text encoder, or with a third.
     """
+
+    __repr__ = short_repr
 
     def __init__(
         self,

@@ -99,6 +99,12 @@ _AROUND = 90  # characters of a text or a token in a message that repeats both
 _SIGNS = {"=": "=", "==": "=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 
 
+def is_plain_name(name: str) -> bool:
+    """Whether a column's name stands in a filter without quotation marks."""
+    match = _TOKEN.fullmatch(name)
+    return match is not None and match["name"] == name and name.lower() not in _WORDS
+
+
 def parse_where(where: Where, known: Iterable[str]) -> Filter | None:
     """A filter as a tree; None for no filter.
 

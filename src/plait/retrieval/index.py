@@ -18,6 +18,8 @@ from plait.data.dataset import PairDataset
 from plait.data.sample import BadRow, MediaRef, Sample
 from plait.data.scripts import query_note
 from plait.data.tokenize import TextPreprocess
+from plait.retrieval.columns import MOST_ROWS as MOST_LOOKED_AT
+from plait.retrieval.columns import Column, columns_of_facts
 from plait.retrieval.corrected import corrected_rows, extended_query
 from plait.retrieval.filters import All, Compare, Filter, Where, parse_where
 from plait.retrieval.identity import with_row_ids
@@ -42,8 +44,8 @@ from plait.retrieval.manifest import (
     united,
 )
 from plait.retrieval.memory import MemoryStore
-from plait.retrieval.roots import roots_of
-from plait.retrieval.rows import image_row, remove_thumbnails, result, text_rows
+from plait.retrieval.roots import below_roots, roots_of
+from plait.retrieval.rows import Hits, image_row, remove_thumbnails, result, text_rows
 from plait.retrieval.state import difference, read_states, states_of, write_states
 from plait.retrieval.store import Row, VectorStore, check_vector, columns_of
 
@@ -119,6 +121,9 @@ class Index:
     def __len__(self) -> int:
         return len(self.store)
 
+    def __repr__(self) -> str:
+        return f"Index({self.folder}, {len(self)} rows, {self.manifest.dim} features)"
+
     def run_folder(self) -> Path:
         """Where the model that made the index is. Raises SearchIndexError when it is gone."""
         return run_folder(self.manifest, self.folder)
@@ -153,7 +158,7 @@ class Index:
         where: Where = None,
         find: str | None = None,
         modality: str | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> Hits:
         """The ``k`` nearest rows, best first.
 
         Args:
@@ -169,7 +174,7 @@ class Index:
         taken for one of the modality that ``find`` is not; with ``any`` nothing is corrected.
 
         Returns:
-            ``[{rank, id, score, path, outside, text, texts, modality, language, metadata}]``.
+            ``[{rank, id, key, score, path, outside, text, texts, modality, language, metadata}]``.
 
         Raises:
             UserError: an empty query, a picture that cannot be read, an unfit filter or vector.
@@ -182,11 +187,56 @@ class Index:
             check_vector(vector, self.manifest.dim, "the query")
             vector, factor = extended_query(vector, corrects)
         hits = self.store.search(vector, k, part)
-        roots = self._roots()
-        return [
-            result(hit.row, hit.score * factor, rank, self.folder, roots)
+        return Hits(
+            self._result(hit.row, hit.score * factor, rank)
             for rank, hit in enumerate(hits, start=1)
-        ]
+        )
+
+    def similar(
+        self, key: str, *, k: int = 10, where: Where = None, find: str | None = None
+    ) -> list[dict[str, Any]]:
+        """The ``k`` rows nearest to one of the index, without the others of its sample.
+
+        Args:
+            key: of the row, as hits tell it.
+            k: how many.
+            where: a filter.
+            find: as for `search`.
+
+        Raises:
+            UserError: there is no such row, or an unfit filter.
+        """
+        row = self.row(key)
+        vector = row.vector[: self.manifest.dim].astype(np.float64)
+        unit = vector / np.linalg.norm(vector)  # a corrected row's part is shorter
+        own = len(self.store.rows([row.id]))
+        hits = self.search(unit, k=k + own, where=where, find=find, modality=row.modality)
+        others = [hit for hit in hits if hit["id"] != row.id][:k]
+        return [{**hit, "rank": rank} for rank, hit in enumerate(others, start=1)]
+
+    def row(self, key: str) -> Row:
+        """The row of that key. Raises SearchIndexError when there is none."""
+        _, _, name = key.partition("/")[2].partition("/")
+        parse_where({"id": name}, ())  # what no filter may hold, no store is asked for
+        found = [row for row in self.store.rows([name]) if row.key == key]
+        if not found:
+            raise SearchIndexError(f"the index has no row {shown(key)}")
+        return found[0]
+
+    def show(self, key: str) -> dict[str, Any]:
+        """The row of that key as a hit of `search`. Raises as `row`."""
+        return self._result(self.row(key), 1.0, 1)
+
+    def columns(self) -> list[Column]:
+        """What filters can name, with the values worth trying, by the first 50,000 rows."""
+        return columns_of_facts(self.store.facts(MOST_LOOKED_AT), self.manifest.columns)
+
+    def place_of(self, path: str) -> Path | None:
+        """A picture's path below the index's folder or a root; None where it is below neither."""
+        return below_roots(path, (self.folder, *(self._stated or ()), *self.manifest.own_roots))
+
+    def _result(self, row: Row, score: float, rank: int) -> dict[str, Any]:
+        return result(row, score, rank, self.folder, self._roots())
 
     def note(self, query: Query) -> str | None:
         """Why what words find may mean nothing (`plait.data.scripts`); None where they are read."""

@@ -31,6 +31,7 @@ from plait.data.preprocess import ImagePreprocess
 from plait.data.tokenize import TextPreprocess
 from plait.retrieval.manifest import NAME, Manifest
 from plait.retrieval.memory import passing
+from plait.retrieval.predicate import seen_by_filters
 from plait.retrieval.store import Hit, Row, check_k, check_vector
 
 if TYPE_CHECKING:
@@ -179,6 +180,10 @@ class CopiedRows:
         """Rows by key; all of them, or those with these ids."""
         found = map(self._row, range(len(self)))
         return [row for row in found if ids is None or row.id in ids]
+
+    def facts(self, most: int) -> list[dict[str, str | None]]:
+        """What filters see of the first ``most`` rows."""
+        return [seen_by_filters(self._row(place)) for place in range(min(most, len(self)))]
 
     def upsert(self, rows: Sequence[Row]) -> None:
         """Refused: the copy is of the index, not the index."""

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from plait.core.errors import SearchIndexError, shown
 from plait.core.modality import IMAGE, TEXT
 from plait.retrieval.filters import Filter, check_filter
-from plait.retrieval.predicate import facts, sql_string, to_sql
+from plait.retrieval.predicate import facts, seen_by_filters, sql_string, to_sql
 from plait.retrieval.store import Hit, Row, check_k, check_rows, check_vector
 
 TABLE = "rows"
@@ -135,6 +135,12 @@ class LanceStore:
             found = self._table.search().select(["id", "path"]).to_arrow()
             ids, paths = found["id"].to_pylist(), found["path"].to_pylist()
             return dict(zip(ids, paths, strict=True))
+
+    def facts(self, most: int) -> list[dict[str, str | None]]:
+        """What filters see of ``most`` rows, in the order of the table."""
+        with _told(self._folder):
+            found = self._table.search().select(_COLUMNS).limit(most).to_arrow().to_pylist()
+            return [seen_by_filters(_to_row({**record, "vector": ()})) for record in found]
 
     def optimize(self) -> None:
         """Merges fragments; drops versions that no running reader can still need."""

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from plait.retrieval.filters import Filter
-from plait.retrieval.predicate import facts, to_predicate
+from plait.retrieval.predicate import seen_by_filters, to_predicate
 from plait.retrieval.store import Hit, Row, check_k, check_rows, check_vector
 
 
@@ -51,7 +51,7 @@ class MemoryStore:
         vectors = [row.vector.astype(np.float32) for row in self._rows]
         stacked = np.array(vectors, dtype=np.float32).reshape(-1, self.dim)
         self._vectors = stacked / np.linalg.norm(stacked, axis=1, keepdims=True)
-        self._told = [_columns(row) for row in self._rows]
+        self._told = [seen_by_filters(row) for row in self._rows]
 
     def search(self, vector: Float[np.ndarray, " D"], k: int, where: Filter | None) -> list[Hit]:
         """The ``k`` best rows that pass the filter, best first, equal scores by key."""
@@ -78,6 +78,10 @@ class MemoryStore:
         """The path of each id, without reading a vector."""
         return {row.id: row.path for row in self._rows}
 
+    def facts(self, most: int) -> list[dict[str, str | None]]:
+        """What filters see of the first ``most`` rows."""
+        return self._told[:most]
+
     def optimize(self) -> None:
         """Nothing to give back."""
 
@@ -85,16 +89,4 @@ class MemoryStore:
 def passing(where: Filter, rows: Iterable[Row]) -> list[bool]:
     """Which rows pass a filter."""
     passes = to_predicate(where)
-    return [passes(_columns(row)) for row in rows]
-
-
-def _columns(row: Row) -> dict[str, str | None]:
-    """What a filter sees of a row."""
-    return {
-        **facts(row.metadata),
-        "id": row.id,
-        "text": "\n".join(row.texts) if row.texts else None,
-        "path": row.path,
-        "modality": row.modality,
-        "language": row.language,
-    }
+    return [passes(seen_by_filters(row)) for row in rows]

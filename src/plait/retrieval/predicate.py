@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from plait.retrieval.filters import COLUMNS, All, Among, Compare, Filter, Not, Some, Value
+from plait.retrieval.store import Row
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _LARGEST = "1.7976931348623157e308"  # beyond it lie infinity and, in SQL's order, NaN
@@ -29,6 +30,18 @@ def facts(metadata: Mapping[str, Any]) -> dict[str, str]:
         elif isinstance(value, str):
             found[key] = value
     return found
+
+
+def seen_by_filters(row: Row) -> dict[str, str | None]:
+    """The row as filters see it."""
+    return {
+        **facts(row.metadata),
+        "id": row.id,
+        "text": "\n".join(row.texts) if row.texts else None,
+        "path": row.path,
+        "modality": row.modality,
+        "language": row.language,
+    }
 
 
 def to_predicate(part: Filter) -> Callable[[Mapping[str, str | None]], bool]:
@@ -59,7 +72,7 @@ def _among(part: Among) -> Callable[[str | None], bool]:
     def holds(text: str | None) -> bool:
         if text is None:
             return False
-        return text in texts or (bool(numbers) and _number(text) in numbers)
+        return text in texts or (bool(numbers) and to_number(text) in numbers)
 
     return holds
 
@@ -71,13 +84,13 @@ def _holds(compare: Compare, text: str | None) -> bool:
         return False
     value = compare.value
     if isinstance(value, float):
-        number = _number(text)
+        number = to_number(text)
         return number is not None and _ordered(compare.operator, number, value)
     assert value is not None
     return _ordered(compare.operator, text, _text(value))
 
 
-def _number(text: str) -> float | None:
+def to_number(text: str) -> float | None:
     """What a text reads as; None for no number, and for one that is not finite."""
     number = float(text) if _NUMBER.fullmatch(text) is not None else math.inf
     return number if math.isfinite(number) else None

@@ -45,6 +45,13 @@ def roots_of(data: Path | None, pictures: Iterable[str | None]) -> list[str]:
     return sorted(found)
 
 
+def below_roots(path: str, roots: Iterable[str | Path]) -> Path | None:
+    """The path as seen from the outermost of the roots that hold it; None where none does."""
+    real = os.path.realpath(path)
+    holding = [os.path.realpath(root) for root in roots if is_below(real, (root,))]
+    return Path(os.path.relpath(real, min(holding, key=len))) if holding else None
+
+
 def seal(model: str, roots: Sequence[str]) -> str:
     """What proves that this user stated the roots; empty where no key can be kept."""
     key = _key(make=True)

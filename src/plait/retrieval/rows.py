@@ -16,12 +16,37 @@ from PIL import Image
 
 from plait.core.files import digest, is_below, replacing
 from plait.core.modality import IMAGE, TEXT
+from plait.core.notebook import MOST_LINES, cut, strip_html
 from plait.data.decode import MAX_PIXELS, decode_image
+from plait.data.display import picture_url
 from plait.data.sample import MediaRef, Sample
 from plait.retrieval.store import Row
 
 THUMBNAILS = "thumbnails"
 _SIDE = 256  # pixels of a stored thumbnail's longer side
+
+
+class Hits(list[dict[str, Any]]):
+    """What was found, told in a line each; a notebook shows the pictures too."""
+
+    def __repr__(self) -> str:
+        lines = [f"{hit['rank']:3d}  {hit['score']:.3f}  {_told(hit)}" for hit in self[:MOST_LINES]]
+        more = len(self) - MOST_LINES
+        return "\n".join([f"Hits ({len(self)})", *lines, *([f"  and {more} more"] * (more > 0))])
+
+    def _repr_html_(self) -> str:
+        shown = [
+            (
+                None if hit["outside"] else picture_url(hit["path"]),
+                f"{hit['score']:.3f} {_told(hit)}",
+            )
+            for hit in self[:MOST_LINES]
+        ]
+        return strip_html(shown, len(self) - MOST_LINES)
+
+
+def _told(hit: Mapping[str, Any]) -> str:
+    return cut(str(hit["text"] or hit["id"]))
 
 
 def image_row(sample: Sample, split: str, vector: Float[np.ndarray, " D"], folder: Path) -> Row:
@@ -84,14 +109,14 @@ def _thumbnail(ref: MediaRef, name: str, folder: Path) -> str:
     return relative.as_posix()
 
 
-def small_jpeg(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> bytes:
-    """A thumbnail of the picture in a file's bytes.
+def small_jpeg(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, side: int = _SIDE) -> bytes:
+    """The picture in a file's bytes, at most ``side`` pixels wide and high.
 
     Raises:
         DataError: there is no picture in them.
     """
     picture = Image.fromarray(decode_image(data, name=name, max_pixels=max_pixels))
-    picture.thumbnail((_SIDE, _SIDE))
+    picture.thumbnail((side, side))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=88)
     return buffer.getvalue()
@@ -109,9 +134,9 @@ def remove_thumbnails(rows: Sequence[Row], folder: Path) -> None:
 def result(
     row: Row, score: float, rank: int, folder: Path, roots: Sequence[str] | None
 ) -> dict[str, Any]:
-    """A hit as JSON: ``{rank, id, score, path, outside, text, texts, modality, language, metadata}``.
+    """A hit as JSON: ``rank, id, key, score, path, outside, text, texts, modality, language, metadata``.
 
-    ``text`` is the first text, None without any; ``path`` can be opened from anywhere. ``outside``
+    ``key`` names the row; ``text`` is the first text, None without any; ``path`` can be opened from anywhere. ``outside``
     says that the picture lies outside the index's folder and ``roots`` (None: nothing does), so
     that nothing may show it.
     """
@@ -122,6 +147,7 @@ def result(
     return {
         "rank": rank,
         "id": row.id,
+        "key": row.key,
         "score": round(score, 6),
         "path": path,
         "outside": outside,

@@ -82,6 +82,9 @@ class VectorStore(Protocol):
     def paths(self) -> dict[str, str | None]:
         """The path of each id, without reading a vector."""
 
+    def facts(self, most: int) -> list[dict[str, str | None]]:
+        """What filters see of ``most`` rows (see `plait.retrieval.predicate`), in any order."""
+
     def optimize(self) -> None:
         """Gives back the space of what was replaced and deleted."""
 

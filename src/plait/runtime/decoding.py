@@ -15,7 +15,6 @@ import gc
 import io
 import json
 import os
-import resource
 import signal
 import socket
 import struct
@@ -134,6 +133,8 @@ def _serve(connection: socket.socket) -> None:
 
 def _confine(memory: int) -> None:
     """Limits this process: so many bytes beside what it has, no file to write, no privilege."""
+    import resource  # not on Windows, where nothing starts this process
+
     os.nice(_NICE)
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -150,7 +151,7 @@ def _confine(memory: int) -> None:
 
 def _address_space() -> int:
     with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123  the cheapest way
-        return int(file.read().split()[0]) * resource.getpagesize()
+        return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _warm_up() -> None:

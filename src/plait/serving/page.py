@@ -16,11 +16,13 @@ from fastapi.responses import RedirectResponse
 
 from plait.core.errors import MissingExtra
 from plait.core.telemetry import switch_off
+from plait.serving import page_hits
 from plait.serving.app import HANDLERS
 from plait.serving.app import PAGE as PATH
 from plait.serving.page_deeds import Deeds, RequestError, UserError
 from plait.serving.page_guard import Button, PageGuard
-from plait.serving.page_html import CSS, bars_html, hits_html
+from plait.serving.page_hits import columns_html, hits_html, view_html
+from plait.serving.page_html import CSS, bars_html
 from plait.serving.page_uploads import Uploads
 from plait.serving.page_words import LANGUAGES, WORDS
 from plait.serving.security import Guesses, Keys
@@ -81,7 +83,7 @@ def draw_page(
         page,
         path=f"{PATH}/{language}",
         auth=admitted,
-        css=CSS,
+        css=CSS + page_hits.CSS,
         theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
         max_file_size=service.limits.picture_bytes,
         footer_links=[],
@@ -124,7 +126,7 @@ def build_page(service: Service, language: str) -> tuple[Any, dict[int, Button]]
         with gr.Tabs():
             if service.searcher is not None:
                 with gr.Tab(say["search"]):
-                    _search_tab(gr, say, deeds)
+                    _search_tab(gr, say, deeds, page)
             if deeds.classifying:
                 with gr.Tab(say["classify"]):
                     _classify_tab(gr, say, deeds)
@@ -138,19 +140,25 @@ def build_page(service: Service, language: str) -> tuple[Any, dict[int, Button]]
     return page, buttons
 
 
-def _search_tab(gr: Any, say: Mapping[str, str], deeds: Deeds) -> None:
+def _search_tab(gr: Any, say: Mapping[str, str], deeds: Deeds, page: Any) -> None:
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
             words = gr.Textbox(label=say["search_words"], placeholder=say["search_hint"])
             where = gr.Textbox(
-                label=say["where"], placeholder=say["where_hint"], info=say["where_info"]
+                label=say["where"],
+                placeholder=say["where_hint"],
+                info=say["where_info"],
+                elem_id="plait-where",
             )
+            columns = gr.HTML(js_on_load=page_hits.FILTERS)
             count = gr.Slider(1, MOST_HITS, value=12, step=1, label=say["count"])
             go = gr.Button(say["search_go"], variant="primary")
         with gr.Column(scale=1, min_width=240):
             shown = _picture(gr, say["search_picture"])
     told = gr.Markdown()
-    found = gr.HTML()
+    found = gr.HTML(js_on_load=page_hits.CLICKS)
+    view = gr.HTML(js_on_load=page_hits.VIEW)
+    key = gr.Textbox(visible=False)  # of the hit that was clicked, which the browser puts in
 
     async def search(words: str, shown: bytes | None, count: float, where: str) -> tuple[str, str]:
         if bool(words.strip()) == (shown is not None):
@@ -160,10 +168,24 @@ def _search_tab(gr: Any, say: Mapping[str, str], deeds: Deeds) -> None:
         line = say["found"].format(n=len(hits), ms=round(1000 * seconds), model=model)
         if note is not None:
             line += f"\n\n**{say['not_read']}** {note}"
-        return line, hits_html(hits, say["nothing"], say["no_picture"])
+        return line, hits_html(hits, say)
+
+    async def more(key: str, count: float, where: str) -> tuple[str, str]:
+        hits, seconds = await _done(say, deeds.similar(key, int(count), where))
+        line = say["alike"].format(n=len(hits), ms=round(1000 * seconds))
+        return line, hits_html(hits, say, like=key)
+
+    async def show(key: str) -> str:
+        return view_html(await _done(say, deeds.show(key)), say)
+
+    async def tell_columns() -> str:
+        return columns_html(await _done(say, deeds.columns()), say)
 
     inputs = [words, shown, count, where]
     gr.on([go.click, words.submit, where.submit], search, inputs, [told, found], **_PRIVATE)
+    found.click(show, [key], [view], js=page_hits.CLICKED, **_PRIVATE)
+    found.select(more, [key, count, where], [told, found], js=page_hits.CLICKED, **_PRIVATE)
+    page.load(tell_columns, None, [columns], **_PRIVATE)
 
 
 def _classify_tab(gr: Any, say: Mapping[str, str], deeds: Deeds) -> None:

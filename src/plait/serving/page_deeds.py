@@ -8,10 +8,12 @@ from typing import Any
 
 from plait.core.errors import UserError
 from plait.core.modality import IMAGE, TEXT
+from plait.retrieval.columns import Column
 from plait.runtime.ranking import class_rows, shares
 from plait.serving.answering import within
 from plait.serving.errors import RequestError
 from plait.serving.inputs import Input, picture, prompt_inputs, text_input
+from plait.serving.searching import Searcher
 from plait.serving.served import ASK, Served
 from plait.serving.service import Service
 
@@ -48,8 +50,7 @@ class Deeds:
             RequestError: an input that cannot be used, or a busy server.
             UserError: an unfit filter.
         """
-        searcher = self.service.searcher
-        assert searcher is not None
+        searcher = self._searcher
         start = time.perf_counter()
         one = (
             self._picture(shown)
@@ -59,18 +60,44 @@ class Deeds:
         model = self.service.model(searcher.model, one.modality)
         deadline = self._deadline()
         rows, _ = await self.service.embed(model, [one], deadline)
-        condition = where.strip() or None
-        found = searcher.find(
-            rows[0],
-            one.modality,
+        hits = await self._found(rows[0], one.modality, count, where, deadline)
+        return hits, model.name, time.perf_counter() - start, await model.note(one)
+
+    async def similar(self, key: str, count: int, where: str) -> tuple[list[dict[str, Any]], float]:
+        """(hits like the row of that key, seconds). Raises as `search`."""
+        start, deadline = time.perf_counter(), self._deadline()
+        hits = await self._found(key, None, count, where, deadline)
+        return hits, time.perf_counter() - start
+
+    async def show(self, key: str) -> dict[str, Any]:
+        """One row of the index with its picture, large. Raises as `search`."""
+        deadline = self._deadline()
+        return await within(self._searcher.show(key, deadline=deadline), deadline)
+
+    async def columns(self) -> list[Column]:
+        """What filters of the index can name. Raises as `search`."""
+        deadline = self._deadline()
+        return await within(self._searcher.columns(deadline=deadline), deadline)
+
+    async def _found(
+        self, like: Any, modality: str | None, count: int, where: str, deadline: float
+    ) -> list[dict[str, Any]]:
+        found = self._searcher.find(
+            like,
+            modality,
             deadline=deadline,
             k=count,
-            where=condition,
+            where=where.strip() or None,
             find=None,
             thumbnails=True,
+            files=True,
         )
-        hits = await within(found, deadline)
-        return hits, model.name, time.perf_counter() - start, await model.note(one)
+        return await within(found, deadline)
+
+    @property
+    def _searcher(self) -> Searcher:
+        assert self.service.searcher is not None
+        return self.service.searcher
 
     async def classify(
         self, name: str, shown: bytes, labels: Sequence[str], template: str

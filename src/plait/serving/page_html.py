@@ -1,20 +1,11 @@
-"""Results as HTML: pictures with scores, and bars of probabilities; all that is told is escaped."""
+"""Bars of probabilities and reasons as HTML; all that is told is escaped."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
-from typing import Any
 
 CSS = """
-.plait-hits {display: grid; gap: 0.75rem; list-style: none; margin: 0; padding: 0;
-  grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr));}
-.plait-hits li {border: 1px solid var(--border-color-primary); border-radius: 0.5rem;
-  overflow: hidden; background: var(--block-background-fill);}
-.plait-hits img, .plait-hits .none {width: 100%; aspect-ratio: 1; object-fit: contain;
-  background: #fff; display: grid; place-items: center; color: #555;}
-.plait-hits li p {display: block; margin: 0; padding: 0.4rem 0.6rem; overflow-wrap: anywhere;}
-.plait-hits .score {font-variant-numeric: tabular-nums; font-weight: 600;}
 .plait-bars {width: 100%; border-collapse: collapse;}
 .plait-bars, .plait-bars tr, .plait-bars th, .plait-bars td {border: none !important;}
 .plait-bars caption {text-align: left; font-weight: 600; padding: 0.25rem 0;}
@@ -27,31 +18,6 @@ CSS = """
 .plait-error {border-left: 0.25rem solid #b91c1c; padding: 0.5rem 0.75rem; overflow-wrap: anywhere;}
 .plait-switch {text-align: right;}
 """
-
-
-def hits_html(hits: Sequence[Mapping[str, Any]], nothing: str, no_picture: str) -> str:
-    """A grid of found pictures.
-
-    Args:
-        hits: ``id``, ``score``, ``text``, and ``thumbnail`` (a data URL, or None).
-        nothing: in place of no hits.
-        no_picture: in place of a thumbnail.
-    """
-    if not hits:
-        return f"<p>{escape(nothing)}</p>"
-    items = []
-    for hit in hits:
-        told = escape(str(hit.get("text") or hit["id"]))
-        shown = hit.get("thumbnail")
-        picture = (
-            f'<img src="{escape(shown)}" alt="{told}">'
-            if shown
-            else f'<div class="none">{escape(no_picture)}</div>'
-        )
-        items.append(
-            f'<li>{picture}<p><span class="score">{hit["score"]:.3f}</span> {told}</p></li>'
-        )
-    return f'<ol class="plait-hits">{"".join(items)}</ol>'
 
 
 def error_html(reason: str) -> str:

@@ -59,7 +59,11 @@ class Pulse:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether a child is stopped now by SIGSTOP or a kin of it."""
+    """Whether a child is stopped now by SIGSTOP or a kin of it; False where no system call tells."""
+    if not hasattr(
+        os, "waitid"
+    ):  # macOS before Python 3.13; a worker that hangs shows by its beats
+        return False
     try:
         # WNOWAIT leaves what it finds: it is found again at the next look, and by Popen.wait.
         found = os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -47,6 +48,10 @@ def run_server(
         UserError: settings that do not fit, an address that cannot be bound, or a model that
             cannot be served.
     """
+    if sys.platform == "win32":  # the worker inherits descriptors, and signals end it
+        raise UserError(
+            "plait serve needs Linux or macOS: on Windows start it in WSL or a container"
+        )
     keys = read_keys(api_keys, {VARIABLE: take(VARIABLE) or ""})
     local = host in LOOPBACK
     if not (local or keys or no_keys):

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import base64
 import logging
+import os
 import sys
 import time
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 OUTSIDE = "outside the folders whose pictures may be shown"
 MEMORY_BYTES = 8 << 30  # of the process: beyond it, it dies and is replaced
+THUMBNAIL, LARGE = 256, 2048  # pixels of a picture's longer side
 
 
 @dataclass(frozen=True)
@@ -48,24 +50,49 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Job:
-    """One search.
+class Search:
+    """The rows nearest to a vector, or to a row of the index.
 
     Attributes:
-        vector: of unit length; None for the probe of readiness.
-        modality: of the query.
+        like: the vector, of unit length, or the row's key.
+        modality: of what the vector was made from.
         thumbnails: whether each hit gets a small JPEG.
-        seconds: after which the search gives up.
+        files: whether each hit tells of its file, and its row's key.
         options: ``k``, ``where`` and ``find`` of `plait.retrieval.Index.search`.
+        seconds: after which the search gives up.
     """
 
-    vector: np.ndarray | None
-    modality: str
+    like: np.ndarray | str
+    modality: str | None = None
     thumbnails: bool = False
-    seconds: float = 30.0
+    files: bool = False
     options: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 30.0
 
 
+@dataclass(frozen=True)
+class Show:
+    """One row with its picture, large."""
+
+    key: str
+    seconds: float = 30.0
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What filters can name."""
+
+    seconds: float = 30.0
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Nothing, so that an answer tells that searches could begin now."""
+
+    seconds: float = 30.0
+
+
+Job: TypeAlias = Search | Show | Columns | Probe
 Answer = tuple[Literal["done", "unfit", "late", "unreadable"], Any]
 """How it ended, with the hits or a message."""
 
@@ -107,33 +134,79 @@ def _limit_memory() -> None:
 def _answer(index: Index, place: Place, job: Job) -> Answer:
     from plait.retrieval.lance import LanceStore, SearchTimeout, UnreadableIndex
 
-    until = time.monotonic() + job.seconds
-    if job.vector is None:
-        len(index)
-        return "done", None
     if isinstance(index.store, LanceStore):
         index.store.seconds = job.seconds
     try:
-        hits = index.search(job.vector, modality=job.modality, **job.options)
-        for hit in hits:
-            path, outside = hit.pop("path"), hit.pop("outside")  # nobody else's business
-            hit["metadata"] = sendable(hit["metadata"])
-            if job.thumbnails:
-                if time.monotonic() > until:
-                    return "late", None
-                shown, problem = _thumbnail(path, outside, place)
-                hit["thumbnail"], hit["thumbnail_problem"] = shown, problem
-    except SearchTimeout:
+        if isinstance(job, Search):
+            return "done", _found(index, place, job)
+        if isinstance(job, Show):
+            return "done", _sent(index, place, index.show(job.key), LARGE, files=True)
+        if isinstance(job, Columns):
+            return "done", index.columns()
+        len(index)
+    except (SearchTimeout, TimeoutError):
         return "late", None
     except UnreadableIndex as error:
         return "unreadable", str(error)
     except UserError as error:
         return "unfit", str(error)
-    return "done", hits
+    return "done", None
 
 
-def _thumbnail(path: str | None, outside: bool, place: Place) -> tuple[str | None, str | None]:
-    """(a data URL of a small JPEG or None, why there is none); a reason names no path."""
+def _found(index: Index, place: Place, job: Search) -> list[dict[str, Any]]:
+    until = time.monotonic() + job.seconds
+    if isinstance(job.like, str):
+        hits = index.similar(job.like, **job.options)
+    else:
+        hits = index.search(job.like, modality=job.modality, **job.options)
+    found = []
+    for hit in hits:
+        if job.thumbnails and time.monotonic() > until:
+            raise TimeoutError
+        found.append(_sent(index, place, hit, THUMBNAIL if job.thumbnails else None, job.files))
+    return found
+
+
+def _sent(
+    index: Index, place: Place, hit: dict[str, Any], side: int | None, files: bool
+) -> dict[str, Any]:
+    """A hit without what is nobody else's business, with its picture in so many pixels."""
+    key, path, outside = hit.pop("key"), hit.pop("path"), hit.pop("outside")
+    hit["metadata"] = sendable(hit["metadata"])
+    if files:
+        hit["key"], hit["file"] = key, None if outside else _file(index, path, hit["metadata"])
+    if side is not None:
+        hit["thumbnail"], hit["thumbnail_problem"] = _picture(path, outside, place, side)
+    return hit
+
+
+def _file(index: Index, path: str | None, metadata: dict[str, Any]) -> dict[str, str | None] | None:
+    """Name, folder and date of a picture's file, as far as they lie below a root of the index."""
+    from plait.retrieval.rows import THUMBNAILS
+
+    inside = None if path is None else index.place_of(path)
+    if path is None or inside is None:
+        return None
+    if inside.parts[0] == THUMBNAILS and "source" in metadata:  # of a shard or a table
+        metadata["source"] = os.path.basename(str(metadata["source"]))  # noqa: PTH119  no folder of the machine
+        return {"name": metadata["source"], "folder": None, "date": None}
+    try:
+        changed = time.strftime("%Y-%m-%d %H:%M", time.localtime(os.stat(path).st_mtime))  # noqa: PTH116  a string
+    except (OSError, OverflowError, ValueError):  # gone, or a date of no calendar
+        changed = None
+    folder = sendable(inside.parent.as_posix())
+    name = sendable(inside.name)
+    return {"name": name, "folder": None if folder == "." else folder, "date": changed}
+
+
+def _picture(
+    path: str | None, outside: bool, place: Place, side: int
+) -> tuple[str | None, str | None]:
+    """(a data URL of a JPEG of at most so many pixels or None, why there is none).
+
+    Made anew, so that a browser gets nothing that the file holds beside its pixels; a reason names
+    no path.
+    """
     from plait.retrieval.rows import small_jpeg
 
     if path is None:
@@ -142,7 +215,7 @@ def _thumbnail(path: str | None, outside: bool, place: Place) -> tuple[str | Non
         return None, OUTSIDE
     try:
         data = read_regular(path, most_bytes=place.picture_bytes)
-        made = small_jpeg(data, "", max_pixels=place.pixels)
+        made = small_jpeg(data, "", max_pixels=place.pixels, side=side)
     except DataError as error:
         return None, error.problem
     return f"data:image/jpeg;base64,{base64.b64encode(made).decode('ascii')}", None
@@ -162,4 +235,6 @@ def sendable(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from plait.serving import search_process  # whose classes the jobs are of, unlike __main__'s
+
+    sys.exit(search_process.main())

@@ -20,7 +20,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,8 +28,11 @@ from plait.core.allocator import without_tuning
 from plait.core.errors import PlaitError, UserError
 from plait.serving import search_process
 from plait.serving.errors import RequestError, late, overloaded
-from plait.serving.search_process import OUTSIDE, Job, Place
+from plait.serving.search_process import OUTSIDE, Columns, Job, Place, Probe, Search, Show
 from plait.serving.settings import Limits
+
+if TYPE_CHECKING:
+    from plait.retrieval.columns import Column
 
 log = logging.getLogger(__name__)
 
@@ -76,20 +79,22 @@ class Searcher:
 
     async def find(
         self,
-        vector: np.ndarray,
-        modality: str,
+        like: np.ndarray | str,
+        modality: str | None,
         *,
         deadline: float,
         thumbnails: bool = False,
+        files: bool = False,
         **options: Any,
     ) -> list[dict[str, Any]]:
         """Hits of a query's vector.
 
         Args:
-            vector: of unit length.
+            like: the vector, of unit length; or the key of a row, for those like it.
             modality: of the query.
             deadline: on the monotonic clock, after which the search is given up.
             thumbnails: add a small JPEG of each picture, or why there is none.
+            files: add name, folder and date of each picture's file, and the key of the row.
             options: ``k``, ``where`` and ``find`` of `plait.retrieval.Index.search`.
 
         Raises:
@@ -97,24 +102,37 @@ class Searcher:
             RequestError: 429 when many searches wait, 500 for an index that cannot be read, 503
                 when the searching process died, 504 when it was late.
         """
+        job = Search(like, modality, thumbnails, files, options)
+        hits: list[dict[str, Any]] = await self._queued(job, deadline)
+        outside = sum(hit.get("thumbnail_problem") == OUTSIDE for hit in hits)
+        if outside:
+            log.warning("%d pictures outside the index's folders were not shown", outside)
+        return hits
+
+    async def show(self, key: str, *, deadline: float) -> dict[str, Any]:
+        """The row of that key as a hit with its file and its picture, large. Raises as `find`."""
+        return dict(await self._queued(Show(key), deadline))
+
+    async def columns(self, *, deadline: float) -> list[Column]:
+        """What filters can name. Raises as `find`."""
+        return list(await self._queued(Columns(), deadline))
+
+    async def _queued(self, job: Job, deadline: float) -> Any:
         wait = self._pending * self._mean / PROCESSES
         if wait > self._limits.queue_seconds:
             raise overloaded(wait, "searches wait")
         self._pending += 1
         began = time.monotonic()
         try:
-            hits = await self._run(Job(vector, modality, thumbnails, 0.0, options), deadline)
+            answer = await self._run(job, deadline)
         finally:
             self._pending -= 1
         self._mean += _SMOOTHING * (time.monotonic() - began - self._mean)
-        outside = sum(hit.get("thumbnail_problem") == OUTSIDE for hit in hits)
-        if outside:
-            log.warning("%d pictures outside the index's folders were not shown", outside)
-        return hits
+        return answer
 
     async def probe(self, seconds: float = BUSY_SECONDS) -> None:
         """A search for nothing, so that `age` tells of now. Raises as `find`."""
-        await self._run(Job(None, ""), time.monotonic() + seconds)
+        await self._run(Probe(), time.monotonic() + seconds)
 
     @property
     def age(self) -> float | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from jaxtyping import Float
 from plait.core.allocator import give_back
 from plait.core.errors import PlaitError, UserError, shown
 from plait.core.modality import IMAGE, TEXT
+from plait.runtime.choose import cores
 from plait.serving.body import Hold, Intake
 from plait.serving.decoders import Decoders
 from plait.serving.errors import RequestError
@@ -72,7 +72,7 @@ class Service:
             held=lambda: self.intake.bytes,
             restarts=restarts,
         )
-        threads = settings.prepare_threads or len(os.sched_getaffinity(0))
+        threads = settings.prepare_threads or cores()
         self.scheduler = Scheduler(
             lanes,
             self.limits,

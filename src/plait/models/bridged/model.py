@@ -29,6 +29,7 @@ from plait.encoders.base import Encoder
 from plait.language.base import Cache, LanguageModel
 from plait.models.bridged.sequences import PLACEHOLDER, Writer
 from plait.models.encoding import ROWS, BareTower, encode
+from plait.models.summary import short_repr
 from plait.objectives.linear_cross_entropy import linear_cross_entropy
 
 Injection = Literal["prefix", "gated"]
@@ -95,6 +96,8 @@ class BridgedModel(nn.Module):
     Raises:
         ModelError: a bridge of another width than the language model.
     """
+
+    __repr__ = short_repr
 
     def __init__(
         self,

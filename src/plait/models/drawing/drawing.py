@@ -20,6 +20,7 @@ from plait.data.preprocess import ImagePreprocess, TextPreprocess
 from plait.models.drawing.dvae import DiscreteVAE
 from plait.models.drawing.sampling import sample_codes, uniforms_for
 from plait.models.drawing.transformer import IMAGE_WEIGHT, DrawingLoss, DrawingTransformer
+from plait.models.summary import short_repr
 
 
 def without_text(
@@ -66,6 +67,8 @@ class DrawingModel(nn.Module):
     Raises:
         ModelError: parts that don't fit each other.
     """
+
+    __repr__ = short_repr
 
     def __init__(
         self, dvae: DiscreteVAE, transformer: DrawingTransformer, preprocess: TextPreprocess
