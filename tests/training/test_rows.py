@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plait.training.rows import RowPlan
+from plait.training.rows import RowPlan, Texts
 
 
 def epoch_of(plan: RowPlan, epoch: int) -> list[tuple[int, int]]:
@@ -67,3 +67,13 @@ def test_small_sets_are_one_batch() -> None:
 def test_a_sample_without_text_is_refused() -> None:
     with pytest.raises(AssertionError, match="needs a text"):
         RowPlan([1, 0], texts="one", batch_size=2, seed=0)
+
+
+@pytest.mark.parametrize("texts", ["one", "all"])
+def test_repeated_samples_come_again_with_their_next_text(texts: Texts) -> None:
+    plan = RowPlan([2, 3, 1], texts=texts, batch_size=1, seed=0, repeats=np.array([2, 1, 3]))
+    seen = epoch_of(plan, 0)
+    first = {"one": [(0, 0), (0, 1)], "all": [(0, 0), (0, 0), (0, 1), (0, 1)]}[texts]
+    assert sorted(row for row in seen if row[0] == 0) == first
+    assert seen.count((2, 5)) == 3
+    assert len([row for row in seen if row[0] == 1]) == {"one": 1, "all": 3}[texts]

@@ -27,6 +27,7 @@ from plait.data.wording import worded
 from plait.models.bridged.model import BridgedModel
 from plait.models.fusion_model import FusionModel
 from plait.models.kinds import Model
+from plait.training.schema import Repeat
 from plait.training.schema_stage import Stage
 from plait.training.supply import FeatureSource, PixelSource, RegionSource, Source, TokenSource
 
@@ -69,6 +70,22 @@ class Material:
         """(n,) equal where samples show the same file."""
         known: dict[MediaRef, int] = {}
         return np.array([known.setdefault(ref, len(known)) for ref in self.pictures], np.int64)
+
+    def repeats(self, settings: Repeat | None) -> np.ndarray | None:
+        """(n,) how often each sample comes in an epoch; None: once.
+
+        Raises:
+            DataError: no sample is of one of the values that are named.
+        """
+        if settings is None:
+            return None
+        values = [str(sample.meta.get(settings.field)) for sample in self.samples]
+        for value in settings.times:
+            if value not in values:
+                raise DataError(
+                    f"data.repeat: no training sample has {value!r} in its field {settings.field!r}"
+                )
+        return np.array([settings.times.get(value, 1) for value in values], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.samples)

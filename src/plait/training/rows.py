@@ -62,6 +62,7 @@ class RowPlan:
         slots: versions of each sample to draw from.
         world: processes; a batch is cut to a multiple of it.
         together: (n,) samples with the same number come one after the other; None: each alone.
+        repeats: (n,) how often each sample comes in an epoch, with its next text each time; None: once.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class RowPlan:
         slots: int = 1,
         world: int = 1,
         together: Int[np.ndarray, " n"] | None = None,
+        repeats: Int[np.ndarray, " n"] | None = None,
     ) -> None:
         self.together = together
         self.counts = np.asarray(text_counts, dtype=np.int64)
@@ -82,7 +84,12 @@ class RowPlan:
         self.texts, self.seed, self.slots = texts, seed, slots
         drawn = uniform(len(self.counts), seed, "text") * self.counts
         self.start = drawn.astype(np.int64)  # each text of a sample in its turn
-        self.rows = int(self.counts.sum()) if texts == "all" else len(self.counts)
+        self.repeats = np.ones_like(self.counts) if repeats is None else repeats
+        times = self.repeats * self.counts if texts == "all" else self.repeats
+        self.owner = np.repeat(np.arange(len(times)), times)
+        self.rows = len(self.owner)
+        # The how manieth row of its sample each is, within an epoch.
+        self.turn = np.arange(self.rows) - np.repeat(np.cumsum(times) - times, times)
         size = min(batch_size, self.rows)
         self.batch_size = size - size % world
         assert self.batch_size, "fewer rows than processes"
@@ -97,13 +104,13 @@ class RowPlan:
 
     def _shuffled(self, epoch: int) -> Rows:
         order = self._order(epoch)
-        if self.texts == "all":
-            owner = np.repeat(np.arange(len(self.counts)), self.counts)
-            sample, text = owner[order], order
-        else:
-            sample, text = order, self.first[order]
+        sample = self.owner[order]
+        text = self.first[sample]
+        if self.texts != "first":
+            turn = self.turn
             if self.texts == "one":
-                text = text + ((self.start + epoch) % self.counts)[order]
+                turn = (self.start + epoch * self.repeats)[self.owner] + turn
+            text = text + (turn % self.counts[self.owner])[order]
         slot = (uniform(self.rows, self.seed, "slot", epoch) * self.slots).astype(np.int64)
         return Rows(sample, text, slot, epoch)
 
@@ -111,9 +118,7 @@ class RowPlan:
         order = permutation(self.rows, self.seed, "order", epoch)
         if self.together is None:
             return order
-        numbers = self.together
-        if self.texts == "all":
-            numbers = np.repeat(numbers, self.counts)
+        numbers = self.together[self.owner]
         place = permutation(int(numbers.max()) + 1, self.seed, "together", epoch)
         return order[np.argsort(place[numbers[order]], kind="stable")]
 

@@ -19,6 +19,18 @@ from plait.training.schema_model import Model
 from plait.training.schema_stage import Stage
 
 
+class Repeat(Section):
+    """Training samples that come several times an epoch, each time with their next text.
+
+    Attributes:
+        field: of the samples' metadata.
+        times: how often, by the field's value; all others once.
+    """
+
+    field: str
+    times: dict[str, Count]
+
+
 class Data(Section):
     """Which pairs, and how their texts become rows.
 
@@ -39,6 +51,7 @@ class Data(Section):
             control for how much they tell.
         cache_pixels: keep decoded, resized pictures on disk, for encoders that train over many
             epochs on large pictures.
+        repeat: samples that come several times an epoch: pairs of one's own among many others.
     """
 
     source: str | None = None
@@ -51,6 +64,7 @@ class Data(Section):
     languages: list[str] | None = None
     without: list[str] = []
     cache_pixels: bool = False
+    repeat: Repeat | None = None
 
 
 class Evaluation(Section):

@@ -193,6 +193,7 @@ class StageData:
             slots=stage.features.slots if isinstance(sources.get("image"), FeatureSource) else 1,
             world=world,
             together=material.picture_numbers if stage.together else None,
+            repeats=material.repeats(self.recipe.data.repeat),
         )
         targets = self._targets(material)
         change = feature_change(stage.features, self.recipe.seed, number, rank)

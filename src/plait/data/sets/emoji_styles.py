@@ -15,6 +15,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -162,7 +163,10 @@ def load(*, size: int = openmoji.SIZE, cache: Path | None = None) -> PairDataset
     """
     home = cache or cache_home() / "sets"
     own = None if cache is None else cache / openmoji.NAME
-    samples = list(openmoji.load(size=size, cache=own))
+    samples = [
+        replace(sample, meta={**sample.meta, "set": openmoji.NAME})
+        for sample in openmoji.load(size=size, cache=own)
+    ]
     unseen = [sample for sample in samples if sample.split != "train"]
     read = {icons: read_icons(icons, home / "iconify") for icons in SETS}
     names = Names(
@@ -226,7 +230,7 @@ def _sample(
         languages=tuple(language for language, its in texts.items() for _ in its),
         group=group,
         split="train",
-        meta={"licence": f"{icons.licence}, {icons.author}"},
+        meta={"set": icons.name, "licence": f"{icons.licence}, {icons.author}"},
     )
 
 
