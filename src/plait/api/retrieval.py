@@ -160,7 +160,7 @@ def search(
     if rerank is None:
         hits = opened.search(wanted, k=k, where=where)
     else:
-        hits = _reranked(opened, wanted, k, where, rerank)
+        hits = Hits(_reranked(opened, wanted, k, where, rerank))
     note = opened.note(wanted)
     if sheet is not None:
         from plait.retrieval import contact_sheet

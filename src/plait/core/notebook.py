@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -57,8 +57,8 @@ def reported(function: Callable[Given, Result]) -> Callable[Given, Result]:
     @functools.wraps(function)
     def called(*args: Given.args, **kwargs: Given.kwargs) -> Result:
         result: Any = function(*args, **kwargs)
-        made: Result = Report(result) if type(result) is dict else result
-        return made
+        made: Any = Report(result) if type(result) is dict else result
+        return cast(Result, made)
 
     return called
 

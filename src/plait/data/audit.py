@@ -255,8 +255,11 @@ def _unread(audited: Audited, found: Found) -> Iterator[Finding]:
     """The notes on files that were not read; `_orphans` names the pictures among them."""
     for note in unread_notes(found, audited.samples, ()):
         if note.kind not in ("unnamed-picture", "unusable-picture"):
-            severity = "warning" if note.kind == "undecoded-picture" else "note"
-            yield Finding(note.kind, severity, str(found.root), None, "", note)
+            told = str(found.root), None, "", note
+            if note.kind == "undecoded-picture":
+                yield Finding(note.kind, "warning", *told)
+            else:
+                yield Finding(note.kind, "note", *told)
 
 
 def _over_long(audited: Audited, text_preprocess: TextLengths) -> Iterator[Finding]:

@@ -14,18 +14,18 @@ class Note(str):
 
     Attributes:
         kind: one word for counting, e.g. ``undecoded-picture``.
-        count: of the files or rows that it tells of.
+        total: of the files or rows that it tells of.
         examples: names of a few of them.
     """
 
     kind: str
-    count: int
+    total: int
     examples: tuple[str, ...]
 
     def __new__(cls, message: str, kind: str, examples: Sequence[str]) -> Note:
         """Of the kind ``kind``; the examples are all that it tells of, a few are kept."""
         note = super().__new__(cls, message)
-        note.kind, note.count, note.examples = kind, len(examples), tuple(examples[:EXAMPLES])
+        note.kind, note.total, note.examples = kind, len(examples), tuple(examples[:EXAMPLES])
         return note
 
 
@@ -34,7 +34,7 @@ def as_json(note: str) -> dict[str, Any]:
     if isinstance(note, Note):
         return {
             "kind": note.kind,
-            "count": note.count,
+            "count": note.total,
             "message": str(note),
             "examples": list(note.examples),
         }

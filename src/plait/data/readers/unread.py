@@ -77,9 +77,9 @@ def _unread(found: Found, samples: Iterable[Sample], bad: Iterable[BadRow]) -> I
     for base, folders, files in os.walk(top):
         folders.sort()
         for name in sorted(files):
-            path = f"{base}/{name}"
-            if path not in read:
-                yield path[len(top) + 1 :]
+            file = f"{base}/{name}"
+            if file not in read:
+                yield file[len(top) + 1 :]
 
 
 def _reason(found: Found, name: str) -> tuple[str, str]:
