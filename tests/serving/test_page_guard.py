@@ -151,7 +151,7 @@ def buttons(guest: Visitor) -> list[tuple[int, list[Any], int]]:
         for number in one["inputs"]:
             part = parts[number]
             value: Any = part["props"].get("value") or ""
-            if part["type"] == "textbox" and "Labels" in part["props"]["label"]:
+            if part["type"] == "textbox" and "Labels" in (part["props"].get("label") or ""):
                 value = "red\nblue"
             elif part["props"].get("label") == WORDS["en"]["question"]:
                 value = "what colour"
