@@ -53,6 +53,7 @@ def test_every_suggested_filter_finds_what_it_says(kind: str, tmp_path: Path) ->
     assert columns['the "year"'].values == ("1990", "1991", "1992")
     assert (columns["price"].least, columns["price"].greatest) == (0, 39 / 8)
     assert columns["text"].missing == 10 and columns["tags"].missing == 40
+    assert columns["tags"].suggested() == columns["language"].suggested() == []
     assert columns["path"].values == columns["title"].values == ()
     counts = {}
     for column in columns.values():

@@ -151,7 +151,7 @@ def buttons(guest: Visitor) -> list[tuple[int, list[Any], int]]:
         for number in one["inputs"]:
             part = parts[number]
             value: Any = part["props"].get("value") or ""
-            if part["type"] == "textbox" and "Labels" in part["props"]["label"]:
+            if part["type"] == "textbox" and "Labels" in (part["props"].get("label") or ""):
                 value = "red\nblue"
             elif part["props"].get("label") == WORDS["en"]["question"]:
                 value = "what colour"
@@ -193,7 +193,8 @@ def test_no_name_of_a_file_is_read_by_any_tab(
                 assert "plait-bars" not in text and "plait-hits" not in text
     # Nor where a hit's key is expected, which names a row of the index and no file.
     config = guest.config()
-    hidden = {one["id"] for one in config["components"] if one["props"].get("visible") is False}
+    texts = [one for one in config["components"] if one["type"] == "textbox"]
+    hidden = {one["id"] for one in texts if one["props"].get("visible") is False}
     keyed = [one for one in config["dependencies"] if hidden.intersection(one["inputs"][:1])]
     assert len(keyed) == 2  # the picture itself, and more like it
     for one in keyed:

@@ -27,6 +27,7 @@ class Column:
         values: the commonest, the most frequent first; empty where they are too many.
         least, greatest: of numbers.
         missing: rows that have no value here.
+        known: rows that have one.
     """
 
     name: str
@@ -35,13 +36,19 @@ class Column:
     least: float | None = None
     greatest: float | None = None
     missing: int = 0
+    known: int = 1
 
     def equal(self, value: str) -> str:
         """The filter for one of the values."""
         return f"{quoted(self.name)} = {value if self.kind != TEXT else _string(value)}"
 
     def suggested(self) -> list[str]:
-        """Filters worth trying: each value, else the range of numbers or a word; and the gaps."""
+        """Filters worth trying: each value, else the range of numbers or a word; and the gaps.
+
+        None for a column of which filters see nothing (lists, empty ones).
+        """
+        if not self.known:
+            return []
         name = quoted(self.name)
         found = [self.equal(value) for value in self.values]
         if not found and self.least is not None:
@@ -70,12 +77,20 @@ def _column(name: str, facts: Sequence[Mapping[str, str | None]]) -> Column:
     known = [number for number in numbers if number is not None]
     if counts and len(known) == len(counts):
         few = tuple(sorted(counts, key=float)) if len(counts) <= MOST_VALUES else ()
-        return Column(name, NUMBER, few, min(known), max(known), missing)
+        return Column(name, NUMBER, few, min(known), max(known), missing, counts.total())
     kind = TRUTH if counts and counts.keys() <= {"true", "false"} else TEXT
     # Paths tell of the machine, and what stands once each is no group of rows.
     grouped = name != "path" and len(counts) <= _FEW and counts.total() > len(counts)
     common = [value for value, _ in counts.most_common() if _is_short(value)]
-    return Column(name, kind, tuple(common[:MOST_VALUES]) if grouped else (), missing=missing)
+    return Column(
+        name,
+        kind,
+        tuple(common[:MOST_VALUES]) if grouped else (),
+        None,
+        None,
+        missing,
+        counts.total(),
+    )
 
 
 def _is_short(value: str) -> bool:

@@ -21,10 +21,12 @@ CSS: Final = """
 .plait-hits img, .plait-hits .none {width: 100%; aspect-ratio: 1; object-fit: contain;
   background: #fff; display: grid; place-items: center; color: #555;}
 .plait-hits button.open {display: block; width: 100%; padding: 0; border: 0; cursor: zoom-in;}
-.plait-hits li > :not(button.open, .none) {margin: 0; padding: 0.2rem 0.6rem;
+.plait-hits li > :not(button.open, .none) {display: block; margin: 0; padding: 0.2rem 0.6rem;
   overflow-wrap: anywhere;}
+.plait-hits li > :last-child {padding-bottom: 0.6rem;}
+.plait-view p {display: block; margin: 0 0 0.3rem;}
 .plait-hits .score {font-variant-numeric: tabular-nums; font-weight: 600;}
-.plait-hits .file, .plait-hits .bare, .plait-hits details {color: var(--body-text-color-subdued);
+.plait-hits .file, .plait-hits .bare, .plait-hits details {opacity: 0.75;
   font-size: 0.85em;}
 .plait-hits button.more, .plait-columns button, .plait-view button {cursor: pointer;
   font-size: 0.85em; border: 1px solid var(--border-color-primary); border-radius: 0.4rem;
@@ -34,8 +36,11 @@ CSS: Final = """
 .plait-hits dt, .plait-view dt {font-weight: 600;}
 .plait-hits dd, .plait-view dd {margin: 0; overflow-wrap: anywhere;}
 .plait-columns table {border-collapse: collapse; width: 100%;}
+.plait-columns :is(table, tr, th, td) {border: none !important;}
 .plait-columns th, .plait-columns td {text-align: left; vertical-align: top;
-  padding: 0.2rem 0.6rem 0.2rem 0; overflow-wrap: anywhere;}
+  padding: 0.2rem 0.8rem 0.2rem 0;}
+.plait-columns :is(th, td:nth-child(2)) {overflow-wrap: normal; word-break: normal;}
+.plait-columns td:last-child {width: 100%; overflow-wrap: anywhere;}
 .plait-columns button {margin: 0 0.3rem 0.3rem 0;}
 .plait-view {max-width: min(96vw, 80rem); max-height: 94vh; overflow: auto; padding: 1rem;
   border: 1px solid var(--border-color-primary); border-radius: 0.5rem;
@@ -182,9 +187,11 @@ def columns_html(columns: Sequence[Column], say: Mapping[str, str]) -> str:
     """A table of what filters can name, with filters to click."""
     rows = []
     for column in columns:
+        suggested = column.suggested()
+        if not suggested:
+            continue
         tries = "".join(
-            f'<button data-where="{escape(one)}">{escape(one)}</button>'
-            for one in column.suggested()
+            f'<button data-where="{escape(one)}">{escape(one)}</button>' for one in suggested
         )
         rows.append(
             f'<tr><th scope="row">{escape(column.name)}</th>'
