@@ -17,7 +17,7 @@ from tests.fuzz.seeds import picture
 from uvicorn.server import ServerState
 
 from plait.serving import routes, schemas
-from plait.serving.body import checked, parse_json
+from plait.serving.body import Body, checked, parse_json
 from plait.serving.connections import Guard
 from plait.serving.errors import RequestError
 from plait.serving.inputs import image_input, prompt_inputs, text_input
@@ -199,7 +199,7 @@ def body(data: bytes) -> None:
                 headers=Headers(raw=[(b"content-type", kind)]),
                 app=SimpleNamespace(state=SimpleNamespace(service=SimpleNamespace(limits=LIMITS))),
             )
-            _LOOP.run_until_complete(routes._form(request, content, LIMITS))  # type: ignore
+            _LOOP.run_until_complete(routes._form(request, Body(bytearray(content)), LIMITS))  # type: ignore
             return
         number = data[0] % 8 % len(_SCHEMAS) if data else 0
         wanted = checked(_SCHEMAS[number], parse_json(data[1:]))
