@@ -538,7 +538,9 @@ def _texts(tests: Iterable[str]) -> list[str]:
 # Telling -------------------------------------------------------------------------------------
 
 
-def write(results: list[dict[str, Any]], target: Path, sample: int, seed: int) -> None:
+def write(
+    results: list[dict[str, Any]], target: Path, sample: int, seed: int, areas: list[str]
+) -> None:
     """``target`` and a page of the same name; reasons that stand there already are kept."""
     old = json.loads(target.read_text()) if target.exists() else {"survivors": []}
     reasons = {(s["module"], s["before"], s["after"]): s["reason"] for s in old["survivors"]}
@@ -558,7 +560,7 @@ def write(results: list[dict[str, Any]], target: Path, sample: int, seed: int) -
         for module in sorted({one["module"] for one in results})
     }
     found = {
-        "command": "python tools/mutants.py", "sample": sample, "seed": seed, "tried": len(results),
+        "command": "python tools/mutants.py", "tests_of": areas, "sample": sample, "seed": seed, "tried": len(results),
         "tested_seconds": TESTED_SECONDS, "areas": scores, "modules": per_module, "survivors": listed,
     }  # fmt: skip
     target.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -586,7 +588,8 @@ def page(found: dict[str, Any]) -> str:
         "",
         f"`make mutants`: {found['tried']} of a sample of {found['sample']} places, seed {found['seed']}, "
         f"one change of cosmic-ray's operators each; a survivor passed its tests up to "
-        f"{found['tested_seconds']:g} s of them. What only draws ({DRAWN}) is left out.",
+        f"{found['tested_seconds']:g} s of them, asked of the tests of {', '.join(found['tests_of'])}. "
+        f"What only draws ({DRAWN}) is left out.",
         "",
         *table("area", found["areas"]),
         "## Survivors",
@@ -633,7 +636,7 @@ def main() -> int:
     if options.planted:
         return int(planted(work, options.planted) > 0)
     results = list(session(work, options.sample, options.seed))
-    write(results, options.json, options.sample, options.seed)
+    write(results, options.json, options.sample, options.seed, options.areas)
     total = _score(results)
     print(f"{total['killed']} of {total['n']} killed: {total['percent']}%")
     if len(results) < options.sample:

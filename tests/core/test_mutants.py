@@ -68,13 +68,13 @@ def test_results_keep_the_reasons_of_survivors(tool: ModuleType, tmp_path: Path)
         {**common, "line": 4, "before": "a | b", "after": "a", "outcome": "survived"},
         {**common, "line": 7, "before": "c", "after": "d", "outcome": "killed"},
     ]
-    tool.write(results, target, 2, 0)
+    tool.write(results, target, 2, 0, ["objectives"])
     found = json.loads(target.read_text())
     assert found["areas"]["objectives"] == {"n": 2, "killed": 1, "percent": 50.0}
     found["survivors"][0]["reason"] = "the same"
     target.write_text(json.dumps(found))
     results[0]["line"] = 5  # it moved
-    tool.write(results, target, 2, 0)
+    tool.write(results, target, 2, 0, ["objectives"])
     assert json.loads(target.read_text())["survivors"][0]["reason"] == "the same"
     assert (
         r"| m.py:5 | `a \| b` | `a` | 1 of 2 | the same |" in target.with_suffix(".md").read_text()

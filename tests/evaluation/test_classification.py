@@ -46,8 +46,9 @@ def test_accuracies_equal_scikit_learn(scored, chunk: int) -> None:
 
 def test_equal_classes_count_against_the_model() -> None:
     classes = np.tile(unit(1, 4, seed=1), (3, 1))
-    result = zero_shot(classes[:2], classes, np.array([0, 1]), ks=(1, 2, 3), bootstrap=0)
+    result = zero_shot(classes[:2], classes, np.array([0, 1]), ks=(1, 2, 3), bootstrap=9)
     assert (result["top1"], result["top2"], result["top3"]) == (0, 0, 100)
+    assert (result["top1_high"], result["top3_low"], result["top3_high"]) == (0, 100, 100)
 
 
 def test_prompts_are_averaged_then_renormalised() -> None:
