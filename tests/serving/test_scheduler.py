@@ -696,6 +696,27 @@ def test_a_request_of_long_inputs_delays_a_small_one_by_its_share_alone() -> Non
     run(scenario, lane, queue_seconds=50.0)
 
 
+def test_what_is_not_prepared_yet_counts_when_it_is_due() -> None:
+    lane = Doubling()
+    may_go = threading.Event()
+    lane.prepare = lambda raws: may_go.wait(10) and Doubling.prepare(lane, raws)  # type: ignore
+
+    async def scenario(scheduler: Scheduler) -> None:
+        queue = scheduler._queues["numbers"]
+        queue.run_cost, queue.has_run = 10.0, True
+        with scheduler.admitted({"numbers": 40}, soon()):
+            large = asyncio.create_task(scheduler.do("numbers", [1] * 40, deadline=soon()))
+            await until(lambda: queue.preparing == 40)
+            assert scheduler.expected_wait("numbers") == pytest.approx(10.0)  # of the first
+            assert scheduler.expected_wait("numbers", 11) == pytest.approx(110.0)
+            queue.run_cost = 0.001
+            may_go.set()
+            await large
+        assert not queue.jobs
+
+    run(scenario, lane, queue_seconds=1000.0)
+
+
 def test_costs_are_learned_by_length_with_the_padding() -> None:
     queue = Queue(Doubling())
     queue.learn([10, 30], 0.6)  # 0.6 s for twice 30

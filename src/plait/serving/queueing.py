@@ -52,6 +52,7 @@ class Job:
     left: int
     cost: int  # lengths of the inputs that are prepared
     arrived: float
+    ready: int = 0  # inputs that are prepared
     ahead: float = 0.0  # seconds after its arrival at which its next input is due
     claim: dict[str, int] | None = None  # inputs by lane that its request still has pending
     gone: bool = False
@@ -82,6 +83,7 @@ class Queue:
     waiting: list[Piece] = field(default_factory=list)
     pending: int = 0  # inputs of admitted requests that have no result yet
     preparing: int = 0  # inputs
+    jobs: set[Job] = field(default_factory=set)  # those that are not answered yet
     has_run: bool = False
     load: int = 0  # lengths of all that wait
     usual: float = 0.0  # length of an input, smoothed; 0 until known

@@ -146,11 +146,22 @@ class Scheduler:
         waiting, load = queue.waiting, queue.load  # other threads replace it, or insert into it
         later = waiting[bisect.bisect_right(waiting, horizon, key=_due) :]
         before = load - sum(piece.prepared.length for piece in later)
-        unknown = queue.pending - len(waiting)  # in preparation, or in the pass that runs
+        # In preparation, or in the pass that runs.
+        unknown = queue.pending - len(waiting) - self._unprepared_after(horizon, queue)
         streams = self.streams if queue.lane.group == HERE else 1
         return (
             max(0.0, unknown * queue.run_cost + queue.seconds(before, len(waiting) - len(later)))
             / streams
+        )
+
+    def _unprepared_after(self, horizon: float, queue: Queue) -> int:
+        """Inputs in preparation that will be due later, by what an input of the usual length costs."""
+        step = _SHARE * queue.run_cost
+        if not step:
+            return 0
+        return sum(
+            max(0, len(job.raws) - max(job.ready, 1 + int((horizon - job.arrived) / step)))
+            for job in tuple(queue.jobs)
         )
 
     @property
@@ -194,6 +205,7 @@ class Scheduler:
             arrived=time.monotonic(),
             claim=claim,
         )
+        queue.jobs.add(job)
         try:
             work_of = list(parts(queue.lane, raws))
             if any(slow for _, _, slow in work_of):
@@ -215,6 +227,7 @@ class Scheduler:
             raise late() from None
         finally:
             job.gone = True  # whatever is left of it is skipped
+            queue.jobs.discard(job)
         return Done(job.results, job.lengths)
 
     @contextmanager
@@ -278,6 +291,7 @@ class Scheduler:
         finally:
             with self._changed:
                 queue.preparing -= 0 if slow else len(raws)
+                job.ready += len(raws)
                 if ready and not queue.waiting:  # it saved up no turns while it had nothing to run
                     queue.turn = max(queue.turn, self._clock[queue.lane.group])
                 for piece in ready:
