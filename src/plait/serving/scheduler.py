@@ -135,7 +135,9 @@ class Scheduler:
             for other in self._queues.values()
             if other is not queue and other.lane.group == queue.lane.group
         )
-        return own + sum(others) + queue.preparing * queue.prepare_cost / self.threads
+        horizon = time.monotonic() + (count - 1) * _SHARE * queue.run_cost
+        preparing = max(0, queue.preparing - self._unprepared_after(horizon, queue))
+        return own + sum(others) + preparing * queue.prepare_cost / self.threads
 
     def _work(self, queue: Queue, count: int) -> float:
         """Seconds of passes before so many new inputs of a lane, by the latest costs.
