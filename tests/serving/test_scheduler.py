@@ -707,8 +707,9 @@ def test_what_is_not_prepared_yet_counts_when_it_is_due() -> None:
         with scheduler.admitted({"numbers": 40}, soon()):
             large = asyncio.create_task(scheduler.do("numbers", [1] * 40, deadline=soon()))
             await until(lambda: queue.preparing == 40)
-            assert scheduler.expected_wait("numbers") == pytest.approx(10.0)  # of the first
-            assert scheduler.expected_wait("numbers", 11) == pytest.approx(110.0)
+            queue.prepare_cost = 4.0  # by two threads
+            assert scheduler.expected_wait("numbers") == pytest.approx(10.0 + 2.0)  # of the first
+            assert scheduler.expected_wait("numbers", 11) == pytest.approx(110.0 + 22.0)
             queue.run_cost = 0.001
             may_go.set()
             await large
