@@ -106,10 +106,10 @@ def hits_html(
 
 def _hit(hit: Mapping[str, Any], say: Mapping[str, str]) -> str:
     key, caption = escape(hit["key"]), _caption(hit, say, _CAPTION)
-    shown = hit.get("thumbnail")
+    shown, alt = hit.get("thumbnail"), escape(_cut(hit["text"] or _name(hit)))
     picture = (
-        f'<button class="open" data-key="{key}" title="{escape(say["open"])}">'
-        f'<img src="{escape(shown)}" alt="{escape(hit["text"] or _name(hit))}"></button>'
+        f'<button class="open" data-key="{key}" aria-label="{escape(say["open"])}: {alt}">'
+        f'<img src="{escape(shown)}" alt="{alt}"></button>'
         if shown
         else f'<div class="none">{escape(say["no_picture"])}</div>'
     )
