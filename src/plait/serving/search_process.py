@@ -174,7 +174,7 @@ def _sent(
     key, path, outside = hit.pop("key"), hit.pop("path"), hit.pop("outside")
     hit["metadata"] = sendable(hit["metadata"])
     if files:
-        hit["key"], hit["file"] = key, None if outside else _file(index, path, hit["metadata"])
+        hit["key"], hit["file"] = key, _file(index, path, hit["metadata"])
     if side is not None:
         hit["thumbnail"], hit["thumbnail_problem"] = _picture(path, outside, place, side)
     return hit
