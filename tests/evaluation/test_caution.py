@@ -25,7 +25,7 @@ def rows(n: int, seed: int = 0) -> np.ndarray:
 def test_below_twenty_pictures_a_figure_says_so(count: int) -> None:
     figures = retrieval(rows(count), rows(count), np.arange(count), bootstrap=20)
     told = " ".join(cautions({"retrieval": figures}))
-    assert (f"from {count} test picture" in told) == (count < FEW)
+    assert (f"from {count} picture" in told) == (count < FEW)
     assert ("One candidate" in told or "one candidate" in told) == (count == 1)
     assert ("R@1_low" in figures["text_to_image"]) == (count > 1)  # one has no spread
     assert figures["text_to_image"]["queries"] == figures["text_to_image"]["distinct"] == count
@@ -44,8 +44,8 @@ def test_few_texts_that_ask_often() -> None:
         ({"vqa": {"accuracy": 50.0, "questions": 4}}, "4 test questions"),
         ({"classification": {"accuracy": 50.0, "samples": 19}}, "19 test samples"),
         ({"match": {"accuracy": 50.0, "samples": 1}}, "1 test sample:"),
-        ({"captions": {"cider_d": 1.0, "captions": 2}}, "2 test pictures"),
-        ({"reconstruction": {"mse": 0.1}, "counts": {"pictures": 3}}, "3 test pictures"),
+        ({"captions": {"cider_d": 1.0, "captions": 2}}, "2 pictures"),
+        ({"reconstruction": {"mse": 0.1}, "counts": {"pictures": 3}}, "3 pictures"),
     ],
 )
 def test_every_kind_of_figure(result: dict, words: str) -> None:
@@ -95,7 +95,7 @@ def test_texts_of_their_own_are_no_classes(gallery: Gallery) -> None:
 
 def test_the_page_tells_n_and_cautions(gallery: Gallery) -> None:
     found = with_cautions(evaluate_gallery(gallery, bootstrap=20))
-    assert "11 test pictures" in notes(found)
+    assert "11 pictures" in notes(found)
     assert "22 texts asked" in results(found) and ">22</td>" in results(found)
     assert notes({"retrieval": None}) == ""
 

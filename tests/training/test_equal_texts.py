@@ -130,9 +130,9 @@ def test_class_folders_from_training_to_the_report(
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     # three test pictures, each of another class
     ask = report["retrieval"]["image_to_text"]
-    assert ask["queries"] == 3 and "from 3 test pictures" in report["cautions"][0]
+    assert ask["queries"] == 3 and "from 3 pictures" in report["cautions"][0]
     page, web = ((tmp_path / "run" / name).read_text() for name in ("report.md", "report.html"))
-    assert "from 3 test pictures" in page and "from 3 test pictures" in web
+    assert "from 3 pictures" in page and "from 3 pictures" in web
     assert "| text to image | 3 | 3 |" in page
     floors = [
         json.loads(line)["floor"]

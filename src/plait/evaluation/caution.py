@@ -29,7 +29,7 @@ def _retrieval(figures: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     if pictures["candidates"] < 2 or texts["candidates"] < 2:
         yield "With one candidate every answer is right, whatever the model."
     if pictures.get("distinct", FEW) < FEW:
-        yield _few(pictures["distinct"], "test picture")
+        yield _few(pictures["distinct"], "picture")
     elif texts.get("distinct", FEW) < FEW:
         yield (
             f"The {texts['queries']:,} texts that ask are {_counted(texts['distinct'], 'text')} "
@@ -42,17 +42,17 @@ def _samples(result: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
         ("vqa", "questions", "test question"),
         ("classification", "samples", "test sample"),
         ("match", "samples", "test sample"),
-        ("captions", "captions", "test picture"),
+        ("captions", "captions", "picture"),
     ):
         if key in result.get(name, {}):
             yield what, result[name][key]
     if "reconstruction" in result:
-        yield "test picture", result["counts"]["pictures"]
+        yield "picture", result["counts"]["pictures"]
 
 
 def _few(count: int, what: str) -> str:
     return (
-        f"The figures come from {_counted(count, what)}: below {FEW} they tell little of others of "
+        f"The test figures come from {_counted(count, what)}: below {FEW} they tell little of others of "
         "the kind."
     )
 
