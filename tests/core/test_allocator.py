@@ -131,7 +131,7 @@ def test_processes_that_serve_give_memory_back_unless_the_user_chose() -> None:
     assert allocator.for_serving(untouched) == untouched
 
 
-@pytest.mark.skipif(not allocator.is_glibc(), reason="a matter of the GNU C library")
+@on_glibc
 def test_freed_memory_in_pieces_goes_back() -> None:
     code = """
 import os, psutil

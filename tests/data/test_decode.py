@@ -18,6 +18,7 @@ from PIL import Image
 from plait.core.errors import DataError
 from plait.data.decode import decode_image, over_white, to_rgb
 from plait.data.exif import exif_orientation
+from plait.data.whole import with_end
 
 
 def encoded(image: Image.Image, form: str, **options: object) -> bytes:
@@ -452,3 +453,16 @@ def test_memory_for_conversion(mode: str) -> None:
         tracemalloc.stop()
     # Three bytes are the result; wide numbers are there for a band alone.
     assert peak < 3 * pixels + 48 * (1 << 17)
+
+
+@pytest.mark.parametrize("size", range(2, 12))
+def test_a_frame_that_is_shorter_than_its_contents_is_damage(size: int) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "JPEG")
+    data = buffer.getvalue()
+    place = data.index(b"\xff\xc0")
+    short = data[: place + 2] + struct.pack(">H", size) + data[place + 4 : place + 2 + size]
+    rest = data[data.index(b"\xff\xda") : -2]
+    assert with_end(data[:-2]) is not None
+    assert with_end(short + rest) is None
+    assert with_end(short + b"\xff\xda\x00\x02" + b"\x00" * 4) is None

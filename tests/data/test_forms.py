@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from tests.data.planted import tar_file
 
 from plait.core.errors import DataError
 from plait.data import inspect, open_dataset
@@ -96,29 +96,20 @@ def test_parquet_with_lists_of_embedded_pictures(others: int, tmp_path: Path) ->
     assert result["skipped"]["kinds"] == ({"several-pictures": 1} if others else {})
 
 
-def tar(path: Path, members: list[tuple[str, bytes]]) -> Path:
-    with tarfile.open(path, "w") as shard:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            shard.addfile(info, io.BytesIO(data))
-    return path
-
-
 def test_members_of_one_key_that_lie_apart(tmp_path: Path) -> None:
     pictures = [(f"{one}.png", png(one)) for one in COLOURS]
     words = [(f"{one}.txt", f"a {one} one".encode()) for one in COLOURS]
     meta = [(f"{one}.json", b'{"width": 4}') for one in COLOURS]
-    shard = tar(tmp_path / "a.tar", [*pictures, *meta, *words])
+    shard = tar_file(tmp_path / "a.tar", [*pictures, *meta, *words])
     assert pairs(shard) == EXPECTED
     assert "2 keys are not adjacent" in " ".join(map(str, open_dataset(shard).notes))
-    tidy = tar(tmp_path / "b.tar", [pictures[0], words[0], pictures[1], words[1]])
+    tidy = tar_file(tmp_path / "b.tar", [pictures[0], words[0], pictures[1], words[1]])
     assert not any("adjacent" in str(note) for note in open_dataset(tidy).notes)
 
 
 def test_shards_joined_by_two_colons(tmp_path: Path) -> None:
     for one, name in zip(COLOURS, "ab", strict=True):
-        tar(
+        tar_file(
             tmp_path / f"{name}.tar",
             [("0.png", png(one)), ("0.txt", f"a {one} one".encode())],
         )

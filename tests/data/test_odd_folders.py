@@ -103,6 +103,7 @@ def test_every_file_is_read_or_counted_with_a_reason(make: Make) -> None:
     }  # fmt: skip
     folder = make(files)
     (folder / "other").symlink_to(folder)
+    (folder / "lost.csv").symlink_to(folder / "nowhere.csv")
     result = inspect(folder)
     notes = {
         (note["kind"], note["message"].split(":")[0]): note["count"]
@@ -117,11 +118,12 @@ def test_every_file_is_read_or_counted_with_a_reason(make: Make) -> None:
         ("undecoded-picture", "6.CR2 is not read"): 1,
         ("other-file", "README.md is not read"): 1,
         ("unread-table", "pairs.xlsx is not read"): 1,
+        ("unread-table", "lost.csv is not read"): 1,
         ("unnamed-file", "song.mp3 is not read"): 1,
         ("linked-folder", "1 folders are links, which are not followed"): 1,
     }
     every = sum(path.is_file() and "other" not in path.parts for path in folder.rglob("*"))
-    assert result["samples"] + sum(notes.values()) - 1 + 1 == every  # the table; not the link
+    assert result["samples"] + sum(notes.values()) - 2 + 1 == every  # the table; not the links
     found = {finding.kind: finding for finding in audit(folder).rows}
     assert found["undecoded-picture"].severity == "warning"
     assert {kind for kind, _ in notes} - {"unnamed-picture"} <= found.keys()

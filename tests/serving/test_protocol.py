@@ -117,7 +117,8 @@ def site(limits: Limits = LIMITS, parser: str = "httptools", **more: Any) -> Ite
                 body += message["body"]
                 if not message["more_body"]:
                     break
-            seen.append((scope["path"], body, dict(scope["headers"])))
+            told = {b"looked at": scope[protocol.LOOKED_AT], **dict(scope["headers"])}
+            seen.append((scope["path"], body, told))
         if scope["path"] == "/slow":
             await asyncio.sleep(0.2)
         if scope["path"] == "/large":
@@ -245,6 +246,7 @@ def test_a_whole_request_can_be_refused_before_the_application(parser: str) -> N
         assert reply.count(b"connection: keep-alive") == reply.count(b"retry-after: 3") == 2
         assert asked == [("/v1/x", body, "127.0.0.1") for body in (b"no", b"ok", b"no")]
         assert [path for path, _, _ in made.seen] == ["/v1/x", "/end"]
+        assert [headers[b"looked at"] for _, _, headers in made.seen] == [True, False]
         # The application knows better what is in pieces, or what an answer must show.
         for parts in (
             (post(b"no")[:-2], b"no"),
@@ -253,6 +255,7 @@ def test_a_whole_request_can_be_refused_before_the_application(parser: str) -> N
         ):
             assert status(made.ask(*parts)) == 200
         assert len(asked) == 3
+        assert not any(headers[b"looked at"] for _, _, headers in made.seen[2:])
 
 
 def test_a_head_without_end_is_not_taken(small: Site) -> None:

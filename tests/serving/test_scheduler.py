@@ -713,7 +713,7 @@ def test_what_is_not_prepared_yet_counts_when_it_is_due() -> None:
             queue.run_cost = 0.001
             may_go.set()
             await large
-        assert not queue.jobs
+        assert not queue.large
 
     run(scenario, lane, queue_seconds=1000.0)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from plait.serving.protocol import LOOKED_AT
 from plait.serving.service import Service
 from plait.serving.settings import Settings
 from plait.serving.shedding import Shed, Shedding
@@ -161,10 +162,22 @@ def test_a_refusal_by_the_connection_is_counted(service: Service) -> None:
     before = counted()
     assert shedding.refusal("/v1/embeddings", red, "a") is None
     with full(service, "tiny/text"):
-        refused = shedding.refusal("/v1/embeddings", red, "a")
+        refused = shedding.refusal("/v1/embeddings?a=b", red, "a")
         assert refused is not None
         assert (refused.status, refused.headers["Retry-After"]) == (429, "13")
         assert len(refused.headers["X-Request-Id"]) == 32
         assert shedding.refusal("/v1/embeddings", shown, "a") is None
         assert shedding.refusal("/page/x", red, "a") is None
     assert counted() == before + 1
+
+
+def test_what_the_connection_looked_at_is_not_looked_at_again(service: Service) -> None:
+    seen = []
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["path"])
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/embeddings", "headers": []}
+    with full(service, *service.lanes):
+        asyncio.run(Shed(inner, service=service)({**scope, LOOKED_AT: True}, None, None))  # type: ignore
+    assert seen == ["/v1/embeddings"]

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from plait.core.errors import PlaitError
 
 _DONE, _STOPPED = 0, 130
-_REPEATED = (
-    1.0  # seconds within which a second signal is the same wish: Ctrl-C, then a supervisor's
-)
+_REPEATED = 1.0  # seconds in which a second signal is the same wish: Ctrl-C, then a supervisor's
 
 
 def main() -> None:

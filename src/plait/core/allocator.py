@@ -32,6 +32,7 @@ SERVING: Final[Mapping[str, str]] = {
     "MALLOC_TRIM_THRESHOLD_": str(64 * MIB),
     "MALLOC_TOP_PAD_": str(8 * MIB),
     "MALLOC_ARENA_MAX": "2",
+    "THP_MEM_ALLOC_ENABLE": "1",
 }
 OFF_SWITCH: Final = "PLAIT_TUNE"  # "0" leaves the process as it is
 GUARD: Final = "PLAIT_TUNED"  # set in the process that was started over

@@ -15,6 +15,8 @@ _FRAMES: Final = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended, progressiv
 # reads them.
 _BITS: Final = (b"\x55" * 64, b"\xaa" * 64)
 _RESTARTS: Final = tuple(bytes([0xFF, 0xD0 + number]) for number in range(8))
+# Pillow's, and those of a segment that is shorter than its contents.
+_DAMAGED: Final = (OSError, SyntaxError, ValueError, IndexError, Image.DecompressionBombError)
 _FILLINGS: Final = (*_BITS, *(b"".join(mark + bits for mark in _RESTARTS) for bits in _BITS))
 
 
@@ -27,12 +29,12 @@ def with_end(data: bytes) -> bytes | None:
     if not data.startswith(b"\xff\xd8\xff") or data.endswith(_END):
         return None
     body = data.rstrip(b"\xff")
-    if not _all_sent(body):
-        return None
     try:
+        if not _all_sent(body):
+            return None
         whole = _pixels(body + _END)
         same = all(np.array_equal(whole, _pixels(body + more + _END)) for more in _FILLINGS)
-    except Exception:
+    except _DAMAGED:  # it lacks more than its end; whoever decodes it says what
         return None
     return body + _END if same else None
 

@@ -22,6 +22,7 @@ from plait.serving.errors import RequestError
 from plait.serving.framing import CHUNKED, Chunks, Head, end_of_head, malformed, read_head
 from plait.serving.origins import SECURITY_HEADERS
 
+LOOKED_AT: Final = "plait.looked_at"  # in a scope: `Guard.shed` was asked about the request
 _HEAD, _BODY, _CHUNKS, _ANSWER, _END = "head", "body", "chunks", "answer", "end"
 _SENDING = (_BODY, _CHUNKS)
 _SLACK = 5.0  # seconds beyond those in which the endpoints want a body
@@ -150,12 +151,14 @@ class Guarding(asyncio.Protocol):
             self._head = bytearray()
         head = read_head(data[:end], self.limits)
         self._blank = False
-        if self._shed(head, data, end):
+        refused = self._shed(head, data, end)
+        if refused:
             return data[end + head.length :]
         self.guard.busy(self, sending=False)
         super().data_received(head.data)
         if self._phase is _END:  # the parser found what it could not take
             return b""
+        self.cycle.scope[LOOKED_AT] = refused is not None
         self._left, self._chunks = head.length, Chunks()
         self._phase = _CHUNKS if head.length == CHUNKED else _BODY
         self.due = self.loop.time() + self.limits.body_seconds + _SLACK
@@ -163,13 +166,15 @@ class Guarding(asyncio.Protocol):
             self._complete()
         return data[end:]
 
-    def _shed(self, head: Head, data: bytes, end: int) -> bool:
-        """Answers a request that is there in full, if it is to be refused unread."""
+    def _shed(self, head: Head, data: bytes, end: int) -> bool | None:
+        """Answers a request that is there in full, if it is to be refused; None: nobody was asked."""
         whole = end + head.length
         if head.method != "POST" or not end <= whole <= len(data) or self._stopping:
-            return False
+            return None
+        if not head.is_plain:
+            return None
         client = self.client[0] if self.client else ""
-        refusal = self.guard.shed(head.target, data[end:whole], client) if head.is_plain else None
+        refusal = self.guard.shed(head.target, data[end:whole], client)
         if refusal is None:
             return False
         self.transport.write(answer(refusal, alive=True))

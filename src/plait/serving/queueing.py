@@ -83,7 +83,7 @@ class Queue:
     waiting: list[Piece] = field(default_factory=list)
     pending: int = 0  # inputs of admitted requests that have no result yet
     preparing: int = 0  # inputs
-    jobs: set[Job] = field(default_factory=set)  # those that are not answered yet
+    large: set[Job] = field(default_factory=set)  # requests that are prepared in parts, until then
     has_run: bool = False
     load: int = 0  # lengths of all that wait
     usual: float = 0.0  # length of an input, smoothed; 0 until known

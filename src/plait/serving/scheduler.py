@@ -135,8 +135,7 @@ class Scheduler:
             for other in self._queues.values()
             if other is not queue and other.lane.group == queue.lane.group
         )
-        horizon = time.monotonic() + (count - 1) * _SHARE * queue.run_cost
-        preparing = max(0, queue.preparing - self._unprepared_after(horizon, queue))
+        preparing = max(0, queue.preparing - _unprepared_after(queue, _horizon(queue, count)))
         return own + sum(others) + preparing * queue.prepare_cost / self.threads
 
     def _work(self, queue: Queue, count: int) -> float:
@@ -144,26 +143,16 @@ class Scheduler:
 
         Parts of large requests that are due later than the new inputs are not before them.
         """
-        horizon = time.monotonic() + (count - 1) * _SHARE * queue.run_cost
+        horizon = _horizon(queue, count)
         waiting, load = queue.waiting, queue.load  # other threads replace it, or insert into it
         later = waiting[bisect.bisect_right(waiting, horizon, key=_due) :]
         before = load - sum(piece.prepared.length for piece in later)
         # In preparation, or in the pass that runs.
-        unknown = queue.pending - len(waiting) - self._unprepared_after(horizon, queue)
+        unknown = queue.pending - len(waiting) - _unprepared_after(queue, horizon)
         streams = self.streams if queue.lane.group == HERE else 1
         return (
             max(0.0, unknown * queue.run_cost + queue.seconds(before, len(waiting) - len(later)))
             / streams
-        )
-
-    def _unprepared_after(self, horizon: float, queue: Queue) -> int:
-        """Inputs in preparation that will be due later, by what an input of the usual length costs."""
-        step = _SHARE * queue.run_cost
-        if not step:
-            return 0
-        return sum(
-            max(0, len(job.raws) - max(job.ready, 1 + int((horizon - job.arrived) / step)))
-            for job in tuple(queue.jobs)
         )
 
     @property
@@ -207,7 +196,6 @@ class Scheduler:
             arrived=time.monotonic(),
             claim=claim,
         )
-        queue.jobs.add(job)
         try:
             work_of = list(parts(queue.lane, raws))
             if any(slow for _, _, slow in work_of):
@@ -217,6 +205,8 @@ class Scheduler:
                     queue.preparing += len(raws)
                 self._prepare(job, 0, len(raws), slow=False)
                 work_of = []
+            if len(work_of) > 1:
+                queue.large.add(job)
             for start, end, slow in work_of:
                 with self._changed:
                     queue.preparing += 0 if slow else end - start
@@ -229,7 +219,7 @@ class Scheduler:
             raise late() from None
         finally:
             job.gone = True  # whatever is left of it is skipped
-            queue.jobs.discard(job)
+            queue.large.discard(job)
         return Done(job.results, job.lengths)
 
     @contextmanager
@@ -294,6 +284,8 @@ class Scheduler:
             with self._changed:
                 queue.preparing -= 0 if slow else len(raws)
                 job.ready += len(raws)
+                if job.ready == len(job.raws):
+                    queue.large.discard(job)
                 if ready and not queue.waiting:  # it saved up no turns while it had nothing to run
                     queue.turn = max(queue.turn, self._clock[queue.lane.group])
                 for piece in ready:
@@ -435,6 +427,22 @@ def _deliver(batch: list[Piece], results: list[Any]) -> None:
         job.left -= 1
         if job.left == 0 and not job.future.done():
             job.future.set_result(None)
+
+
+def _horizon(queue: Queue, count: int) -> float:
+    """When the last of so many inputs that came to a lane now would be due."""
+    return time.monotonic() + (count - 1) * _SHARE * queue.run_cost
+
+
+def _unprepared_after(queue: Queue, horizon: float) -> int:
+    """Inputs in preparation that will be due later, by what an input of the usual length costs."""
+    step = _SHARE * queue.run_cost
+    if not step:
+        return 0
+    return sum(
+        max(0, len(job.raws) - max(job.ready, 1 + int((horizon - job.arrived) / step)))
+        for job in tuple(queue.large)  # other threads take from it
+    )
 
 
 def _due(piece: Piece) -> float:

@@ -312,7 +312,7 @@ def _cannot(who: str, needed: Sequence[str]) -> RequestError:
 
 
 async def _keep_giving_back() -> None:
-    """What large requests took and left in pieces is no longer held a few seconds later."""
+    """What large requests took and left in pieces is no longer held a second later."""
     while True:
         await asyncio.sleep(_GIVE_BACK_SECONDS)
         await asyncio.to_thread(give_back, _FREE_BYTES)

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from plait.core.modality import IMAGE, TEXT
 from plait.serving.errors import RequestError, overloaded
+from plait.serving.protocol import LOOKED_AT
 from plait.serving.service import Service
 from plait.serving.watch import note
 
@@ -63,8 +64,9 @@ class Shedding:
         if wait := self._wait(modality):
             raise overloaded(wait, f"the wait would be {wait:.1f} s")
 
-    def refusal(self, path: str, body: bytes, client: str) -> RequestError | None:
+    def refusal(self, target: str, body: bytes, client: str) -> RequestError | None:
         """Of a whole request that was not parsed yet; counted and logged if there is one."""
+        path = target.partition("?")[0]
         if not path.startswith("/v1/"):
             return None
         try:
@@ -108,6 +110,7 @@ class Shed:
             scope["type"] != "http"
             or scope["method"] != "POST"
             or not scope["path"].startswith("/v1/")
+            or scope.get(LOOKED_AT, False)
         ):
             await self.app(scope, receive, send)
             return

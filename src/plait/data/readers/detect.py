@@ -273,6 +273,8 @@ def _candidates(root: Path, names: list[str], leave: Leave) -> Iterator[tuple[st
             continue
         if not base.endswith((*_TEXT_FILES, ".tar", ".parquet")):
             continue
+        if not (root / name).exists():  # a link that leads nowhere: a note says so
+            continue
         leave.check(root / name, [root])
         kind = file_kind(root / name)
         if kind is not None:

@@ -43,10 +43,14 @@ def unread_notes(found: Found, samples: Iterable[Sample], bad: Iterable[BadRow])
     notes = list(_respelled(samples))
     if not found.root.is_dir() or found.format == "huggingface":
         return notes
-    return notes + _grouped(
-        (kind, reason, name) for name in _unread(found, samples, bad)
-        for kind, reason in [_reason(found, name)]
-    ) + list(_not_entered(found.root))  # fmt: skip
+    files, links = _below(found.root)
+    read = _read(found, samples, bad)
+    unread = [name for name in files if f"{os.path.abspath(found.root)}/{name}" not in read]  # noqa: PTH100
+    notes += _grouped((*_reason(found, name), name) for name in unread)
+    if links:
+        message = f"{len(links)} folders are links, which are not followed: {names(links)}"
+        notes.append(Note(message, "linked-folder", links))
+    return notes
 
 
 def undecoded_notes(files: Iterable[str]) -> list[Note]:
@@ -61,25 +65,27 @@ def _undecoded(form: tuple[str, str]) -> str:
     return f"{form[0]} pictures, which plait does not decode: {form[1]}"
 
 
-def _unread(found: Found, samples: Iterable[Sample], bad: Iterable[BadRow]) -> Iterator[str]:
-    """The files that nothing was read from, seen from the folder."""
-    read = {os.path.abspath(path) for path in [*found.files, *found.read]}  # noqa: PTH100
+def _below(root: Path) -> tuple[list[str], list[str]]:
+    """The files below a folder, and the folders that are links: neither is entered."""
+    top = os.path.abspath(root)  # noqa: PTH100
+    names_of_files, links = [], []
+    for base, folders, files in os.walk(top):
+        folders.sort()
+        names_of_files += [f"{base}/{name}"[len(top) + 1 :] for name in sorted(files)]
+        places = (f"{base}/{name}" for name in folders)
+        links += [shown(place[len(top) + 1 :]) for place in places if os.path.islink(place)]  # noqa: PTH114
+    return names_of_files, links
+
+
+def _read(found: Found, samples: Iterable[Sample], bad: Iterable[BadRow]) -> set[str]:
+    """The files from which something was read, as absolute paths."""
     refs: list[MediaRef | None] = []
     for sample in samples:
         refs.append(sample.image)
         refs += sample.media.values()
     refs += [row.bare.image for row in bad if row.bare is not None]
-    for ref in refs:
-        path = None if ref is None else ref.path
-        if path is not None:
-            read.add(os.path.abspath(path))  # noqa: PTH100
-    top = os.path.abspath(found.root)  # noqa: PTH100
-    for base, folders, files in os.walk(top):
-        folders.sort()
-        for name in sorted(files):
-            file = f"{base}/{name}"
-            if file not in read:
-                yield file[len(top) + 1 :]
+    paths = [ref.path for ref in refs if ref is not None and ref.path is not None]
+    return {os.path.abspath(path) for path in (*found.files, *found.read, *paths)}  # noqa: PTH100
 
 
 def _reason(found: Found, name: str) -> tuple[str, str]:
@@ -101,6 +107,8 @@ def _reason(found: Found, name: str) -> tuple[str, str]:
     if low.endswith(ARCHIVES):
         return "packed-file", "it is packed"
     if low.endswith(_TABLES):
+        if not (found.root / name).is_file():
+            return "unread-table", "it is a link that leads nowhere, or no regular file"
         if (found.root / name).stat().st_size == 0:
             return "unread-table", "it is empty"
         if found.files:
@@ -144,20 +152,4 @@ def _respelled(samples: Iterable[Sample]) -> Iterator[Note]:
             f"NFD), and were found all the same: {names(every)}",
             "respelled-name",
             every,
-        )
-
-
-def _not_entered(root: Path) -> Iterator[Note]:
-    """A note on folders that are links: nothing below them is looked at."""
-    links = [
-        os.path.relpath(os.path.join(base, name), root)  # noqa: PTH118
-        for base, folders, _ in os.walk(root)
-        for name in sorted(folders)
-        if os.path.islink(os.path.join(base, name))  # noqa: PTH114, PTH118
-    ]
-    if links:
-        yield Note(
-            f"{len(links)} folders are links, which are not followed: {names(links)}",
-            "linked-folder",
-            [shown(name) for name in links],
         )
