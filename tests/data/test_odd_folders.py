@@ -84,7 +84,10 @@ def test_sidecars_in_upper_case(make: Make) -> None:
 @pytest.mark.parametrize(
     ("name", "note"),
     [
-        ("pairs.xlsx", "pairs.xlsx is not read: save it as CSV (UTF-8)"),
+        (
+            "pairs.xlsx",
+            "pairs.xlsx is not read: it is no readable workbook: save it again, or as CSV (UTF-8)",
+        ),
         ("pairs.zip", "pairs.zip is not read: it is packed"),
         ("pairs.csv", "pairs.csv is not read: it is empty"),
     ],
@@ -183,3 +186,73 @@ def test_inspect_shows_bad_rows_and_brackets_in_full(
     assert "1 missing-file" in shown
     assert "here.jpg" in shown
     assert "[laughs]" in shown
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        ",image,caption\n0,1.jpg,one\n1,2.jpg,two\n",  # an index of pandas
+        "Unnamed: 0,Unnamed: 0.1,image,caption\n0,0,1.jpg,one\n1,1,2.jpg,two\n",
+        ",file,words\n0,1.jpg,one\n1,2.jpg,two\n",
+        "image,caption,,\n1.jpg,one,,\n2.jpg,two,,\n",
+        "image,text\n1.jpg,one,,\n2.jpg,two,\n",
+        "image,caption,,\n1.jpg,one\n2.jpg,two,,\n",
+    ],
+)
+def test_columns_without_a_name_are_ignored(make: Make, content: str) -> None:
+    folder = make({"pairs.csv": content})
+    assert texts(folder) == TWO
+    assert [dict(sample.meta) for sample in open_dataset(folder)] == [{}, {}]
+    assert not any("without a name" in str(note) for note in open_dataset(folder).notes)
+
+
+def test_a_column_without_a_name_that_holds_something_is_told(make: Make) -> None:
+    folder = make({"pairs.csv": "image,caption,\n1.jpg,one,x\n2.jpg,two,y\n"})
+    assert texts(folder) == TWO
+    assert (
+        "pairs.csv: a column without a name is ignored (it holds 'x')" in open_dataset(folder).notes
+    )
+    folder = make({"pairs.csv": "image,\n1.jpg,one\n"})
+    with pytest.raises(DataError, match="one has no name, write 'text' above it"):
+        open_dataset(folder)
+
+
+PAIRS = "image,text\n1.jpg,one\n2.jpg,two\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "unread"),
+    [
+        (
+            {"captions.csv": PAIRS, "metadata.csv": "file_name,camera,lens\n1.jpg,x,y\n"},
+            "metadata.csv",
+        ),
+        ({"metadata.csv": PAIRS, "captions.csv": "image,caption\n1.jpg,x\n"}, "captions.csv"),
+        ({"train.csv": PAIRS, "submission.csv": "file,score,rank\n1.jpg,0,1\n"}, "submission.csv"),
+        ({"train.csv": PAIRS, "test.csv": "image\n1.jpg\n"}, "test.csv"),
+    ],
+)
+def test_a_second_table_is_told(make: Make, files: dict[str, bytes | str], unread: str) -> None:
+    folder = make(files)
+    assert texts(folder) == TWO
+    (note,) = [note for note in inspect(folder)["notes"] if note["kind"] == "unread-table"]
+    (read,) = files.keys() - {unread}
+    assert note["message"] == f"{unread} is not read: the rows come from {read}"
+
+
+def test_two_tables_of_pairs_are_refused_or_splits(make: Make) -> None:
+    folder = make({"a.csv": PAIRS, "b.csv": PAIRS})
+    with pytest.raises(DataError, match=r"several tables: a.csv, b.csv: name one"):
+        open_dataset(folder)
+    for name in "ab":
+        (folder / f"{name}.csv").unlink()
+    folder = make({"train.csv": PAIRS[:21], "test.csv": "image,text\n2.jpg,two\n"})
+    assert [sample.split for sample in open_dataset(folder)] == ["test", "train"]
+
+
+def test_a_table_of_addresses_says_how_to_get_the_pictures(make: Make) -> None:
+    folder = make({"laion.tsv": "URL\tTEXT\nhttp://x/1.jpg\tone\n"})
+    with pytest.raises(
+        DataError, match=r"in the web .*img2dataset .*--url_col URL --caption_col TEX"
+    ):
+        open_dataset(folder)

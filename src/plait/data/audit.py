@@ -211,7 +211,7 @@ def _read(
     if isinstance(source, PairDataset):
         findings = [_bad(row) for row in source.skipped]
         return Audited.of(source), findings, None
-    found = mapped(find(source, leave), columns)
+    found = mapped(find(source, leave, columns), columns)
     failures: list[Finding] = []
     traced = assemble_traced(_rows(found, failures))
     dataset = PairDataset(traced.samples, found.format, found.root)

@@ -12,6 +12,7 @@ from plait.core.errors import DataError, did_you_mean
 from plait.data import no_captions
 from plait.data.dataset import PairDataset
 from plait.data.notes import as_json, with_notes
+from plait.data.readers import spreadsheet
 from plait.data.readers.assemble import assemble
 from plait.data.readers.detect import READERS, detect
 from plait.data.readers.imagefolder import bare_rows
@@ -59,7 +60,7 @@ def open_dataset(
 
         if source in CATALOG:
             return CATALOG[source].open()
-    found = mapped(find(source, Leave.of(root, allow_outside)), columns)
+    found = mapped(find(source, Leave.of(root, allow_outside), columns), columns)
     every = with_bare(found) if every_picture else rows(found)
     if on_bad_row == "fail":
         every = found.leave.refusing(every, count=True)
@@ -102,19 +103,26 @@ def with_bare(found: Found) -> Rows:
         yield from bare_rows(found, without=named)
 
 
-def find(source: str | Path, leave: Leave | None = None) -> Found:
+def find(
+    source: str | Path, leave: Leave | None = None, columns: Mapping[str, str] | None = None
+) -> Found:
     """Where a source is and what it holds. Raises `DataError` when there is no such thing."""
     leave = leave or Leave()
-    found = _find(source, leave)
+    found = _find(source, leave, columns)
     found.leave = leave
     return found
 
 
-def _find(source: str | Path, leave: Leave) -> Found:
+def _find(source: str | Path, leave: Leave, columns: Mapping[str, str] | None) -> Found:
     path = Path(source)
     if path.exists():
-        return detect(path, leave)
+        return detect(path, leave, columns)
     name = str(source)
+    of_sheet = spreadsheet.divided(name)
+    if of_sheet is not None:
+        found = detect(of_sheet[0], leave)
+        found.sheet = of_sheet[1]
+        return found
     if name.startswith("hf/"):
         return Found("huggingface", path, (), "a data set of the Hugging Face hub")
     if "{" in name or "*" in name or "::" in name:
@@ -144,7 +152,7 @@ def stream(
     Raises:
         DataError: as `open_dataset`, when the bad row is reached.
     """
-    found = mapped(find(source, Leave.of(root, allow_outside)), columns)
+    found = mapped(find(source, Leave.of(root, allow_outside), columns), columns)
     found.streaming = True
     every = rows(found)
     if on_bad_row == "fail":

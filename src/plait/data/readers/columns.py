@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plait.core.errors import DataError, did_you_mean
+from plait.core.errors import DataError, cut, did_you_mean, shown
 from plait.core.modality import AUDIO, SENSOR, VIDEO
 from plait.data.readers.files import is_image
 
@@ -40,6 +40,8 @@ LANGUAGES = frozenset(_CODES.split())
 # fmt: on
 MEDIA = (AUDIO, VIDEO, SENSOR)
 _NUMBERED = re.compile(r"^(?P<base>[a-z_]*?[a-z])[_ -]?(?P<number>\d+)$")
+_UNNAMED = re.compile(r"unnamed: ?\d+(\.\d+|_level_\d+)?|__index_level_\d+__", re.IGNORECASE)
+_ADDRESSES = ("url", "image_url", "img_url", "image_link", "link", "urls", "image_urls")
 _IN_LANGUAGE = re.compile(r"^(?P<base>[a-z_]*?[a-z])[_-](?P<code>[a-z]{2})([_-][a-z]{2,4})?$")
 
 
@@ -77,6 +79,34 @@ class Plan:
         return ", ".join(parts)
 
 
+def unnamed(header: Sequence[str]) -> list[str]:
+    """The names of columns, with those that are empty numbered as pandas does: ``Unnamed: 0``."""
+    return [name or f"Unnamed: {place}" for place, name in enumerate(header)]
+
+
+def is_unnamed(column: str) -> bool:
+    """Whether a column has no name but a number: what pandas wrote its index as, or read it as."""
+    return _UNNAMED.fullmatch(column) is not None
+
+
+def ignored(plan: Plan, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """A sentence on columns without a name whose content is more than a count of the rows."""
+    used = {plan.image, plan.id, *(column for column, _ in plan.texts), *plan.labels, *plan.other}
+    for column in columns:
+        if not is_unnamed(column) or column in used or column in plan.media.values():
+            continue
+        values = [row.get(column) for row in rows]
+        filled = [value for value in values if value not in (None, "") and value == value]
+        numbers = [str(value) for value in filled]
+        count = any(
+            numbers == [str(number) for number in range(start, start + len(numbers))]
+            for start in (0, 1)
+        )
+        if filled and not count:
+            return f"a column without a name is ignored (it holds {shown(filled[0])})"
+    return None
+
+
 def plan(
     columns: Sequence[str],
     mapping: Mapping[str, str],
@@ -100,6 +130,11 @@ def plan(
             f"has {len(columns):,} columns, at most {MOST_COLUMNS:,} are read", path=path
         )
     _check(columns, mapping, path)
+    stated = {one for wanted in mapping.values() for one in (wanted, *wanted.split(","))}
+    every, columns = columns, [
+        name for name in columns
+        if not is_unnamed(name) or name in stated or _names_pictures(name, examples)
+    ]  # fmt: skip
     lower = {column.lower().strip(): column for column in reversed(columns)}
 
     def role(name: str) -> str | None:
@@ -112,9 +147,11 @@ def plan(
     image = role("image") if "image" in mapping else _image(columns, lower, taken, examples)
     texts = _texts(columns, mapping, lower, [*taken, image], examples)
     if image is None and not media:
-        raise DataError(_missing("image", "pictures", columns), path=path)
+        raise DataError(
+            _of_addresses(columns, path) or _missing("image", "pictures", every), path=path
+        )
     if not texts:
-        raise DataError(_missing("text", "texts", columns), path=path)
+        raise DataError(_missing("text", "texts", every), path=path)
     single = {name: role(name) for name in ("split", "group", "id", "language")}
     used = {image, *media.values(), *single.values(), *(column for column, _ in texts)}
     label = mapping.get("labels")
@@ -132,6 +169,17 @@ def plan(
         other=tuple(name for name in columns if name not in used and name not in labels),
         **single,
     )
+
+
+def tells(columns: Sequence[str], examples: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a table has a column of files, addresses or texts."""
+    lower = {column.lower().strip(): column for column in reversed(columns)}
+    roles = ("image", "text", *MEDIA)
+    if any(name in NAMES[role] for name in lower for role in roles) or lower.keys() & set(
+        _ADDRESSES
+    ):
+        return True
+    return _image(columns, lower, (), examples) is not None or bool(text_columns(tuple(columns)))
 
 
 def text_columns(columns: Sequence[str]) -> tuple[tuple[str, str | None], ...]:
@@ -155,8 +203,13 @@ def _check(columns: Sequence[str], mapping: Mapping[str, str], path: Path) -> No
 def _missing(role: str, what: str, columns: Sequence[str]) -> str:
     near = [hint for column in columns if (hint := did_you_mean(column, NAMES[role]))]
     hint = near[0] if near else f": name it {NAMES[role][0]!r}"
-    shown = ", ".join(repr(column) for column in columns)
-    return f"no column names the {what} (columns: {shown[:400]}){hint}, or map it: {role}=COLUMN"
+    if not near and any(map(is_unnamed, columns)):
+        hint = f": one has no name, write {NAMES[role][0]!r} above it"
+    told = ", ".join(shown(column) for column in columns)
+    return (
+        f"no column names the {what} (columns: {cut(told)}){hint}, or map it: --column {role}=COLUMN "
+        f"(columns={{{role!r}: COLUMN}} in Python, data.columns.{role} in recipes)"
+    )
 
 
 def _image(
@@ -168,11 +221,31 @@ def _image(
     for alias in NAMES["image"]:
         if alias in lower and lower[alias] not in taken:
             return lower[alias]
-    for column in columns:
-        values = [row.get(column) for row in examples]
-        if values and all(isinstance(value, str) and is_image(value) for value in values):
-            return column
-    return None
+    return next((column for column in columns if _names_pictures(column, examples)), None)
+
+
+def _names_pictures(column: str, examples: Sequence[Mapping[str, Any]]) -> bool:
+    values = [row.get(column) for row in examples]
+    return bool(values) and all(
+        isinstance(value, str) and is_image(value) and not value.startswith(("http:", "https:"))
+        for value in values
+    )
+
+
+def _of_addresses(columns: Sequence[str], path: Path) -> str | None:
+    """What to do with a table that lists pictures of the web."""
+    lower = {column.lower(): column for column in columns}
+    address = next((lower[name] for name in _ADDRESSES if name in lower), None)
+    if address is None:
+        return None
+    text = next((lower[name] for name in NAMES["text"] if name in lower), "caption")
+    form = {".jsonl": "jsonl", ".json": "json", ".tsv": "tsv", ".parquet": "parquet"}
+    return (
+        f"lists addresses of pictures in the web ({address!r}), not pictures: fetch them, for example "
+        f"with img2dataset --url_list {path.name} --input_format "
+        f"{form.get(path.suffix.lower(), 'csv')} --url_col {address} --caption_col {text} "
+        "--output_folder pictures, and name that folder"
+    )
 
 
 def _texts(

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from plait.core.errors import DataError
 from plait.core.files import parse_json, regular
 from plait.data.notes import with_notes
-from plait.data.readers import chinese_clip
+from plait.data.readers import chinese_clip, spreadsheet
 from plait.data.readers.files import decoded, is_image, walk
 from plait.data.readers.leave import Leave
 from plait.data.readers.rows import Found
 from plait.data.readers.sidecars import sidecars, telling
+from plait.data.readers.table import about_pictures, of_pairs
 from plait.data.readers.unread import ARCHIVES, SHEETS, undecoded_notes
 from plait.data.splits import splits_of_names
 
@@ -53,8 +54,10 @@ _FLICKR_CSV = re.compile(r"^image(_name|_id)?\s*,\s*(caption|comment)s?\s*$", re
 _TEXT_FILES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json")
 
 
-def detect(path: Path, leave: Leave | None = None) -> Found:
-    """What ``path`` holds.
+def detect(
+    path: Path, leave: Leave | None = None, columns: Mapping[str, str] | None = None
+) -> Found:
+    """What ``path`` holds; the user's ``columns`` tell which of several tables is meant.
 
     Raises:
         DataError: nothing plait reads, or several things at once.
@@ -75,14 +78,16 @@ def detect(path: Path, leave: Leave | None = None) -> Found:
         if kind is None:
             raise DataError(_not_readable(path), path=path)
         return Found(kind, path, (path,), f"{path.name}: {_WHY[kind]}")
-    return _folder(path, leave or Leave())
+    return _folder(path, leave or Leave(), columns or {})
 
 
 def _not_readable(path: Path) -> str:
     if path.suffix.lower() in ARCHIVES:
         return "is packed: unpack it first (shards must be uncompressed .tar files)"
     if path.suffix.lower() in SHEETS:
-        return "is a spreadsheet: save it as CSV (UTF-8)"
+        if path.suffix.lower() in spreadsheet.SUFFIXES:
+            return "is no readable workbook: save it again, or as CSV (UTF-8)"
+        return "is a spreadsheet of a form that plait does not read: save it as XLSX or CSV (UTF-8)"
     if is_image(path.name):
         return "is one picture: name a folder or a table of pictures"
     return f"holds nothing that plait reads (formats: {', '.join(READERS)})"
@@ -100,6 +105,8 @@ def file_kind(path: Path) -> str | None:
         return "parquet"
     if head[257:262] == b"ustar" or (path.suffix == ".tar" and head[:1] == b"\0"):
         return "webdataset"
+    if path.suffix.lower() in spreadsheet.SUFFIXES:
+        return "table" if spreadsheet.is_workbook(path) else None
     if path.suffix.lower() not in _TEXT_FILES:
         return None
     if not head.strip():
@@ -195,7 +202,7 @@ def _document_kind(document: dict[str, object]) -> str | None:
     return None
 
 
-def _folder(root: Path, leave: Leave) -> Found:
+def _folder(root: Path, leave: Leave, columns: Mapping[str, str]) -> Found:
     names = list(walk(root))
     if not names:
         raise DataError("is an empty folder", path=root)
@@ -207,7 +214,7 @@ def _folder(root: Path, leave: Leave) -> Found:
     ]  # fmt: skip
     for name in metadata:
         leave.check(root / name, [root])
-    if metadata:
+    if metadata and not _only_beside(root, names, metadata, leave, columns):
         return _with_files("imagefolder", root, metadata, "metadata beside pictures: ")
     pairs = chinese_clip.find(root, names)
     if pairs is not None:
@@ -219,6 +226,7 @@ def _folder(root: Path, leave: Leave) -> Found:
     found = dict(_candidates(root, [name for name in names if name not in apart], leave))
     if mostly_beside:  # img2dataset lists what it fetched, and failed to fetch, in Parquet files
         found = {name: kind for name, kind in found.items() if not _of_urls(root / name, kind)}
+    found = _of_pictures(root, found, bool(pictures), columns)
     kinds = set(found.values())
     if len(kinds) > 1:
         kinds = _preferred(kinds)
@@ -246,6 +254,40 @@ def _folder(root: Path, leave: Leave) -> Found:
     return Found("images", root, (), "pictures without metadata or class folders: no texts")
 
 
+def _of_pictures(
+    root: Path, found: dict[str, str], pictures: bool, columns: Mapping[str, str]
+) -> dict[str, str]:
+    """The files without the tables that state no pairs, where others do or there are pictures alone.
+
+    Of several tables those count that have pictures and texts, and a workbook does not beside a
+    plain table: it is what that was saved from.
+    """
+    tables = [name for name, kind in found.items() if kind == "table"]
+    if len(tables) > 1:
+        good = [name for name in tables if of_pairs(root / name, columns)]
+        plain = [name for name in good if not name.lower().endswith(spreadsheet.SUFFIXES)]
+        kept = plain or good or tables
+    else:
+        plain_json = [name for name in tables if name.lower().endswith(".json")]
+        mapped = bool(columns) or not pictures or bool(plain_json)
+        kept = [name for name in tables if mapped or about_pictures(root / name)]
+    return {name: kind for name, kind in found.items() if kind != "table" or name in kept}
+
+
+def _only_beside(
+    root: Path,
+    names: list[str],
+    metadata: list[str],
+    leave: Leave,
+    columns: Mapping[str, str],
+) -> bool:
+    """Whether files called metadata state no pairs, and another table of the folder does."""
+    if any(not name.endswith(".csv") or of_pairs(root / name, columns) for name in metadata):
+        return False
+    others = dict(_candidates(root, [name for name in names if name not in metadata], leave))
+    return any(kind == "table" and of_pairs(root / name, columns) for name, kind in others.items())
+
+
 def _of_urls(path: Path, kind: str) -> bool:
     """Whether a table is of addresses in the web, by the names of its columns."""
     if kind != "parquet":
@@ -271,8 +313,12 @@ def _candidates(root: Path, names: list[str], leave: Leave) -> Iterator[tuple[st
             continue
         if base in ("requirements.txt", "dataset_infos.json") or base.endswith("_stats.json"):
             continue
-        if not base.endswith((*_TEXT_FILES, ".tar", ".parquet")):
+        if not base.endswith((*_TEXT_FILES, *spreadsheet.SUFFIXES, ".tar", ".parquet")):
             continue
+        if base.startswith("~$"):  # the lock of a workbook that is open in a spreadsheet program
+            continue
+        if base.endswith(spreadsheet.SUFFIXES) and not spreadsheet.available():
+            continue  # a note names the extra
         if not (root / name).exists():  # a link that leads nowhere: a note says so
             continue
         leave.check(root / name, [root])

@@ -76,6 +76,7 @@ class Found:
         splits: the split each file states, by file.
         streaming: rows are taken one by one, once: hold nothing, store nothing.
         leave: where the files that rows name may lie.
+        sheet: of a workbook, which sheet the user named.
         notes: readers add what a user should know.
         read: readers add files that they read besides ``files`` and what the samples name, so that
             no note calls them unread.
@@ -89,6 +90,7 @@ class Found:
     splits: Mapping[Path, str | None] = field(default_factory=dict)
     streaming: bool = False
     leave: Leave = field(default_factory=Leave)
+    sheet: str | None = None
     notes: list[str] = field(default_factory=list)
     read: set[Path] = field(default_factory=set)
 

@@ -1,4 +1,4 @@
-"""Pairs tables: CSV, TSV, JSON lines or a JSON list, with columns for files, texts and the rest."""
+"""Pairs tables: CSV, TSV, JSON lines, a JSON list or XLSX, with columns for files, texts and the rest."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import csv
 import itertools
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from plait.core.errors import DataError
+from plait.core.errors import DataError, UserError, shown
 from plait.core.files import parse_json
-from plait.data.readers import documents
-from plait.data.readers.columns import MOST_COLUMNS, plan
+from plait.data.readers import documents, spreadsheet
+from plait.data.readers.columns import MOST_COLUMNS, ignored, plan, tells, unnamed
 from plait.data.readers.files import Finder, Lines, check_text, is_image
 from plait.data.readers.records import row_of
 from plait.data.readers.rows import Bad, Found, Rows
@@ -36,7 +36,7 @@ def read(found: Found) -> Rows:
 
 def rows_of(path: Path, finder: Finder, found: Found) -> Rows:
     """Rows of one table whose files ``finder`` finds."""
-    records = parse(path)
+    records = parse(path, found)
     head = list(itertools.islice(records, 50))
     good = [record for record in head if not isinstance(record, BadRow)]
     if not good and not head:
@@ -49,8 +49,10 @@ def rows_of(path: Path, finder: Finder, found: Found) -> Rows:
         _check_names(path, columns)
     chosen = plan(columns, found.columns, path, [record for _, record in good[:20]])
     note = f"{path.name}: {chosen.sentence}"
-    if note not in found.notes:
-        found.notes.append(note)
+    more = ignored(chosen, columns, [record for _, record in good])
+    for told in (note, f"{path.name}: {more}" if more else note):
+        if told not in found.notes:
+            found.notes.append(told)
     split = found.splits.get(path)
     for record in itertools.chain(head, records):
         if isinstance(record, BadRow):
@@ -59,12 +61,45 @@ def rows_of(path: Path, finder: Finder, found: Found) -> Rows:
             yield row_of(record[1], chosen, finder, path, record[0], split)
 
 
+def of_pairs(path: Path, mapping: Mapping[str, str]) -> bool:
+    """Whether a table has columns of pictures and of texts, by its first rows."""
+    try:
+        columns, examples = _head(path)
+        plan(columns, mapping, path, examples)
+    except DataError:
+        return False
+    return bool(columns)
+
+
+def about_pictures(path: Path) -> bool:
+    """Whether a table names pictures or texts, or cannot be read (whoever reads it says why)."""
+    try:
+        columns, examples = _head(path)
+    except UserError:
+        return True
+    return not columns or any(map(is_image, columns)) or tells(columns, examples)
+
+
+def _head(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """The columns of a table and its first records."""
+    head = [one for one in itertools.islice(parse(path), 20) if not isinstance(one, BadRow)]
+    return list(dict.fromkeys(name for _, record in head for name in record)), [
+        one for _, one in head
+    ]
+
+
 def _bad_only(records: Iterator[Record | BadRow]) -> Rows:
     yield from (record for record in records if isinstance(record, BadRow))
 
 
-def parse(path: Path) -> Iterator[Record | BadRow]:
-    """Numbered records of a CSV, TSV, JSONL or JSON file; numbers are lines, or entries of JSON."""
+def parse(path: Path, found: Found | None = None) -> Iterator[Record | BadRow]:
+    """Numbered records of a CSV, TSV, JSONL, JSON or XLSX file.
+
+    Numbers are lines, entries of JSON, or rows of a sheet. ``found`` says which sheet, and gets notes.
+    """
+    if spreadsheet.is_workbook(path):
+        yield from spreadsheet.records(path, *((found.sheet, found.notes) if found else ()))
+        return
     start = Lines(path, "").head.lstrip()
     if start[:1] == "[" and path.suffix.lower() not in (".csv", ".tsv", ".txt"):
         for number, entry in enumerate(documents.load(path), 1):
@@ -115,6 +150,7 @@ def _csv(path: Path) -> Iterator[Record | BadRow]:
     reader = csv.reader(iter(lines), delimiter=delimiter(lines.head, path), strict=True)
     csv.field_size_limit(10_000_000)
     header: list[str] = []
+    stated: list[str] = []  # the same as the file has it, with empty names
     while True:
         number = reader.line_num + 1
         lines.taken = 0
@@ -139,9 +175,14 @@ def _csv(path: Path) -> Iterator[Record | BadRow]:
         if not cells or (not header and cells == ["sep=", ""]):
             continue
         if not header:
-            header = [cell.strip() for cell in cells]
+            stated = [cell.strip() for cell in cells]
+            header = unnamed(stated)
             _check_header(path, header)
             continue
+        if not any(map(str.strip, cells[len(header) :])):  # commas at the end of every line
+            cells = cells[: len(header)]
+        if not any(stated[len(cells) :]):
+            cells += [""] * (len(header) - len(cells))
         if len(cells) != len(header):
             problem = (
                 f"has {len(cells)} columns where the header has {len(header)}: "
@@ -173,4 +214,4 @@ def _check_header(path: Path, header: list[str]) -> None:
         )
     doubled = sorted({name for name in header if header.count(name) > 1})
     if doubled:
-        raise DataError(f"the header names {doubled[0]!r} twice", path=path, row=1)
+        raise DataError(f"the header names {shown(doubled[0])} twice", path=path, row=1)

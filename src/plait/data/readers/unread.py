@@ -8,7 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from plait.core.errors import install_command
 from plait.data.notes import Note, names
+from plait.data.readers import spreadsheet
 from plait.data.readers.files import MEDIA_SUFFIXES, is_image, shown, suffix
 from plait.data.readers.rows import Found
 from plait.data.sample import BadRow, MediaRef, Sample
@@ -26,7 +28,7 @@ _FORMS = {
 UNDECODED = {ending: form for endings, form in _FORMS.items() for ending in endings.split()}
 """Endings of pictures that plait does not decode: the name of the form, and what to do."""
 
-SHEETS = (".xlsx", ".xls", ".ods", ".numbers")
+SHEETS = (*spreadsheet.SUFFIXES, ".xls", ".xlsb", ".ods", ".numbers")
 ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".zst", ".rar")
 _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 _OWN = ("sidecar", "classfolder", "images")  # whose pictures are rows all
@@ -103,7 +105,7 @@ def _reason(found: Found, name: str) -> tuple[str, str]:
     if ending in MEDIA_SUFFIXES:
         return "unnamed-file", "recordings and series that no row names"
     if low.endswith(SHEETS):
-        return "unread-table", "save it as CSV (UTF-8)"
+        return "unread-table", _of_sheets(found, name)
     if low.endswith(ARCHIVES):
         return "packed-file", "it is packed"
     if low.endswith(_TABLES):
@@ -113,8 +115,24 @@ def _reason(found: Found, name: str) -> tuple[str, str]:
             return "unread-table", "it is empty"
         if found.files:
             return "unread-table", f"the rows come from {found.files[0].name}"
-        return "unread-table", "it has no rows that name pictures"
+        return "unread-table", "it has no columns of pictures and texts (--column ROLE=COLUMN)"
     return "other-file", "neither a picture nor a table"
+
+
+def _of_sheets(found: Found, name: str) -> str:
+    """Why a spreadsheet was not read."""
+    path = found.root / name
+    if path.name.startswith("~$"):
+        return "it is the lock of a workbook that is open elsewhere"
+    if path.suffix.lower() not in spreadsheet.SUFFIXES:
+        return "save it as XLSX or CSV (UTF-8)"
+    if not path.is_file() or not spreadsheet.is_workbook(path):
+        return "it is no readable workbook: save it again, or as CSV (UTF-8)"
+    if not spreadsheet.available():
+        return f"it needs openpyxl, {install_command('xlsx')}; or save it as CSV (UTF-8)"
+    if found.files:
+        return f"the rows come from {found.files[0].name}"
+    return "it has no columns of pictures and texts (--column ROLE=COLUMN)"
 
 
 def _grouped(files: Iterable[tuple[str, str, str]]) -> list[Note]:
