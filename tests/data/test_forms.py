@@ -17,7 +17,6 @@ from tests.data.planted import tar_file
 from plait.core.errors import DataError
 from plait.data import inspect, open_dataset
 from plait.data.audit import audit
-from plait.data.readers.encoding import text_encoding
 
 COLOURS = {"blue": (0, 0, 255), "red": (255, 0, 0)}
 EXPECTED = {((0, 0, 255), ("a blue one",)), ((255, 0, 0), ("a red one",))}
@@ -244,9 +243,57 @@ def test_base64_in_tsv_and_texts_of_chinese_clip(tmp_path: Path) -> None:
 )
 def test_other_encodings_are_named_and_read(encoding: str, words: str, folder: Path) -> None:
     (folder / "p.csv").write_bytes(f"image,caption\nred.png,{words}\n".encode(encoding))
-    with pytest.raises(DataError, match=f"looks like {encoding}, which --encoding {encoding} of"):
+    with pytest.raises(DataError, match=f"looks like {encoding}: --encoding {encoding} reads it"):
         open_dataset(folder)
-    with text_encoding(encoding):
-        assert [one.texts for one in open_dataset(folder)] == [(words,)]
-    with pytest.raises(DataError, match="unknown encoding 'gkb'"), text_encoding("gkb"):
-        pass
+    assert [one.texts for one in open_dataset(folder, encoding=encoding)] == [(words,)]
+    assert inspect(folder, encoding=encoding)["examples"][0]["texts"] == [words]
+    assert not [row for row in audit(folder, encoding=encoding).rows if row.severity == "error"]
+    with pytest.raises(DataError, match="unknown encoding 'gkb'"):
+        open_dataset(folder, encoding="gkb")
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "json", "txt"])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_a_mark_is_named_and_with_one_read(
+    encoding: str, form: str, folder: Path
+) -> None:
+    words = "一只红色的鸟"
+    content = {
+        "csv": f"image,caption\nred.png,{words}\n",
+        "jsonl": json.dumps({"image": "red.png", "caption": words}, ensure_ascii=False),
+        "json": json.dumps([{"image": "red.png", "caption": words}], ensure_ascii=False),
+        "txt": words,
+    }[form]
+    name = "red.txt" if form == "txt" else f"p.{form}"
+    if form == "txt":  # of Chinese alone nobody could tell
+        (folder / "blue.png").unlink()
+        content = f"{words}, {words}\n"
+    (folder / name).write_bytes(content.encode(encoding))
+    with pytest.raises(DataError, match=f"looks like {encoding} without .* --encoding {encoding} "):
+        open_dataset(folder)
+    for stated in (encoding, "utf-16"):
+        (sample,) = open_dataset(folder, encoding=stated)
+        assert words in sample.texts[0]
+    mark = b"\xff\xfe" if encoding == "utf-16-le" else b"\xfe\xff"
+    (folder / name).write_bytes(mark + content.encode(encoding))
+    assert words in open_dataset(folder)[0].texts[0]
+
+
+def test_every_command_that_reads_data_takes_an_encoding(folder: Path) -> None:
+    from typer.main import get_command
+
+    from plait.api.sources import data_overrides, open_split
+    from plait.cli.commands import app
+    from plait.training.recipe import load_recipe
+    from plait.training.run import opened
+
+    top = get_command(app)
+    every = {**top.commands, **top.commands["data"].commands}  # type: ignore[attr-defined]
+    reading = {"inspect", "audit", "convert", "train", "compare", "compress", "evaluate", "embed"}
+    for name in reading | {"index"}:
+        assert "encoding" in {option.name for option in every[name].params}, name
+    words = "一只红色的鸟站在树枝上"
+    (folder / "p.csv").write_bytes(f"image,caption\nred.png,{words}\n".encode("gbk"))
+    stated = data_overrides(None, False, "gbk")
+    assert opened(load_recipe("align", stated, data=str(folder)))[0].texts == (words,)
+    assert open_split(folder, "all", "fail", encoding="gbk")[0].texts == (words,)

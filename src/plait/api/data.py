@@ -33,6 +33,7 @@ def convert(
     on_bad_row: str = "fail",
     root: Roots = None,
     allow_outside: bool = False,
+    encoding: str | None = None,
 ) -> dict[str, Any]:
     """Writes pairs in another format; refuses to overwrite."""
     from plait.data.convert import convert as convert_data
@@ -45,6 +46,7 @@ def convert(
         on_bad_row=checked_policy(on_bad_row),
         root=root,
         allow_outside=allow_outside,
+        encoding=encoding,
     )
     return done.to_json()
 
@@ -56,19 +58,27 @@ def audit(
     columns: Mapping[str, str] | None = None,
     root: Roots = None,
     allow_outside: bool = False,
+    encoding: str | None = None,
 ) -> AuditReport:
     """Findings about pairs, row by row; a model adds over-long texts and likely mismatches."""
     from plait.data.audit import audit as audit_data
 
     if model is None:
-        return audit_data(path, columns=columns, root=root, allow_outside=allow_outside)
+        return audit_data(
+            path, columns=columns, root=root, allow_outside=allow_outside, encoding=encoding
+        )
     from plait.data import open_dataset
     from plait.data.tokenize import TextPreprocess
     from plait.engines.features import embed_dataset
 
     loaded = aligned_model(model, "the audit's search for mismatches")
     dataset = open_dataset(
-        path, columns=columns, on_bad_row="skip", root=root, allow_outside=allow_outside
+        path,
+        columns=columns,
+        on_bad_row="skip",
+        root=root,
+        allow_outside=allow_outside,
+        encoding=encoding,
     )
     embeddings = embed_dataset(loaded, dataset, on_bad_row="skip")
     preprocess = loaded.tower("text").encoder.preprocess
@@ -78,6 +88,7 @@ def audit(
         columns=columns,
         root=root,
         allow_outside=allow_outside,
+        encoding=encoding,
         text_preprocess=lengths,
         embeddings=embeddings,
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plait.api.sources import Roots, Source, aligned_model, leave_overrides, load
+from plait.api.sources import Roots, Source, aligned_model, data_overrides, load
 from plait.core.notebook import reported
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def compress(
     seed: int = 0,
     root: Roots = None,
     allow_outside: bool = False,
+    encoding: str | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Makes the smallest artefact of a run whose recall@1 is within tolerance.
@@ -50,6 +51,7 @@ def compress(
         root: a folder, or several, below which the files that rows of ``data`` name may lie besides
             its own folder.
         allow_outside: they may lie anywhere.
+        encoding: of text files that are not UTF-8, such as ``gbk``.
         tell: is told what is being done.
 
     Returns:
@@ -68,7 +70,7 @@ def compress(
     from plait.deployment.export import export_bundle
     from plait.training.recipe import RUN_RECIPE, read_run_recipe
 
-    stated = leave_overrides(root, allow_outside)
+    stated = data_overrides(root, allow_outside, encoding)
     settings = Settings(
         int8=int8,
         students=tuple(students),
@@ -81,6 +83,7 @@ def compress(
         seed=seed,
         root=tuple(map(str, [root] if isinstance(root, str | Path) else root or ())),
         allow_outside=allow_outside,
+        encoding=encoding,
     )
     settings.check()
     check_free(Path(out))

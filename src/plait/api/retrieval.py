@@ -26,12 +26,15 @@ def embed(
     on_bad_row: str = "fail",
     root: Roots = None,
     allow_outside: bool = False,
+    encoding: str | None = None,
 ) -> dict[str, Any]:
     """Writes unit vectors of ``data`` to ``out`` (.npz or .parquet); refuses to overwrite."""
     from plait.engines.features import embed_dataset
     from plait.retrieval.vectors import check_target, write_vectors
 
-    dataset = open_split(data, split, on_bad_row, root=root, allow_outside=allow_outside)
+    dataset = open_split(
+        data, split, on_bad_row, root=root, allow_outside=allow_outside, encoding=encoding
+    )
     check_target(Path(out))
     embeddings = embed_dataset(
         aligned_model(run, "embedding"), dataset, on_bad_row=checked_policy(on_bad_row)
@@ -52,6 +55,7 @@ def index(
     on_bad_row: str = "fail",
     root: Roots = None,
     allow_outside: bool = False,
+    encoding: str | None = None,
 ) -> dict[str, Any]:
     """Makes an index of the pictures in ``data``, adds to one, or deletes rows by id.
 
@@ -70,7 +74,13 @@ def index(
     added, replaced, skipped, notes = 0, 0, 0, []
     if data is not None:
         dataset = open_split(
-            data, split, on_bad_row, root=root, allow_outside=allow_outside, every_picture=True
+            data,
+            split,
+            on_bad_row,
+            root=root,
+            allow_outside=allow_outside,
+            encoding=encoding,
+            every_picture=True,
         )
         model = aligned_model(run, "an index")
         notes = [as_json(note) for note in dataset.notes if isinstance(note, Note)]

@@ -72,12 +72,13 @@ def data_of(run: Source) -> Data:
     return data
 
 
-def leave_overrides(root: Roots, allow_outside: bool) -> list[str]:
-    """Changes of a recipe that state where files may lie: folders are ``data.root``."""
+def data_overrides(root: Roots, allow_outside: bool, encoding: str | None) -> list[str]:
+    """Changes of a recipe that state where files may lie, and how texts are written."""
     roots = root if root is None or isinstance(root, str | Path) else [str(one) for one in root]
     stated = [] if roots is None else [roots if isinstance(roots, list) else str(roots)]
     changes = [f"data.root={json.dumps(one)}" for one in stated]
-    return changes + (["data.allow_outside=true"] if allow_outside else [])
+    changes += ["data.allow_outside=true"] if allow_outside else []
+    return changes + ([] if encoding is None else [f"data.encoding={json.dumps(encoding)}"])
 
 
 def open_split(
@@ -88,6 +89,7 @@ def open_split(
     *,
     root: Roots = None,
     allow_outside: bool = False,
+    encoding: str | None = None,
     every_picture: bool = False,
 ) -> PairDataset:
     """A split of a data set.
@@ -103,6 +105,7 @@ def open_split(
         on_bad_row=checked_policy(on_bad_row),
         root=root,
         allow_outside=allow_outside,
+        encoding=encoding,
         every_picture=every_picture,
     )
     part = dataset.split(split)

@@ -14,7 +14,7 @@ from plait.api.sources import (
     checked_equal_texts,
     checked_policy,
     data_of,
-    leave_overrides,
+    data_overrides,
     load,
     open_split,
 )
@@ -53,6 +53,7 @@ def train(
     log: Sequence[str] = (),
     root: Roots = None,
     allow_outside: bool = False,
+    encoding: str | None = None,
 ) -> dict[str, Any] | None:
     """Trains a recipe (a file, or a built-in name) and evaluates the result on the test split.
 
@@ -69,6 +70,7 @@ def train(
         root: a folder, or several, below which the files that rows name may lie besides the folder
             of the data (``data.root`` of the recipe).
         allow_outside: they may lie anywhere.
+        encoding: of text files that are not UTF-8, such as ``gbk`` (``data.encoding``).
 
     Returns:
         ``run``, ``split``, ``retrieval``, ``seconds`` by step, ``skipped`` rows, ``health`` lines, of
@@ -79,7 +81,7 @@ def train(
 
     if resume and out is None:
         raise UserError("--resume needs --out RUN: which run shall go on?")
-    overrides = [*overrides, *leave_overrides(root, allow_outside)]
+    overrides = [*overrides, *data_overrides(root, allow_outside, encoding)]
     data, model = (None if value is None else str(value) for value in (data, model))
     loaded = load_recipe(str(recipe), overrides, data=data, model=model)
     folder = Path(out) if out is not None else _new_run_folder(loaded.name)
@@ -97,6 +99,7 @@ def compare(
     overrides: Sequence[str] = (),
     root: Roots = None,
     allow_outside: bool = False,
+    encoding: str | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any] | None:
     """Trains a recipe once for each value of a key and compares the runs.
@@ -109,6 +112,7 @@ def compare(
         overrides: for all runs.
         root: as of `train`.
         allow_outside: as of `train`.
+        encoding: as of `train`.
         tell: is told which run begins.
 
     Returns:
@@ -127,7 +131,7 @@ def compare(
         over,
         out=folder,
         data=None if data is None else str(data),
-        overrides=[*overrides, *leave_overrides(root, allow_outside)],
+        overrides=[*overrides, *data_overrides(root, allow_outside, encoding)],
         tell=tell,
     )
     if not rows:
@@ -149,6 +153,7 @@ def evaluate(
     shots: int = 0,
     root: Roots = None,
     allow_outside: bool = False,
+    encoding: str | None = None,
     equal_texts: str | None = None,
 ) -> dict[str, Any]:
     """Metrics of a run on a split of ``data`` (default: the data it was trained on), in percent.
@@ -172,8 +177,13 @@ def evaluate(
         trained = data_of(run)
         data, columns = str(trained.source), trained.columns
         root, allow_outside = root or trained.root, allow_outside or trained.allow_outside
+        encoding = encoding or trained.encoding
     equal = checked_equal_texts(run, equal_texts)
-    leave: dict[str, Any] = {"root": root, "allow_outside": allow_outside}
+    leave: dict[str, Any] = {
+        "root": root,
+        "allow_outside": allow_outside,
+        "encoding": encoding,
+    }
     dataset = open_split(data, split, on_bad_row, columns, **leave)
     model = load(run)
     if isinstance(model, BridgedModel):

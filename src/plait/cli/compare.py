@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from plait.cli.output import JsonOption, OutsideOption, RootOption, emit, say, table
+from plait.cli.output import EncodingOption, JsonOption, OutsideOption, RootOption, emit, say, table
 
 
 def compare(
@@ -31,6 +31,7 @@ def compare(
     ] = None,
     root: RootOption = None,
     allow_outside: OutsideOption = False,
+    encoding: EncodingOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a recipe once for each value of one setting; one table and chart of all."""
@@ -45,6 +46,7 @@ def compare(
         overrides=list(settings or []),
         root=root,
         allow_outside=allow_outside,
+        encoding=encoding,
         tell=say,
     )
     if found is None:  # a helper process of `torchrun`: the first one speaks

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from plait.cli.output import JsonOption, OutsideOption, RootOption, emit, say, table, tell_cautions
+from plait.cli.output import (
+    EncodingOption,
+    JsonOption,
+    OutsideOption,
+    RootOption,
+    emit,
+    say,
+    table,
+    tell_cautions,
+)
 
 
 def compress(
@@ -56,6 +65,7 @@ def compress(
     seed: Annotated[int, typer.Option(help="Of draws and intervals.")] = 0,
     root: RootOption = None,
     allow_outside: OutsideOption = False,
+    encoding: EncodingOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Quantise, prune or distil a run: the smallest artefact within tolerance, with a report."""
@@ -77,6 +87,7 @@ def compress(
         seed=seed,
         root=root,
         allow_outside=allow_outside,
+        encoding=encoding,
         tell=lambda line: say(f"[dim]{line}[/]"),
     )
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from plait.cli.output import JsonOption, OutsideOption, RootOption, emit, table
+from plait.cli.output import EncodingOption, JsonOption, OutsideOption, RootOption, emit, table
 from plait.core.errors import UserError
 
 app = typer.Typer(help="Look at, check and convert data.", no_args_is_help=True)
@@ -17,11 +17,6 @@ OnBadRow = Annotated[str, typer.Option(help="fail or skip (counted).")]
 Columns = Annotated[
     list[str] | None,
     typer.Option("--column", help="Which column is what: --column text=title (repeatable)."),
-]
-
-Encoding = Annotated[
-    str | None,
-    typer.Option(help="Of text files that are not UTF-8: gbk, big5, shift_jis, latin-1, utf-16."),
 ]
 
 
@@ -65,19 +60,21 @@ def inspect(
     column: Columns = None,
     root: RootOption = None,
     allow_outside: OutsideOption = False,
-    encoding: Encoding = None,
+    encoding: EncodingOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what a path holds: format, samples, texts, splits, examples."""
     from rich.markup import escape
 
     from plait.data import inspect as inspect_data
-    from plait.data.readers.encoding import text_encoding
 
-    with text_encoding(encoding):
-        result = inspect_data(
-            path, columns=_mapping(column), root=root, allow_outside=allow_outside
-        )
+    result = inspect_data(
+        path,
+        columns=_mapping(column),
+        root=root,
+        allow_outside=allow_outside,
+        encoding=encoding,
+    )
 
     def page() -> None:
         table("", ["what", "value"], [(key, escape(value)) for key, value in _described(result)])
@@ -106,17 +103,20 @@ def audit(
     column: Columns = None,
     root: RootOption = None,
     allow_outside: OutsideOption = False,
-    encoding: Encoding = None,
+    encoding: EncodingOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find unreadable, orphan, empty, over-long, duplicate, leaking and mismatched rows."""
     from plait import api
-    from plait.data.readers.encoding import text_encoding
 
-    with text_encoding(encoding):
-        report = api.audit(
-            path, model=model, columns=_mapping(column), root=root, allow_outside=allow_outside
-        )
+    report = api.audit(
+        path,
+        model=model,
+        columns=_mapping(column),
+        root=root,
+        allow_outside=allow_outside,
+        encoding=encoding,
+    )
     if out is not None:
         from plait.core.files import write_json
 
@@ -140,23 +140,22 @@ def convert(
     column: Columns = None,
     root: RootOption = None,
     allow_outside: OutsideOption = False,
-    encoding: Encoding = None,
+    encoding: EncodingOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write pairs in another format."""
     from plait import api
-    from plait.data.readers.encoding import text_encoding
 
-    with text_encoding(encoding):
-        result = api.convert(
-            path,
-            out,
-            to,
-            columns=_mapping(column),
-            on_bad_row=on_bad_row,
-            root=root,
-            allow_outside=allow_outside,
-        )
+    result = api.convert(
+        path,
+        out,
+        to,
+        columns=_mapping(column),
+        on_bad_row=on_bad_row,
+        root=root,
+        allow_outside=allow_outside,
+        encoding=encoding,
+    )
     line = "{samples} samples -> {path} ({format})".format(**result)
     if result["lost"]:
         lost = ", ".join(f"{name} of {count}" for name, count in result["lost"].items())

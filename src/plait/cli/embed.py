@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from plait.cli.output import JsonOption, OutsideOption, RootOption, emit
+from plait.cli.output import EncodingOption, JsonOption, OutsideOption, RootOption, emit
 
 
 def embed(
@@ -18,6 +18,7 @@ def embed(
     on_bad_row: Annotated[str, typer.Option(help="fail or skip (counted).")] = "fail",
     root: RootOption = None,
     allow_outside: OutsideOption = False,
+    encoding: EncodingOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write the unit vectors of pictures and texts to a file."""
@@ -25,7 +26,14 @@ def embed(
 
     api.tune_process()
     result = api.embed(
-        run, data, out, split=split, on_bad_row=on_bad_row, root=root, allow_outside=allow_outside
+        run,
+        data,
+        out,
+        split=split,
+        on_bad_row=on_bad_row,
+        root=root,
+        allow_outside=allow_outside,
+        encoding=encoding,
     )
     line = "{images} images and {texts} texts, {dim} numbers each -> {out}".format(**result)
     emit(result, as_json, lambda: typer.echo(line))

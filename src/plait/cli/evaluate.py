@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from plait.cli.output import (
+    EncodingOption,
     JsonOption,
     OutsideOption,
     RootOption,
@@ -42,6 +43,7 @@ def evaluate(
     ] = None,
     root: RootOption = None,
     allow_outside: OutsideOption = False,
+    encoding: EncodingOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure retrieval, classification and the geometry of the shared space, answers or captions."""
@@ -56,6 +58,7 @@ def evaluate(
         shots=shots,
         root=root,
         allow_outside=allow_outside,
+        encoding=encoding,
         equal_texts=equal_texts,
     )
 

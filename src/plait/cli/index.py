@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from plait.cli.output import JsonOption, OutsideOption, RootOption, emit
+from plait.cli.output import EncodingOption, JsonOption, OutsideOption, RootOption, emit
 
 
 def index(
@@ -42,6 +42,7 @@ def index(
     on_bad_row: Annotated[str, typer.Option(help="fail or skip (counted).")] = "fail",
     root: RootOption = None,
     allow_outside: OutsideOption = False,
+    encoding: EncodingOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make an index of pictures, or change one."""
@@ -59,6 +60,7 @@ def index(
         on_bad_row=on_bad_row,
         root=root,
         allow_outside=allow_outside,
+        encoding=encoding,
     )
     names = ("added", "changed", "moved", "replaced", "deleted", "unchanged", "skipped")
     counts = ", ".join(f"{result[name]} {name}" for name in names if name in result)

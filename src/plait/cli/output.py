@@ -24,6 +24,13 @@ OutsideOption = Annotated[
     bool,
     typer.Option("--allow-outside", help="Rows may name files anywhere: only for data you trust."),
 ]
+EncodingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--encoding",
+        help="Of text files that are not UTF-8: gbk, big5, shift_jis, latin-1, utf-16 and more.",
+    ),
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print exactly one JSON document on stdout, nothing else.")
 ]

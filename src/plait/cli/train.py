@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from plait.cli.output import (
+    EncodingOption,
     JsonOption,
     OutsideOption,
     RootOption,
@@ -90,6 +91,7 @@ def train(
     ] = None,
     root: RootOption = None,
     allow_outside: OutsideOption = False,
+    encoding: EncodingOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a model on pairs, evaluate it, and write a report."""
@@ -110,6 +112,7 @@ def train(
         log=log or (),
         root=root,
         allow_outside=allow_outside,
+        encoding=encoding,
     )
     if result is None:  # a helper process of `torchrun`: the first one speaks
         return

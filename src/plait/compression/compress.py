@@ -126,7 +126,13 @@ class _Job:
     ) -> None:
         self.run, self.model, self.settings = run, model, settings
         self.recipe, self.data, self.export, self.tell = recipe, data, export, tell
-        dataset = dataset_of(recipe, data, root=settings.root, allow_outside=settings.allow_outside)
+        dataset = dataset_of(
+            recipe,
+            data,
+            root=settings.root,
+            allow_outside=settings.allow_outside,
+            encoding=settings.encoding,
+        )
         self.training = pictured(dataset, "train")
         self.validation, self.test = pictured(dataset, "validation"), pictured(dataset, "test")
         self.samples = self._calibration(model)

@@ -28,6 +28,7 @@ class Settings:
         seed: of draws and intervals.
         root: folders below which the files that rows name may lie besides the data's own.
         allow_outside: they may lie anywhere.
+        encoding: of text files that are not UTF-8.
     """
 
     int8: str = "auto"
@@ -41,6 +42,7 @@ class Settings:
     seed: int = 0
     root: tuple[str, ...] = ()
     allow_outside: bool = False
+    encoding: str | None = None
 
     def check(self) -> None:
         """Raises UserError for values out of range, MissingExtra for missing libraries."""

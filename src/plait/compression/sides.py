@@ -36,10 +36,11 @@ def dataset_of(
     *,
     root: Sequence[str] = (),
     allow_outside: bool = False,
+    encoding: str | None = None,
 ) -> PairDataset:
     """The pairs to calibrate and judge with. Raises DataError when nothing names them."""
     if data is not None:
-        return open_dataset(data, root=root, allow_outside=allow_outside)
+        return open_dataset(data, root=root, allow_outside=allow_outside, encoding=encoding)
     if recipe is None or recipe.data.source is None:
         raise DataError("the run names no data to calibrate and judge with: give --data PATH")
     found = opened(recipe)

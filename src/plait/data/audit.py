@@ -47,6 +47,7 @@ from plait.data.audit_text import (
 from plait.data.dataset import PairDataset
 from plait.data.open import Roots, find, mapped, rows
 from plait.data.readers.assemble import assemble_traced
+from plait.data.readers.encoding import text_encoding
 from plait.data.readers.files import is_image, walk
 from plait.data.readers.leave import Leave
 from plait.data.readers.rows import Found, Rows
@@ -151,6 +152,7 @@ def audit(
     columns: Mapping[str, str] | None = None,
     root: Roots = None,
     allow_outside: bool = False,
+    encoding: str | None = None,
     text_preprocess: TextLengths | None = None,
     embeddings: Vectors | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -163,6 +165,7 @@ def audit(
         columns: as in `plait.data.open_dataset`.
         root: likewise.
         allow_outside: likewise.
+        encoding: likewise.
         text_preprocess: the model's tokenizer, to find texts that it cuts.
         embeddings: of the model on this data set, to find pairs that do not fit.
         max_pixels: pictures with more are not decoded.
@@ -171,7 +174,8 @@ def audit(
     Raises:
         DataError: there is no such source, or nothing in it that plait reads.
     """
-    audited, findings, found = _read(source, columns, Leave.of(root, allow_outside))
+    with text_encoding(encoding):
+        audited, findings, found = _read(source, columns, Leave.of(root, allow_outside))
     checks = ["rows", "texts", "labels"]
     findings += text_findings(audited)
     findings += one_text_findings(audited)

@@ -92,6 +92,7 @@ def convert(
     on_bad_row: OnBadRow = "fail",
     root: Roots = None,
     allow_outside: bool = False,
+    encoding: str | None = None,
 ) -> Converted:
     """Writes ``source`` into the new folder ``target``; the pictures' bytes are copied as they are.
 
@@ -105,6 +106,7 @@ def convert(
         on_bad_row: likewise.
         root: likewise.
         allow_outside: likewise.
+        encoding: likewise.
 
     Raises:
         DataError: the target exists, the format is unknown, the source cannot be read, or a
@@ -127,6 +129,7 @@ def convert(
             on_bad_row=on_bad_row,
             root=root,
             allow_outside=allow_outside,
+            encoding=encoding,
         )
     items = list(_items(dataset, needs_picture=to != "llava"))
     lost: Counter[str] = Counter()

@@ -15,6 +15,7 @@ from plait.data.notes import as_json, with_notes
 from plait.data.readers import spreadsheet
 from plait.data.readers.assemble import assemble
 from plait.data.readers.detect import READERS, detect
+from plait.data.readers.encoding import text_encoding
 from plait.data.readers.imagefolder import bare_rows
 from plait.data.readers.leave import Leave
 from plait.data.readers.rows import Found, Row, Rows
@@ -33,6 +34,7 @@ def open_dataset(
     on_bad_row: OnBadRow = "fail",
     root: Roots = None,
     allow_outside: bool = False,
+    encoding: str | None = None,
     every_picture: bool = False,
 ) -> PairDataset:
     """The samples of a source.
@@ -46,6 +48,7 @@ def open_dataset(
         root: a folder, or several, below which the files that rows name may lie besides the
             source's own folder.
         allow_outside: they may lie anywhere.
+        encoding: of text files that are not UTF-8, such as ``gbk`` or ``latin-1``.
         every_picture: pictures without a text are samples too: those whose text is missing, and
             those of a folder that no row names.
 
@@ -60,11 +63,12 @@ def open_dataset(
 
         if source in CATALOG:
             return CATALOG[source].open()
-    found = mapped(find(source, Leave.of(root, allow_outside), columns), columns)
-    every = with_bare(found) if every_picture else rows(found)
-    if on_bad_row == "fail":
-        every = found.leave.refusing(every, count=True)
-    samples, bad = assemble(every, fail=on_bad_row == "fail")
+    with text_encoding(encoding):
+        found = mapped(find(source, Leave.of(root, allow_outside), columns), columns)
+        every = with_bare(found) if every_picture else rows(found)
+        if on_bad_row == "fail":
+            every = found.leave.refusing(every, count=True)
+        samples, bad = assemble(every, fail=on_bad_row == "fail")
     notes = [*found.notes, *unread_notes(found, samples, bad), *no_captions.notes_of(samples)]
     if not samples:
         first = f"; the first bad row: {bad[0].error()}" if bad else ""
@@ -168,6 +172,7 @@ def inspect(
     columns: Mapping[str, str] | None = None,
     root: Roots = None,
     allow_outside: bool = False,
+    encoding: str | None = None,
 ) -> dict[str, Any]:
     """What a source holds, as plain JSON values; bad rows are counted, not raised.
 
@@ -180,7 +185,12 @@ def inspect(
     from plait.data.audit_questions import describe
 
     dataset = open_dataset(
-        source, columns=columns, on_bad_row="skip", root=root, allow_outside=allow_outside
+        source,
+        columns=columns,
+        on_bad_row="skip",
+        root=root,
+        allow_outside=allow_outside,
+        encoding=encoding,
     )
     questions = describe(dataset.samples)
     kinds: dict[str, int] = {}

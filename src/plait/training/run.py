@@ -175,6 +175,7 @@ def opened(recipe: Recipe) -> PairDataset:
         on_bad_row=recipe.data.on_bad_row,
         root=recipe.data.root,
         allow_outside=recipe.data.allow_outside,
+        encoding=recipe.data.encoding,
     )
     if recipe.data.languages is not None:
         dataset = only_languages(dataset, recipe.data.languages)

@@ -225,7 +225,14 @@ def _plain(value: Any) -> Any:
 def _may_change(key: str) -> bool:
     """Keys that do not change what is learnt; of the data, the fingerprint is what counts."""
     return key.startswith(
-        ("checkpoints.", "evaluation.test", "data.source", "data.root", "data.allow_outside")
+        (
+            "checkpoints.",
+            "evaluation.test",
+            "data.source",
+            "data.root",
+            "data.allow_outside",
+            "data.encoding",
+        )
     )
 
 

@@ -40,6 +40,7 @@ class Data(Section):
         root: a folder, or several, below which the files that rows name may lie, besides the folder of
             the data itself.
         allow_outside: they may lie anywhere.
+        encoding: of text files that are not UTF-8, such as ``gbk``, ``shift_jis`` or ``latin-1``.
         on_bad_row: ``fail`` at the first bad row, or ``skip`` and count.
         texts: ``one`` text of each image drawn anew every epoch, ``all`` (every text a row), or the
             ``first``.
@@ -58,6 +59,7 @@ class Data(Section):
     columns: dict[str, str] | None = None
     root: str | list[str] | None = None
     allow_outside: bool = False
+    encoding: str | None = None
     on_bad_row: Literal["fail", "skip"] = "fail"
     texts: Literal["one", "all", "first"] = "one"
     equal_texts: Literal["same", "apart"] = "same"

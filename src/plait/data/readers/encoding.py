@@ -23,7 +23,7 @@ def text_encoding(name: str | None) -> Iterator[None]:
     if name is not None:
         try:
             "a".encode(name)
-            codecs.lookup(name).incrementaldecoder("surrogateescape").decode(b"a", True)
+            codecs.lookup(name).incrementaldecoder("surrogateescape").decode("a".encode(name), True)
         except (LookupError, TypeError, UnicodeError):
             known = "gbk, big5, shift_jis, latin-1, utf-16"
             raise DataError(f"unknown encoding {shown(name)}; known are {known} and more") from None
@@ -32,6 +32,44 @@ def text_encoding(name: str | None) -> Iterator[None]:
         yield
     finally:
         STATED.reset(token)
+
+
+_BETWEEN = frozenset(b' \t\r\n,;:."{}[]#_/')
+
+
+def of_wide(data: bytes) -> str | None:
+    """UTF-16 as its zeros tell that it is, without a byte order mark; None for anything else.
+
+    Commas, spaces and line ends are half zeros, in one of the two halves. Letters do not count: half
+    of them are whole signs of Chinese the other way around.
+    """
+    if 0 not in data:
+        return None
+    pairs = list(zip(data[::2], data[1::2]))
+    little = sum(second == 0 and first in _BETWEEN for first, second in pairs)
+    big = sum(first == 0 and second in _BETWEEN for first, second in pairs)
+    if little == big:
+        return None
+    return "utf-16-le" if little > big else "utf-16-be"
+
+
+def stated_for(head: bytes) -> str | None:
+    """What the user states, for a file that begins so: ``utf-16`` without a mark needs an order.
+
+    Raises:
+        DataError: nothing is stated, and it looks like UTF-16.
+    """
+    stated = STATED.get()
+    if stated is None and (wide := of_wide(head)) is not None:
+        raise DataError(f"looks like {wide} without a byte order mark: {option(wide)}")
+    if stated is not None and codecs.lookup(stated).name == "utf-16":
+        return of_wide(head) or "utf-16-le"
+    return stated
+
+
+def option(name: str) -> str:
+    """How to read a file of an encoding."""
+    return f"--encoding {name} reads it (data.encoding in recipes, encoding= in Python)"
 
 
 def guess(data: bytes) -> str | None:

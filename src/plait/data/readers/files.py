@@ -11,7 +11,7 @@ from pathlib import Path
 from plait.core.errors import DataError
 from plait.core.errors import shown as cut
 from plait.core.files import regular
-from plait.data.readers.encoding import STATED, guess
+from plait.data.readers.encoding import STATED, guess, option, stated_for
 from plait.data.readers.leave import OUTSIDE, Leave
 from plait.data.readers.rows import Bad
 from plait.data.sample import FileRef
@@ -258,7 +258,10 @@ class Lines:
         except OSError as error:
             raise DataError(f"cannot be read: {error.strerror}", path=path) from error
         wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
-        stated = None if data[:3] == b"\xef\xbb\xbf" else STATED.get()
+        try:
+            stated = None if wide or data[:3] == b"\xef\xbb\xbf" else stated_for(data)
+        except DataError as error:
+            raise DataError(error.problem, path=path) from None
         self._encoding, self._errors = (
             ("utf-16", "strict") if wide else (stated or "utf-8-sig", "surrogateescape")
         )
@@ -292,9 +295,9 @@ def decoded(data: bytes) -> tuple[str, bool]:
     """
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return data.decode("utf-16"), True
-    encoding = STATED.get() or "utf-8"
+    encoding = "utf-8" if data[:3] == b"\xef\xbb\xbf" else stated_for(data[: 1 << 16]) or "utf-8"
     if data[:3] == b"\xef\xbb\xbf":
-        data, encoding = data[3:], "utf-8"
+        data = data[3:]
     try:
         return data.decode(encoding), True
     except UnicodeDecodeError:
@@ -311,8 +314,7 @@ def check_text(line: str) -> None:
         likely = None if stated else guess(line.encode("utf-8", "surrogateescape"))
         hint = ""
         if likely:
-            reads = f"--encoding {likely} of plait data inspect, audit and convert"
-            hint = f"it looks like {likely}, which {reads} reads; else "
+            hint = f"it looks like {likely}: {option(likely)}; else "
         raise Bad(
             "bad-encoding",
             f"byte 0x{byte:02x} at character {error.start + 1} is not valid {stated or 'UTF-8'}: "
