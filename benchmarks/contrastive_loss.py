@@ -45,6 +45,9 @@ CASES: dict[str, tuple[str, float, float | None]] = {
     "sigmoid, scale of a trained model": ("sigmoid", 117.0, -12.9),
 }
 
+BOTH = ("InfoNCE", "sigmoid")  # with either allocator and both sizes
+SIZES = (4096, ROWS)
+
 
 def leaves(rows: int, scale: float, bias: float | None) -> list[Tensor]:
     """Pairs of unit rows that resemble one another, scale and bias; all of them learn."""
@@ -94,13 +97,13 @@ def measure_memory(side: str, case: str, rows: int) -> dict[str, float]:
     }
 
 
-def measure_time(case: str, rounds: int) -> dict[str, Any]:
+def measure_time(case: str, rounds: int, batch: int) -> dict[str, Any]:
     """Seconds of both sides taking turns, and how far their values and gradients differ.
 
     Then processor seconds on one thread, which other programs on the machine hardly touch.
     """
     loss, scale, bias = CASES[case]
-    inputs = leaves(ROWS, scale, bias)
+    inputs = leaves(batch, scale, bias)
     gradients = {}
     sides = {}
     for side in ("open_clip", "plait"):
@@ -127,7 +130,7 @@ def measure_time(case: str, rounds: int) -> dict[str, Any]:
 def compare_tiles(rounds: int) -> None:
     """Prints seconds for several shapes of tiles."""
     shapes = [(r, c) for r in (256, 512, 1024, 2048) for c in (256, 512, 1024, 2048)]
-    for case in ("InfoNCE", "sigmoid"):
+    for case in BOTH:
         loss, scale, bias = CASES[case]
         inputs = leaves(4096, scale, bias)
         sides = {str(shape): step("plait", loss, inputs, tile=shape) for shape in shapes}
@@ -139,15 +142,18 @@ def alone(*arguments: object, tuned: bool = False) -> Any:
     return in_own_process(__file__, [str(a) for a in arguments], TUNED_ALLOCATOR if tuned else None)
 
 
-def row_of(case: str, rounds: int, tuned: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+def row_of(
+    case: str, batch: int, rounds: int, tuned: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """A row of the table, and what was measured for it."""
-    took = alone("--time", case, "--rounds", rounds, tuned=tuned)
+    took = alone("--time", case, "--batch", batch, "--rounds", rounds, tuned=tuned)
     memory = {
-        side: alone("--memory", side, case, ROWS, tuned=tuned) for side in ("plait", "open_clip")
+        side: alone("--memory", side, case, batch, tuned=tuned) for side in ("plait", "open_clip")
     }
     times_less = memory["open_clip"]["above_mib"] / memory["plait"]["above_mib"]
     row = {
         "loss": case,
+        "B": batch,
         "allocator": "tuned" if tuned else "default",
         "plait, MiB": round(memory["plait"]["above_mib"]),
         "open_clip, MiB": round(memory["open_clip"]["above_mib"]),
@@ -158,15 +164,17 @@ def row_of(case: str, rounds: int, tuned: bool) -> tuple[dict[str, Any], dict[st
         "processor time on one thread, ratio": round(took["processor ratio"], 2),
         "gradients differ by": f"{took['largest relative difference']:.0e}",
     }
-    return row, {"case": case, "tuned": tuned, "time": took, "memory": memory}
+    return row, {"case": case, "B": batch, "tuned": tuned, "time": took, "memory": memory}
 
 
 def main(rounds: int, cases: list[str]) -> None:
     measured = []
-    for case, tuned in [*((case, False) for case in cases), ("InfoNCE", True), ("sigmoid", True)]:
-        measured.append(row_of(case, rounds, tuned))
+    both = [(case, size, tuned) for tuned in (False, True) for size in SIZES for case in BOTH]
+    others = [(case, ROWS, False) for case in CASES if case not in BOTH]
+    for case, size, tuned in [each for each in both + others if each[0] in cases]:
+        measured.append(row_of(case, size, rounds, tuned))
         print(measured[-1][0], flush=True)
-    large = {case: alone("--memory", "plait", case, LARGE) for case in ("InfoNCE", "sigmoid")}
+    large = {case: alone("--memory", "plait", case, LARGE) for case in BOTH}
     notes = [
         f"{case}, B = {LARGE:,}: {one['total_mib'] / 1024:.2f} GiB of the whole process at its "
         f"peak ({one['above_mib']:.0f} MiB above the inputs), {one['median']:.0f} s. "
@@ -182,7 +190,7 @@ def main(rounds: int, cases: list[str]) -> None:
         "Contrastive losses against open_clip",
         [row for row, _ in measured],
         about=(
-            f"Forward and backward of features, scale and bias, B = {ROWS}, D = {WIDTH}, float32. "
+            f"Forward and backward of features, scale and bias, D = {WIDTH}, float32. "
             "Memory: growth of the process at its peak over the inputs, each side in a process of "
             f"its own. Time: median of {rounds} turns, the sides taking turns in one process; the "
             "ratio is the median over turns. Busy neighbours (see the load average) slow both sides "
@@ -201,6 +209,7 @@ if __name__ == "__main__":
     parser.add_argument("--tiles", action="store_true", help="compare shapes of tiles")
     parser.add_argument("--memory", nargs=3, metavar=("SIDE", "CASE", "ROWS"))
     parser.add_argument("--time", metavar="CASE")
+    parser.add_argument("--batch", type=int, default=ROWS, help="pairs, with --time")
     given = parser.parse_args()
     set_threads(THREADS)
     if given.tiles:
@@ -209,7 +218,7 @@ if __name__ == "__main__":
         side, case, rows = given.memory
         print(json.dumps(measure_memory(side, case, int(rows))))
     elif given.time:
-        print(json.dumps(measure_time(given.time, given.rounds)))
+        print(json.dumps(measure_time(given.time, given.rounds, given.batch)))
     else:
         assert Path(__file__).parent.name == "benchmarks"
         main(given.rounds, given.cases)

@@ -25,6 +25,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,26 @@ from _workers import (
 
 DIM, RATE, DECAY = 256, 1e-4, 0.2
 WEIGHTS = "initial.pt"
+LONGEST = 21  # tokens of the longest of these captions
+
+
+@dataclass(frozen=True)
+class Peer:
+    """How open_clip runs: its precision, tokens a caption, and which allocator settings."""
+
+    precision: str
+    tokens: int | None = None  # None: open_clip's 77
+    tuned: bool = False
+
+
 PEERS = {
-    "open_clip, fp32": "fp32",
-    "open_clip, amp_bf16": "amp_bf16",
-    "open_clip, amp (float16)": "amp",
+    "open_clip, fp32": Peer("fp32"),
+    "open_clip, amp_bf16": Peer("amp_bf16"),
+    "open_clip, amp_bf16, plait's allocator": Peer("amp_bf16", tuned=True),
+    "open_clip, amp_bf16, plait's allocator and padding": Peer("amp_bf16", LONGEST, tuned=True),
+    "open_clip, amp (float16)": Peer("amp"),
 }
+PRECISIONS = ["fp32", "amp_bf16", "amp"]
 
 
 class Timed:
@@ -81,7 +97,7 @@ def window(run: Callable[[], float], losses: list[float], pairs: int) -> dict[st
 # ---- open_clip
 
 
-def clip_config(folder: Path) -> dict[str, Any]:
+def clip_config(folder: Path, tokens: int | None) -> dict[str, Any]:
     """The two towers in open_clip's configuration format."""
     bert = str(folder / "bert")
     return {
@@ -99,11 +115,12 @@ def clip_config(folder: Path) -> dict[str, Any]:
             "hf_model_pretrained": False,
             "hf_proj_type": "linear",
             "hf_pooler_type": "mean_pooler",
+            **({"context_length": tokens} if tokens else {}),
         },
     }
 
 
-def serve_open_clip(folder: Path, precision: str, batch: int, threads: int) -> None:
+def serve_open_clip(folder: Path, peer: Peer, batch: int, threads: int) -> None:
     """A worker with open_clip's own training function."""
     import open_clip
     import torch
@@ -112,9 +129,10 @@ def serve_open_clip(folder: Path, precision: str, batch: int, threads: int) -> N
     from open_clip_train.train import train_one_epoch
 
     torch.set_num_threads(threads)
-    (folder / "open_clip_config").mkdir(exist_ok=True)
-    (folder / "open_clip_config" / "bench.json").write_text(json.dumps(clip_config(folder)))
-    open_clip.add_model_config(folder / "open_clip_config")
+    precision, configs = peer.precision, folder / f"open_clip_config_{peer.tokens}"
+    configs.mkdir(exist_ok=True)
+    (configs / "bench.json").write_text(json.dumps(clip_config(folder, peer.tokens)))
+    open_clip.add_model_config(configs)
     pairs_file = folder / "pairs.tsv"
     if precision == "amp":
         lines = pairs_file.read_text().splitlines()[: batch + 1]
@@ -301,7 +319,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--layers", type=int, default=12, help="of the text tower")
-    parser.add_argument("--peers", nargs="*", choices=PEERS.values(), default=list(PEERS.values()))
+    parser.add_argument("--peers", nargs="*", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--worker")
     parser.add_argument("--folder", type=Path)
     chosen = parser.parse_args()
@@ -312,7 +330,7 @@ def main() -> None:
         serve_open_clip(chosen.folder, PEERS[chosen.worker], chosen.batch, chosen.threads)
         return
     assert chosen.images % chosen.batch == 0, "whole batches only: open_clip drops the rest"
-    peers = [name for name, precision in PEERS.items() if precision in chosen.peers]
+    peers = [name for name, peer in PEERS.items() if peer.precision in chosen.peers]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_photographs(folder, chosen.images)
@@ -322,7 +340,8 @@ def main() -> None:
         def compare(sides: list[str], rounds: int) -> dict[str, list[Any]]:
             workers = []
             for side in sides:
-                environment = tuned_environment() if side == "plait" else default_environment()
+                tuned = side == "plait" or PEERS[side].tuned
+                environment = tuned_environment() if tuned else default_environment()
                 workers.append(Worker(side, common, environment))
                 workers[-1].ask("ready")  # the first writes the weights that all start from
             found = take_turns(workers, "window", rounds)
@@ -330,7 +349,7 @@ def main() -> None:
                 worker.close()
             return found
 
-        brief = [side for side in peers if PEERS[side] == "amp"]
+        brief = [side for side in peers if PEERS[side].precision == "amp"]
         found = compare([*(p for p in peers if p not in brief), "plait"], chosen.rounds + 1)
         found |= compare(brief, 2)  # afterwards, to leave the others the memory
     write(chosen, peers, found)
@@ -366,7 +385,8 @@ def write(chosen: argparse.Namespace, peers: list[str], found: dict[str, list[An
             "processors compute slowly: it ran one batch twice, and is not what to compare with.",
             "Same files, initial weights, optimiser and learning rate; the order of the files and "
             "open_clip's random crops differ, so losses agree only roughly.",
-            "open_clip pads every caption to 77 tokens, plait to the longest of a batch.",
+            "open_clip pads every caption to 77 tokens, plait to the longest of a batch; with plait's "
+            f"padding: to {LONGEST}, the longest of all.",
         ],
         details={"windows": found, "open_clip": importlib.metadata.version("open_clip_torch")},
     )
