@@ -45,6 +45,7 @@ from plait.data.audit_text import (
     text_findings,
 )
 from plait.data.dataset import PairDataset
+from plait.data.notes import Note
 from plait.data.open import Roots, find, mapped, rows
 from plait.data.readers.assemble import assemble_traced
 from plait.data.readers.encoding import text_encoding
@@ -257,7 +258,8 @@ def _orphans(audited: Audited, found: Found) -> Iterator[Finding]:
 
 def _unread(audited: Audited, found: Found) -> Iterator[Finding]:
     """The notes on files that were not read; `_orphans` names the pictures among them."""
-    for note in unread_notes(found, audited.samples, ()):
+    counted = [note for note in found.notes if isinstance(note, Note)]
+    for note in [*counted, *unread_notes(found, audited.samples, ())]:
         if note.kind not in ("unnamed-picture", "unusable-picture"):
             told = str(found.root), None, "", note
             if note.kind == "undecoded-picture":

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from plait.core.errors import shown
 from plait.data.notes import EXAMPLES, Note
-from plait.data.readers.files import stem
+from plait.data.readers.files import is_image, stem
 from plait.data.sample import Sample
 
 _FILLERS = frozenset(
@@ -27,6 +27,20 @@ _FILLERS = frozenset(
         "#ref!",
         "<na>",
         "nat",
+        "(null)",
+        "<null>",
+        "n.a.",
+        "#div/0!",
+        "#name?",
+        "tbd",
+        "todo",
+        "no caption",
+        "no description",
+        "无",
+        "暂无",
+        "暂无描述",
+        "无描述",
+        "なし",
         "[]",
         "{}",
     ]
@@ -37,21 +51,21 @@ _LONGEST = max(map(len, _FILLERS))
 def no_captions(sample: Sample) -> Iterator[int]:
     """Which texts of a sample say nothing of its picture.
 
-    A text is none when it is a program's word for a missing value, nothing but dashes and
-    dots, or the name of the sample's own file.
+    A text is none when it is a program's word for a missing value, nothing but dashes, dots and
+    question marks, or the name of a picture file, its own above all.
     """
     if "question" in sample.labels:
         return
     own = () if sample.image is None else _names(sample.image.name)
     for which, text in enumerate(sample.texts):
-        if _is_filler(text) or text in own:
+        if _is_filler(text) or _as_name(text) in own or _is_file(text):
             yield which
 
 
 def _is_filler(text: str) -> bool:
     if len(text) > _LONGEST:
         return False
-    return text.casefold() in _FILLERS or not text.strip("-_. \u2013\u2014\u2026")
+    return text.casefold() in _FILLERS or not text.strip("-_.?* \u2013\u2014\u2026\uff1f")
 
 
 def _names(name: str) -> tuple[str, ...]:
@@ -60,7 +74,17 @@ def _names(name: str) -> tuple[str, ...]:
     bare = stem(base)
     # "red" of red.png and the class "7" of 7.png are words, "DSC_0100" is none
     counted = len(bare) > 3 and any(sign.isdigit() for sign in bare)
-    return (name, base, bare) if counted else (name, base)
+    return tuple(map(_as_name, (name, base, bare) if counted else (name, base)))
+
+
+def _as_name(text: str) -> str:
+    """A name as it compares: cameras, disks and programs differ in case, blanks and underscores."""
+    return text.replace("_", " ").replace("-", " ").casefold()
+
+
+def _is_file(text: str) -> bool:
+    """Whether a text is the name of some picture: ``photos/DSC_0001.JPG``."""
+    return is_image(text) and not any(map(str.isspace, text)) and len(stem(text)) > 0
 
 
 def notes_of(samples: Iterable[Sample]) -> Sequence[Note]:

@@ -69,6 +69,18 @@ def splits_of_names(names: Iterable[str]) -> dict[str, str | None]:
     return found
 
 
+def in_splits(names: list[str]) -> list[tuple[str, str | None, str]]:
+    """(name, split its first folder states, name inside that folder) of each path."""
+    tops = [name.split("/", 1)[0] for name in names if "/" in name]
+    stated = splits_of_names(top for top in tops if canonical(top))
+    result = []
+    for name in names:
+        top, _, rest = name.partition("/")
+        wrapped = rest and canonical(top) is not None
+        result.append((name, stated.get(top), rest if wrapped else name))
+    return result
+
+
 def assign(samples: Sequence[Sample]) -> list[str]:
     """The split of every sample.
 

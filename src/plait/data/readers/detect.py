@@ -8,15 +8,17 @@ from pathlib import Path
 
 from plait.core.errors import DataError
 from plait.core.files import parse_json, regular
-from plait.data.notes import with_notes
+from plait.data.notes import Note, with_notes
+from plait.data.notes import names as names_of
 from plait.data.readers import chinese_clip, spreadsheet
+from plait.data.readers.albums import no_labels
 from plait.data.readers.files import decoded, is_image, walk
 from plait.data.readers.leave import Leave
 from plait.data.readers.rows import Found
 from plait.data.readers.sidecars import sidecars, telling
 from plait.data.readers.table import about_pictures, of_pairs
 from plait.data.readers.unread import ARCHIVES, SHEETS, undecoded_notes
-from plait.data.splits import splits_of_names
+from plait.data.splits import in_splits, splits_of_names
 
 READERS: dict[str, str] = {
     "imagefolder": "plait.data.readers.imagefolder:read",
@@ -249,6 +251,13 @@ def _folder(root: Path, leave: Leave, columns: Mapping[str, str]) -> Found:
         endings = sorted({ending for own in beside.values() for ending in own})
         why = f"pictures with a {' or '.join(endings)} of the same name each"
         return Found("sidecar", root, (), why)
+    inner = [rest.rpartition("/")[0] for _, _, rest in in_splits(pictures)]
+    albums = no_labels(folder for folder in inner if folder)
+    if albums:
+        found_bare = Found("images", root, (), "pictures in folders whose names are no labels")
+        told = f"folders such as {names_of(albums)} are no classes: the pictures have no texts"
+        found_bare.notes.append(Note(told, "no-label-folder", albums))
+        return found_bare
     if any("/" in name for name in pictures):
         return Found("classfolder", root, (), "pictures in class folders, no metadata")
     return Found("images", root, (), "pictures without metadata or class folders: no texts")

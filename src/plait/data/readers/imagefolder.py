@@ -19,7 +19,7 @@ from plait.data.readers.rows import Bad, Found, Row, Rows
 from plait.data.readers.sidecars import fill, sidecars
 from plait.data.readers.table import rows_of
 from plait.data.sample import BadRow, FileRef
-from plait.data.splits import canonical, splits_of_names
+from plait.data.splits import in_splits
 
 
 def read(found: Found) -> Rows:
@@ -43,7 +43,7 @@ def read_classes(found: Found) -> Rows:
     beside ``train``. A class ``polar_bear`` has the text ``polar bear``.
     """
     names = [name for name in walk(found.root) if is_image(name)]
-    for name, split, rest in _with_splits(names):
+    for name, split, rest in in_splits(names):
         row = _row(found, name, split)
         if isinstance(row, BadRow):
             yield row
@@ -61,7 +61,7 @@ def read_sidecars(found: Found) -> Rows:
     """Pictures beside files of texts of the same name (see `plait.data.readers.sidecars`)."""
     names = list(walk(found.root))
     beside = sidecars(names)
-    for name, split, _ in _with_splits([name for name in names if is_image(name)]):
+    for name, split, _ in in_splits([name for name in names if is_image(name)]):
         row = _row(found, name, split)
         if isinstance(row, BadRow):
             yield row
@@ -90,21 +90,9 @@ def bare_rows(found: Found, without: Collection[str] = ()) -> Rows:
     """The pictures of a folder, but for those of these absolute paths."""
     top = os.path.abspath(found.root)  # noqa: PTH100
     names = [name for name in walk(found.root) if is_image(name)]
-    for name, split, _ in _with_splits(names):
+    for name, split, _ in in_splits(names):
         if f"{top}/{name}" not in without:
             yield _row(found, name, split)
-
-
-def _with_splits(names: list[str]) -> list[tuple[str, str | None, str]]:
-    """(name, split its first folder states, name inside that folder) of each picture."""
-    tops = [name.split("/", 1)[0] for name in names if "/" in name]
-    stated = splits_of_names(top for top in tops if canonical(top))
-    result = []
-    for name in names:
-        top, _, rest = name.partition("/")
-        wrapped = rest and canonical(top) is not None
-        result.append((name, stated.get(top), rest if wrapped else name))
-    return result
 
 
 def inside(found: Found, path: Path) -> bool:

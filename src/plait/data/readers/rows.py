@@ -125,14 +125,23 @@ def clean_texts(values: list[Any]) -> tuple[str, ...]:
     return tuple(texts)
 
 
-_UNSEEN = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # blank, though letters or symbols to Unicode
+_UNSEEN = frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"
+)  # blank, though letters or symbols to Unicode
 _UNSEEN_KINDS = frozenset(["Cc", "Cf", "Zs", "Zl", "Zp"])
 
 
 def _is_seen(text: str) -> bool:
-    """Whether a person would see anything of a text: not of zero-width signs and marks of direction."""
+    """Whether a person would see anything of a text.
+
+    Zero-width signs, marks of direction and variation selectors alone show nothing.
+    """
     return any(
-        sign not in _UNSEEN and unicodedata.category(sign) not in _UNSEEN_KINDS for sign in text
+        sign not in _UNSEEN
+        and not "\ufe00" <= sign <= "\ufe0f"
+        and not "\U000e0100" <= sign <= "\U000e01ef"
+        and unicodedata.category(sign) not in _UNSEEN_KINDS
+        for sign in text
     )
 
 

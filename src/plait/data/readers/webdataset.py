@@ -16,7 +16,7 @@ import glob
 import itertools
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,9 @@ def read(found: Found) -> Rows:
     groups = itertools.chain.from_iterable(_groups(path, found) for path in found.files)
     head = list(itertools.islice(groups, 50))
     lines = _lines_are_texts(head)
+    bare = not any(_may_tell(group) for group in head if isinstance(group, _Group))
+    if bare:
+        found.notes.append("the shards hold pictures without texts")
     if lines:
         found.notes.append(f"each .txt has {lines} lines: each line is a text")
     plans: dict[tuple[str, ...], Plan] = {}
@@ -104,6 +107,8 @@ def read(found: Found) -> Rows:
             yield item
             continue
         row = _row(item, found, plans, split_lines=lines > 0)
+        if bare and isinstance(row, BadRow) and row.bare is not None:
+            row = row.bare
         if isinstance(row, Row) and not found.streaming:
             _tell_apart(row, seen)
         yield row
@@ -136,6 +141,7 @@ def _groups(path: Path, found: Found) -> Iterator[_Group | BadRow]:
             if base.startswith(".") or "." not in base:
                 continue  # as webdataset does; macOS adds ._ twins
             start, _, name = base.partition(".")
+            name = name.lower()  # as webdataset does
             key = folder + slash + start
             group = last.get(key)
             if group is None or name in group.fields:
@@ -203,14 +209,12 @@ def _row(
     if columns not in plans:
         wanted = {role: name for role, name in found.columns.items() if name in record}
         plans[columns] = plan(columns, {**mapping, **wanted}, shard)
-    return row_of(
-        record,
-        plans[columns],
-        Finder([shard.parent], leave=found.leave),
-        shard,
-        group.key,
-        found.splits.get(shard),
-    )
+    finder = Finder([shard.parent], leave=found.leave)
+    row = row_of(record, plans[columns], finder, shard, group.key, found.splits.get(shard))
+    if record.get(".txt") == [] and isinstance(row, BadRow) and row.kind == "empty-text":
+        problem = "the sample has no text: add a .txt, or a caption in its .json"
+        return replace(row, problem=problem)
+    return row
 
 
 def _record(
@@ -228,7 +232,9 @@ def _record(
         mapping["image"] = ""
         if not embedded:
             raise Bad("missing-file", "the sample has no picture (.jpg, .png, .webp ...)")
-    texts = [_text(ref) for name, ref in group.fields.items() if _ending(name) == "txt"]
+    texts = [
+        _text(ref) for name, ref in group.fields.items() if _ending(name) in ("txt", "caption")
+    ]
     if split_lines:
         texts = [line for text in texts for line in text.strip().splitlines() if line.strip()]
     if not texts and (isinstance(entry, str) or _strings(entry)):
@@ -242,8 +248,14 @@ def _record(
         record[".txt"] = texts
         mapping["text"] = ".txt"
     elif not _has_text(record, found):
-        raise Bad("empty-text", "the sample has no text: add a .txt, or a caption in its .json")
+        record[".txt"] = []  # the row is bad, and its picture known
+        mapping["text"] = ".txt"
     return record, mapping
+
+
+def _may_tell(group: _Group) -> bool:
+    """Whether a group has a member that may hold texts."""
+    return any(_ending(name) in ("txt", "json", "cls", "caption") for name in group.fields)
 
 
 def _has_text(record: dict[str, Any], found: Found) -> bool:
