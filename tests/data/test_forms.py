@@ -17,6 +17,7 @@ from tests.data.planted import tar_file
 from plait.core.errors import DataError
 from plait.data import inspect, open_dataset
 from plait.data.audit import audit
+from plait.data.readers.encoding import of_wide
 
 COLOURS = {"blue": (0, 0, 255), "red": (255, 0, 0)}
 EXPECTED = {((0, 0, 255), ("a blue one",)), ((255, 0, 0), ("a red one",))}
@@ -250,6 +251,19 @@ def test_other_encodings_are_named_and_read(encoding: str, words: str, folder: P
     assert not [row for row in audit(folder, encoding=encoding).rows if row.severity == "error"]
     with pytest.raises(DataError, match="unknown encoding 'gkb'"):
         open_dataset(folder, encoding="gkb")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b'{"image": "a.png", "text": "a"}\n' + bytes(1 << 12),
+        b"image,text\na.png,\0b\n",
+        b"image,text\n" + bytes(9),
+    ],
+)
+def test_zeros_of_damage_are_no_utf_16(damage: bytes) -> None:
+    assert of_wide(damage) is None
+    assert of_wide(damage[1:]) is None
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "json", "txt"])

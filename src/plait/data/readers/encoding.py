@@ -41,16 +41,27 @@ def of_wide(data: bytes) -> str | None:
     """UTF-16 as its zeros tell that it is, without a byte order mark; None for anything else.
 
     Commas, spaces and line ends are half zeros, in one of the two halves. Letters do not count: half
-    of them are whole signs of Chinese the other way around.
+    of them are whole signs of Chinese the other way around. A file of bytes that has zeros by damage is
+    UTF-8 but for them, or has two in one place: U+0000, which no text holds.
     """
-    if 0 not in data:
+    if 0 not in data or (data.count(0) * 4 < len(data) and _is_utf8(data)):
         return None
     pairs = list(zip(data[::2], data[1::2]))
+    if (0, 0) in pairs:
+        return None
     little = sum(second == 0 and first in _BETWEEN for first, second in pairs)
     big = sum(first == 0 and second in _BETWEEN for first, second in pairs)
     if little == big:
         return None
     return "utf-16-le" if little > big else "utf-16-be"
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(data)  # its end may be cut within a sign
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def stated_for(head: bytes) -> str | None:
