@@ -172,6 +172,50 @@ def test_an_index_follows_its_folder(model, tmp_path: Path) -> None:
     assert sync() == (0, 0, 0, 0, 5)
 
 
+def test_pictures_that_are_gone_are_passed_over_and_counted(index: Path, dataset) -> None:
+    every = open_index(index).search("picture 3", k=10)
+    assert every.gone == 0 and len(every) == 10
+    paths = {sample.id: sample.image.path for sample in dataset}
+    lost = [hit["id"] for hit in every if paths[hit["id"]] is not None][:5]
+    for id in lost:
+        paths[id].unlink()
+    left = [hit["id"] for hit in every if hit["id"] not in lost]
+    hits = open_index(index).search("picture 3", k=2)
+    assert [hit["id"] for hit in hits] == left[:2]
+    last = [hit["id"] for hit in every].index(left[1])
+    assert hits.gone == sum(hit["id"] in lost for hit in every[:last])
+    assert [hit["rank"] for hit in hits] == [1, 2]
+    everything = open_index(index).search("picture 3", k=10)
+    assert ([hit["id"] for hit in everything], everything.gone) == (left, 5)
+    shutil.rmtree(index.parent / "pictures")  # all of it: a disk that is not mounted
+    hits = open_index(index).search("picture 3", k=10)
+    assert (len(hits), hits.gone) == (10, 0)
+
+
+def test_a_folder_that_lost_everything_is_refused(model, tmp_path: Path) -> None:
+    folder, out = tmp_path / "photos", tmp_path / "index"
+    folder.mkdir()
+    for number in range(22):
+        noise(number).save(folder / f"{number}.png")
+
+    def sync(data: PairDataset, **options) -> tuple[int, ...]:
+        done = sync_index(model, data, out, engine="torch", cache=False, **options)
+        return done.added, done.changed, done.moved, done.deleted, done.unchanged
+
+    sync(open_dataset(folder, every_picture=True))
+    other = tmp_path / "other"
+    other.mkdir()
+    noise(99).save(other / "1.png")
+    for data in (PairDataset([], "images", folder), open_dataset(other, every_picture=True)):
+        with pytest.raises(SearchIndexError, match=r"any of the 22 pictures.*--allow-empty"):
+            sync(data)
+        assert len(open_index(out)) == 22
+    assert sync(open_dataset(other, every_picture=True), allow_empty=True) == (1, 0, 0, 22, 0)
+    with pytest.raises(SearchIndexError, match="the picture of the index"):
+        sync(PairDataset([], "images", other))
+    assert sync(PairDataset([], "images", other), allow_empty=True) == (0, 0, 0, 1, 0)
+
+
 def test_another_model_is_refused_with_both_fingerprints(
     index: Path, model, other_model, dataset, tmp_path: Path
 ) -> None:

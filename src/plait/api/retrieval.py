@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plait.api.sources import Roots, Source, aligned_model, checked_policy, load, open_split
-from plait.core.errors import UserError
+from plait.core.errors import DataError, UserError
 from plait.core.notebook import reported
 
 if TYPE_CHECKING:
+    from plait.data.dataset import PairDataset
     from plait.models.alignment import AlignmentModel
     from plait.models.kinds import Model
     from plait.retrieval.index import Index
+    from plait.retrieval.rows import Hits
 
 
 def embed(
@@ -55,14 +57,15 @@ def index(
     on_bad_row: str = "fail",
     root: Roots = None,
     allow_outside: bool = False,
+    allow_empty: bool = False,
     encoding: str | None = None,
 ) -> dict[str, Any]:
     """Makes an index of the pictures in ``data``, adds to one, or deletes rows by id.
 
     With ``sync`` the index then holds the pictures of ``data`` and no others: the counts are
     ``added``, ``changed``, ``moved``, ``deleted``, ``unchanged`` (see `plait.retrieval.Index.sync`).
+    Where none of its pictures is there any more, ``allow_empty`` says that this is meant.
     """
-    from plait.data.notes import Note, as_json
     from plait.retrieval import build_index, open_index
 
     out = Path(out)
@@ -70,45 +73,67 @@ def index(
         raise UserError("nothing to do: give data to index, or --delete ID")
     if sync and (add or delete or data is None):
         raise UserError("--sync takes data, and neither --add nor --delete")
+    if allow_empty and not sync:
+        raise UserError("--allow-empty belongs to --sync")
+    options: dict[str, Any] = {"root": root, "allow_outside": allow_outside, "encoding": encoding}
+    if sync:
+        assert data is not None
+        return _synced(run, data, out, split, on_bad_row, allow_empty, options)
     deleted = _deleted(open_index(out), delete) if delete else 0
-    added, replaced, skipped, notes = 0, 0, 0, []
+    counts = {"added": 0, "replaced": 0, "deleted": deleted, "skipped": 0}
+    notes: list[dict[str, Any]] = []
     if data is not None:
-        dataset = open_split(
-            data,
-            split,
-            on_bad_row,
-            root=root,
-            allow_outside=allow_outside,
-            encoding=encoding,
-            every_picture=True,
-        )
+        dataset = open_split(data, split, on_bad_row, every_picture=True, **options)
+        notes = _notes(dataset)
         model = aligned_model(run, "an index")
-        notes = [as_json(note) for note in dataset.notes if isinstance(note, Note)]
-        if sync:
-            from plait.retrieval.index import sync_index
-
-            synced = sync_index(model, dataset, out, run=Path(run), on_bad_row=on_bad_row)
-            _keep_for_search(out, model, Path(run))
-            counts = {
-                name: getattr(synced, name)
-                for name in ("added", "changed", "moved", "deleted", "unchanged")
-            }
-            skipped = len(synced.skipped) + len(dataset.skipped)
-            total = {"rows": len(open_index(out)), "skipped": skipped, "notes": notes}
-            return {"out": str(out), **counts, **total}
         done = build_index(model, dataset, out, run=Path(run), add=add, on_bad_row=on_bad_row)
-        added, replaced = done.rows - done.replaced, done.replaced
-        skipped = len(done.skipped) + len(dataset.skipped)
+        counts |= {"added": done.rows - done.replaced, "replaced": done.replaced}
+        counts["skipped"] = len(done.skipped) + len(dataset.skipped)
         _keep_for_search(out, model, Path(run))
+    return {"out": str(out), "rows": len(open_index(out)), **counts, "notes": notes}
+
+
+def _synced(
+    run: Source,
+    data: Source,
+    out: Path,
+    split: str,
+    on_bad_row: str,
+    allow_empty: bool,
+    options: dict[str, Any],
+) -> dict[str, Any]:
+    from plait.data.dataset import PairDataset
+    from plait.retrieval import open_index
+    from plait.retrieval.index import sync_index
+
+    try:
+        dataset = open_split(data, split, on_bad_row, every_picture=True, **options)
+    except DataError as error:
+        if not error.nothing or not (out / "manifest.json").is_file():
+            raise
+        dataset = PairDataset([], "images", Path(data))
+    model = aligned_model(run, "an index")
+    done = sync_index(
+        model, dataset, out, run=Path(run), on_bad_row=on_bad_row, allow_empty=allow_empty
+    )
+    _keep_for_search(out, model, Path(run))
     return {
         "out": str(out),
+        "added": done.added,
+        "changed": done.changed,
+        "moved": done.moved,
+        "deleted": done.deleted,
+        "unchanged": done.unchanged,
+        "skipped": len(done.skipped) + len(dataset.skipped),
         "rows": len(open_index(out)),
-        "added": added,
-        "replaced": replaced,
-        "deleted": deleted,
-        "skipped": skipped,
-        "notes": notes,
+        "notes": _notes(dataset),
     }
+
+
+def _notes(dataset: PairDataset) -> list[dict[str, Any]]:
+    from plait.data.notes import Note, as_json
+
+    return [as_json(note) for note in dataset.notes if isinstance(note, Note)]
 
 
 def _deleted(index: Index, names: Sequence[str]) -> int:
@@ -143,8 +168,10 @@ def search(
     rerank: Source | None = None,
     roots: Sequence[Source] = (),
     allow_outside: bool = False,
-) -> list[dict[str, Any]]:
+) -> Hits:
     """The ``k`` nearest rows of an index to words or to a picture: ``{id, score, path, text}``.
+
+    Pictures that are no longer on the disk are passed over, and counted in ``gone`` of the result.
 
     Where the model cannot read the words, each row has a ``note`` that says so: what was found may
     mean nothing (see `plait.data.scripts`).
@@ -170,24 +197,24 @@ def search(
     if rerank is None:
         hits = opened.search(wanted, k=k, where=where)
     else:
-        hits = Hits(_reranked(opened, wanted, k, where, rerank))
+        hits = _reranked(opened, wanted, k, where, rerank)
     note = opened.note(wanted)
     if sheet is not None:
         from plait.retrieval import contact_sheet
 
         contact_sheet([(wanted, hits)], Path(sheet), note=note)
-    return hits if note is None else Hits({**hit, "note": note} for hit in hits)
+    return hits if note is None else Hits(({**hit, "note": note} for hit in hits), gone=hits.gone)
 
 
-def _reranked(
-    index: Index, query: str | Path, k: int, where: str | None, run: Source
-) -> list[dict[str, Any]]:
+def _reranked(index: Index, query: str | Path, k: int, where: str | None, run: Source) -> Hits:
     from plait.models.kinds import fused
     from plait.retrieval.rerank import CANDIDATES, rerank
+    from plait.retrieval.rows import Hits
 
     hits = index.search(query, k=max(k, CANDIDATES), where=where)
     scale = float(index.model.scale.detach())
-    return rerank(fused(load(run), "reranking"), query, hits, scale=scale)[:k]
+    ordered = rerank(fused(load(run), "reranking"), query, hits, scale=scale)[:k]
+    return Hits(ordered, gone=hits.gone)
 
 
 def classify(

@@ -6,8 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
-from plait.cli.output import EncodingOption, JsonOption, OutsideOption, RootOption, emit
+from plait.cli.output import EncodingOption, JsonOption, OutsideOption, RootOption, emit, say
+
+SYNCED = ("added", "changed", "moved", "deleted", "unchanged", "skipped", "rows")
+"""What --sync gives as JSON: scripts know these names."""
 
 
 def index(
@@ -30,6 +34,13 @@ def index(
         typer.Option(
             "--sync",
             help="Make the index be this data: embed what is new or changed, drop what is gone.",
+        ),
+    ] = False,
+    allow_empty: Annotated[
+        bool,
+        typer.Option(
+            "--allow-empty",
+            help="With --sync: go on although the data holds none of the index's pictures.",
         ),
     ] = False,
     delete: Annotated[
@@ -60,6 +71,7 @@ def index(
         on_bad_row=on_bad_row,
         root=root,
         allow_outside=allow_outside,
+        allow_empty=allow_empty,
         encoding=encoding,
     )
     names = ("added", "changed", "moved", "replaced", "deleted", "unchanged", "skipped")
@@ -71,4 +83,7 @@ def index(
             typer.echo(f"note: {note['message']}")
         typer.echo(line)
 
-    emit(result, as_json, page)
+    if sync and as_json:
+        for note in result["notes"]:
+            say(f"[yellow]note:[/] {escape(note['message'])}")
+    emit({name: result[name] for name in SYNCED} if sync else result, as_json, page)

@@ -87,6 +87,10 @@ def search(
         roots=root or [],
         allow_outside=allow_outside,
     )
+    if hits.gone:
+        from plait.retrieval.gone import gone_note
+
+        say(f"[yellow]note:[/] {gone_note(hits.gone)}")
     outside = sum(hit["outside"] for hit in hits)
     if sheet is not None and outside:
         say(

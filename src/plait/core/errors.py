@@ -51,12 +51,18 @@ class DataError(UserError):
         problem: what is wrong, and how to mend it.
         path: the file at fault.
         row: where in that file: a line or row number (from 1), or a key.
+        nothing: the source can be read, and there is nothing in it.
     """
 
     def __init__(
-        self, problem: str, *, path: str | Path | None = None, row: int | str | None = None
+        self,
+        problem: str,
+        *,
+        path: str | Path | None = None,
+        row: int | str | None = None,
+        nothing: bool = False,
     ) -> None:
-        self.problem, self.path, self.row = problem, path, row
+        self.problem, self.path, self.row, self.nothing = problem, path, row, nothing
         place = "" if path is None else str(path)
         if row is not None:
             place += f"{', ' if place else ''}row {row}"

@@ -72,7 +72,8 @@ def open_dataset(
     notes = [*found.notes, *unread_notes(found, samples, bad), *no_captions.notes_of(samples)]
     if not samples:
         first = f"; the first bad row: {bad[0].error()}" if bad else ""
-        raise DataError(with_notes(f"no sample could be read{first}", notes), path=found.root)
+        problem = with_notes(f"no sample could be read{first}", notes)
+        raise DataError(problem, path=found.root, nothing=not bad)
     return PairDataset(samples, found.format, found.root, bad, detected=found.why, notes=notes)
 
 

@@ -22,6 +22,7 @@ from plait.retrieval.columns import MOST_ROWS as MOST_LOOKED_AT
 from plait.retrieval.columns import Column, columns_of_facts
 from plait.retrieval.corrected import corrected_rows, extended_query
 from plait.retrieval.filters import All, Compare, Filter, Where, parse_where
+from plait.retrieval.gone import check_emptied, present
 from plait.retrieval.identity import with_row_ids
 from plait.retrieval.kept import (
     MOST_ROWS,
@@ -47,7 +48,7 @@ from plait.retrieval.memory import MemoryStore
 from plait.retrieval.roots import below_roots, roots_of
 from plait.retrieval.rows import Hits, image_row, remove_thumbnails, result, text_rows
 from plait.retrieval.state import difference, read_states, states_of, write_states
-from plait.retrieval.store import Row, VectorStore, check_vector, columns_of
+from plait.retrieval.store import Row, VectorStore, check_k, check_vector, columns_of
 
 if TYPE_CHECKING:  # searching by vectors needs no torch
     from plait.models.alignment import AlignmentModel
@@ -173,6 +174,8 @@ class Index:
         correction for rows of another modality than the query's. A vector without ``modality`` is
         taken for one of the modality that ``find`` is not; with ``any`` nothing is corrected.
 
+        Pictures that are no longer on the disk are passed over; ``gone`` of the result counts them.
+
         Returns:
             ``[{rank, id, key, score, path, outside, text, texts, modality, language, metadata}]``.
 
@@ -186,15 +189,17 @@ class Index:
         if self.manifest.corrected:
             check_vector(vector, self.manifest.dim, "the query")
             vector, factor = extended_query(vector, corrects)
-        hits = self.store.search(vector, k, part)
-        return Hits(
+        check_k(k)
+        hits, gone = present(lambda most: self.store.search(vector, most, part), k, self._shown())
+        found = (
             self._result(hit.row, hit.score * factor, rank)
             for rank, hit in enumerate(hits, start=1)
         )
+        return Hits(found, gone=gone)
 
     def similar(
         self, key: str, *, k: int = 10, where: Where = None, find: str | None = None
-    ) -> list[dict[str, Any]]:
+    ) -> Hits:
         """The ``k`` rows nearest to one of the index, without the others of its sample.
 
         Args:
@@ -212,7 +217,8 @@ class Index:
         own = len(self.store.rows([row.id]))
         hits = self.search(unit, k=k + own, where=where, find=find, modality=row.modality)
         others = [hit for hit in hits if hit["id"] != row.id][:k]
-        return [{**hit, "rank": rank} for rank, hit in enumerate(others, start=1)]
+        ranked = ({**hit, "rank": rank} for rank, hit in enumerate(others, start=1))
+        return Hits(ranked, gone=hits.gone)
 
     def row(self, key: str) -> Row:
         """The row of that key. Raises SearchIndexError when there is none."""
@@ -326,7 +332,14 @@ class Index:
         write_states(self.folder, read_states(self.folder) | states)
         return Added(len(rows), tuple(skipped), len(known.keys() & {row.id for row in rows}))
 
-    def sync(self, model: AlignmentModel, dataset: PairDataset, **embedding: Any) -> Synced:
+    def sync(
+        self,
+        model: AlignmentModel,
+        dataset: PairDataset,
+        *,
+        allow_empty: bool = False,
+        **embedding: Any,
+    ) -> Synced:
         """Makes the index hold the pictures of a data set and no others.
 
         What was not touched (path, size, time, else content) is not embedded again; a picture that
@@ -335,10 +348,11 @@ class Index:
         Args:
             model: the model that made the index.
             dataset: pictures, with texts or without.
+            allow_empty: all pictures of the index may be gone (see `check_emptied`).
             embedding: as for `add`.
 
         Raises:
-            SearchIndexError: another model.
+            SearchIndexError: another model, or all pictures of the index are gone.
             DataError: a picture that cannot be used, or two samples of one id.
         """
         self.check_model(model)
@@ -346,6 +360,9 @@ class Index:
         dataset = with_row_ids(dataset, known)
         samples, splits = dataset.samples, dataset.splits
         found = difference(samples, splits, known, states)
+        if not allow_empty:
+            kept = len(found.changed) + len(found.retold) + len(found.moved) + found.unchanged
+            check_emptied(len(known), kept, len(found.states), dataset.root)
         states = {id: one for id, one in states.items() if id in known}
         texts = TEXT in self.manifest.modalities
         if texts:  # rows of texts are made anew with them
@@ -420,6 +437,10 @@ class Index:
             for block in _blocks(rows):
                 self.store.upsert(block)
                 running.advance(len(block))
+
+    def _shown(self) -> tuple[str | Path, ...] | None:
+        roots = self._roots()
+        return None if roots is None else (self.folder, *roots)
 
     def _roots(self) -> tuple[str, ...] | None:
         return None if self._stated is None else (*self._stated, *self.manifest.own_roots)
@@ -538,15 +559,17 @@ def sync_index(
     out: str | Path,
     *,
     run: str | Path | None = None,
+    allow_empty: bool = False,
     **embedding: Any,
 ) -> Synced:
     """`Index.sync` of the index in ``out``, which is made where there is none.
 
-    Takes the arguments of `build_index`, and raises what it and `Index.sync` raise.
+    Takes the arguments of `build_index` and `Index.sync`, and raises what they raise.
     """
     out = Path(out)
     if (out / "manifest.json").is_file():
-        return open_index(out, model=model).sync(model, dataset, **embedding)
+        opened = open_index(out, model=model)
+        return opened.sync(model, dataset, allow_empty=allow_empty, **embedding)
     done = build_index(model, dataset, out, run=run, **embedding)
     return Synced(done.rows, 0, 0, 0, 0, done.skipped)
 

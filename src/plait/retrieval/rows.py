@@ -6,7 +6,7 @@ import copy
 import io
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,16 @@ _SIDE = 256  # pixels of a stored thumbnail's longer side
 
 
 class Hits(list[dict[str, Any]]):
-    """What was found, told in a line each; a notebook shows the pictures too."""
+    """What was found, told in a line each; a notebook shows the pictures too.
+
+    Args:
+        found: the hits, best first.
+        gone: how many nearer pictures were passed over, as they are no longer on the disk.
+    """
+
+    def __init__(self, found: Iterable[dict[str, Any]] = (), *, gone: int = 0) -> None:
+        super().__init__(found)
+        self.gone = gone
 
     def __repr__(self) -> str:
         lines = [f"{hit['rank']:3d}  {hit['score']:.3f}  {_told(hit)}" for hit in self[:MOST_LINES]]

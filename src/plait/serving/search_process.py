@@ -159,6 +159,8 @@ def _found(index: Index, place: Place, job: Search) -> list[dict[str, Any]]:
         hits = index.similar(job.like, **job.options)
     else:
         hits = index.search(job.like, modality=job.modality, **job.options)
+    if hits.gone:
+        log.warning("%d pictures that are no longer on the disk were left out", hits.gone)
     found = []
     for hit in hits:
         if job.thumbnails and time.monotonic() > until:

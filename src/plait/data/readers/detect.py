@@ -207,7 +207,7 @@ def _document_kind(document: dict[str, object]) -> str | None:
 def _folder(root: Path, leave: Leave, columns: Mapping[str, str]) -> Found:
     names = list(walk(root))
     if not names:
-        raise DataError("is an empty folder", path=root)
+        raise DataError("is an empty folder", path=root, nothing=True)
     if "dataset_dict.json" in names or {"dataset_info.json", "state.json"} <= set(names):
         return Found("huggingface", root, (root,), "a folder that datasets' save_to_disk wrote")
     metadata = [
@@ -246,7 +246,8 @@ def _folder(root: Path, leave: Leave, columns: Mapping[str, str]) -> Found:
         packed = [name for name in names if _is_packed(name)]
         if packed:
             raise DataError(_not_readable(root / packed[0]), path=root / packed[0])
-        raise DataError(with_notes(_not_readable(root), undecoded_notes(names)), path=root)
+        problem = with_notes(_not_readable(root), undecoded_notes(names))
+        raise DataError(problem, path=root, nothing=True)
     if mostly_beside:
         endings = sorted({ending for own in beside.values() for ending in own})
         why = f"pictures with a {' or '.join(endings)} of the same name each"
