@@ -101,7 +101,7 @@ def test_files_beside_bare_pictures_that_are_not_read(make: Make, name: str, not
 
 def test_every_file_is_read_or_counted_with_a_reason(make: Make) -> None:
     files = {
-        "3.HEIC": b"", "4.heic": b"", "5.svg": b"<svg/>", "6.CR2": b"", "pairs.xlsx": b"PK",
+        "3.JXL": b"", "4.jxl": b"", "5.svg": b"<svg/>", "6.CR2": b"", "pairs.xlsx": b"PK",
         "pairs.csv": "image,caption\n1.jpg,one\n", "song.mp3": b"", "README.md": "", ".DS_Store": b"",
     }  # fmt: skip
     folder = make(files)
@@ -116,7 +116,7 @@ def test_every_file_is_read_or_counted_with_a_reason(make: Make) -> None:
     assert notes == {
         ("hidden-file", ".DS_Store is not read"): 1,
         ("unnamed-picture", "2.jpg is not read"): 1,
-        ("undecoded-picture", "2 files are not read (3.HEIC, 4.heic)"): 2,
+        ("undecoded-picture", "2 files are not read (3.JXL, 4.jxl)"): 2,
         ("undecoded-picture", "5.svg is not read"): 1,
         ("undecoded-picture", "6.CR2 is not read"): 1,
         ("other-file", "README.md is not read"): 1,
@@ -145,8 +145,8 @@ def test_a_folder_name_with_other_accents_than_on_the_disk_is_found(tmp_path: Pa
 
 
 def test_errors_come_with_what_was_not_read(tmp_path: Path) -> None:
-    (tmp_path / "IMG_1.HEIC").write_bytes(b"")
-    with pytest.raises(DataError, match=r"IMG_1\.HEIC is not read: HEIC pictures.*convert them"):
+    (tmp_path / "IMG_1.JXL").write_bytes(b"")
+    with pytest.raises(DataError, match=r"IMG_1\.JXL is not read: JPEG XL pictures.*convert them"):
         open_dataset(tmp_path)
 
 

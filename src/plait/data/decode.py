@@ -18,8 +18,9 @@ from PIL import Image, UnidentifiedImageError
 
 from plait.core.errors import DataError
 from plait.core.shapes import UInt8
+from plait.data import heif
 from plait.data.exif import exif_orientation, stored
-from plait.data.structure import Bounds, structure_of
+from plait.data.structure import Bounds, kind_of, structure_of
 from plait.data.whole import with_end
 
 MAX_PIXELS = 100_000_000
@@ -30,6 +31,8 @@ _PROGRAMS: Final = frozenset({"EPS", "WMF"})  # formats for which Pillow calls o
 _TIFF_ORIENTATION = 274
 _opening = threading.Lock()
 
+_RAW = "camera raw file, which holds no finished picture: develop it to JPEG"
+
 # First bytes of what people hand in by mistake, and what to tell them.
 _NOT_PICTURES = (
     (b"version https://git-lfs", "is a Git LFS pointer, not the picture: run 'git lfs pull'"),
@@ -38,7 +41,19 @@ _NOT_PICTURES = (
     (b"<html", "is a web page, not a picture: the download went wrong"),
     (b"%pdf", "is a PDF document, not a picture: convert its pages to PNG"),
 )
-_HEIF_BRANDS = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1", b"ftyphevc")
+# The same in the middle of a file's head: where, the bytes, and what to tell.
+_OTHER_FORMS = (
+    (0, b"\xff\x0a", "is a JPEG XL picture: convert it to PNG or JPEG"),
+    (4, b"JXL \r\n\x87\n", "is a JPEG XL picture: convert it to PNG or JPEG"),
+    (4, b"jP  \r\n\x87\n", "is a JPEG 2000 picture, and this Pillow lacks its decoder: convert it"),
+    (8, b"CR\x02\0", f"is a {_RAW}"),
+    (4, b"ftypcrx ", f"is a {_RAW}"),
+    (0, b"FUJIFILMCCD-RAW", f"is a {_RAW}"),
+    (0, b"IIRO", f"is a {_RAW}"),
+    (0, b"IIRS", f"is a {_RAW}"),
+    (0, b"IIU\0", f"is a {_RAW}"),
+)
+_REDUCED, _INNER = 254, 330  # tags of TIFF: that a page is a small copy, and where others are
 
 
 def decode_image(
@@ -153,13 +168,28 @@ def open_image(
     # Some decoders make room for the whole picture as soon as they are opened.
     _check_size(structure.width, structure.height, name, max_pixels, least=0)
     try:
+        if structure.kind == heif.FORMAT and formats is None:
+            heif.prepare()
         image = _open(data, [structure.kind] if structure.kind else _allowed(formats), formats)
+    except DataError as error:
+        raise DataError(error.problem, path=name) from error
     except UnidentifiedImageError as error:
+        if structure.kind == heif.FORMAT and formats is None:
+            problem = "the HEIC picture is truncated or damaged: replace the file"
+            raise DataError(problem, path=name) from error
         raise DataError(_what_it_is(data), path=name) from error
     except Exception as error:  # the same for damaged headers
         raise DataError(f"the header cannot be read: {_reason(error)}", path=name) from error
     _check_size(*image.size, name, max_pixels)
+    if _is_raw(image):
+        raise DataError(f"is a {_RAW}", path=name)
     return image
+
+
+def _is_raw(image: Image.Image) -> bool:
+    """Whether a TIFF is the raw file of a camera: its first page is a small copy of an inner one."""
+    tags = getattr(image, "tag_v2", None)
+    return tags is not None and bool(tags.get(_REDUCED, 0) & 1) and _INNER in tags
 
 
 def _allowed(formats: Sequence[str] | None) -> list[str]:
@@ -211,8 +241,11 @@ def _what_it_is(data: bytes) -> str:
     for prefix, problem in _NOT_PICTURES:
         if start.startswith(prefix) or (prefix == b"<svg" and prefix in start[:512]):
             return problem
-    if data[4:12] in _HEIF_BRANDS:
+    if kind_of(data) == heif.FORMAT:
         return "is a HEIC picture, which cannot be read here: convert it to JPEG"
+    for place, mark, problem in _OTHER_FORMS:
+        if data[place : place + len(mark)] == mark:
+            return problem
     return "is not a picture (JPEG, PNG, WebP, GIF, TIFF, BMP or another that Pillow reads)"
 
 

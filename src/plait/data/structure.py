@@ -29,6 +29,11 @@ _SIGNATURES: Final = (
     (b"II*\x00", "TIFF"),
     (b"MM\x00*", "TIFF"),
 )
+# Brands of ISO/IEC 23008-12, the third of pictures of any codec.
+_AVIF: Final = (b"avif", b"avis")
+_HEIF: Final = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
+_EITHER: Final = (b"mif1", b"msf1")
+_MOST_BRANDS: Final = 1024  # bytes of a list of brands that are looked at
 _JPEG_MARKER: Final = re.compile(rb"\xff+([^\x00\xff])")
 # The end of a scan: a marker that is neither a stuffed byte nor a restart.
 _JPEG_NEXT: Final = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
@@ -69,7 +74,7 @@ class Structure:
     """What the headers of a file promise.
 
     Attributes:
-        kind: the format by Pillow's name; None when it is none of `SAFE_FORMATS`.
+        kind: the format by Pillow's name, one of `SAFE_FORMATS` or ``HEIF``; None: another.
         width, height: pixels; 0 when the headers do not say.
         scans, chunks, packed, tags, frames: as in `Bounds`, the most of each.
         plain: whether the cost of decoding is known from the size alone: one pass over the pixels,
@@ -112,15 +117,24 @@ _WORDS: Final = {
 
 
 def kind_of(data: bytes) -> str | None:
-    """The format that the first bytes promise, of `SAFE_FORMATS`; else None."""
+    """The format that the first bytes promise, of `SAFE_FORMATS` or ``HEIF``; else None."""
     for signature, kind in _SIGNATURES:
         if data.startswith(signature):
             return kind
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
-    if data[4:12] in (b"ftypavif", b"ftypavis"):
-        return "AVIF"
+    if data[4:8] == b"ftyp":
+        brand = data[8:12]
+        if brand in _AVIF or (brand in _EITHER and _names_avif(data)):
+            return "AVIF"
+        return "HEIF" if brand in _HEIF or brand in _EITHER else None
     return None
+
+
+def _names_avif(data: bytes) -> bool:
+    """Whether a file of any codec's brand names AVIF among those that it keeps to."""
+    brands = data[16 : min(int.from_bytes(data[:4], "big"), _MOST_BRANDS)]
+    return any(brands[place : place + 4] in _AVIF for place in range(0, len(brands), 4))
 
 
 def structure_of(data: bytes, bounds: Bounds | None = None) -> Structure:
@@ -270,7 +284,7 @@ def _bmp(data: bytes, found: Structure, bounds: Bounds) -> None:
     found.width, found.height = abs(width), abs(height)
 
 
-def _avif(data: bytes, found: Structure, bounds: Bounds) -> None:
+def _boxed(data: bytes, found: Structure, bounds: Bounds) -> None:
     for _, size, kind in _boxes(data, 0, len(data)):
         found.chunks += 1 if size or kind else 0
         if found.chunks > bounds.chunks:
@@ -376,6 +390,7 @@ _READERS: Final[dict[str, Callable[[bytes, Structure, Bounds], None]]] = {
     "GIF": _gif,
     "WEBP": _webp,
     "BMP": _bmp,
-    "AVIF": _avif,
+    "AVIF": _boxed,
+    "HEIF": _boxed,
     "TIFF": _tiff,
 }

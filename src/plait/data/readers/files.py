@@ -11,18 +11,16 @@ from pathlib import Path
 from plait.core.errors import DataError
 from plait.core.errors import shown as cut
 from plait.core.files import regular
+from plait.data import forms
 from plait.data.readers.encoding import STATED, guess, option, stated_for
 from plait.data.readers.leave import OUTSIDE, Leave
 from plait.data.readers.rows import Bad
 from plait.data.sample import FileRef
 
-IMAGE_SUFFIXES = frozenset(
-    ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "jfif", "avif"]
-)
 AUDIO_SUFFIXES = frozenset(["wav", "flac", "ogg", "mp3", "opus", "m4a"])
 VIDEO_SUFFIXES = frozenset(["mp4", "webm", "mkv", "mov", "avi"])
 SENSOR_SUFFIXES = frozenset(["npy", "npz", "ts"])
-MEDIA_SUFFIXES = IMAGE_SUFFIXES | AUDIO_SUFFIXES | VIDEO_SUFFIXES | SENSOR_SUFFIXES
+MEDIA_SUFFIXES = forms.DECODABLE | AUDIO_SUFFIXES | VIDEO_SUFFIXES | SENSOR_SUFFIXES
 MOST_TEXT = 16 << 20  # bytes of a line, or of a file that is one text
 MOST_DOCUMENT = 1 << 30  # bytes of a file that is parsed whole
 MOST_NAME = 4096  # characters of a stated name: no file system has longer paths
@@ -42,8 +40,8 @@ def stem(name: str) -> str:
 
 
 def is_image(name: str) -> bool:
-    """Whether a name ends like a picture's."""
-    return suffix(name) in IMAGE_SUFFIXES
+    """Whether a name ends like that of a picture which is decoded here."""
+    return suffix(name) in forms.decoded()
 
 
 def shown(name: str) -> str:

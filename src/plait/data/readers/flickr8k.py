@@ -15,15 +15,16 @@ from pathlib import Path
 
 from plait.core.errors import DataError, shown
 from plait.core.files import read_regular
+from plait.data.forms import DECODABLE
 from plait.data.readers import documents
-from plait.data.readers.files import IMAGE_SUFFIXES, MOST_TEXT, check_text, decoded, is_image
+from plait.data.readers.files import MOST_TEXT, check_text, decoded, is_image
 from plait.data.readers.records import file_key, listed
 from plait.data.readers.rows import Bad, Found, Row, Rows, clean_texts
 from plait.data.splits import split_in_name
 
 _MOST_BYTES = 128 << 20  # ten times Flickr30k
 _FOLDERS = ("Images", "images", "Flicker8k_Dataset", "Flickr8k_Dataset")  # the first is no slip
-_ENDINGS = "|".join(sorted(IMAGE_SUFFIXES, key=len, reverse=True))
+_ENDINGS = "|".join(sorted(DECODABLE, key=len, reverse=True))
 _CSV = re.compile(rf'^(?:"(?P<quoted>(?:[^"]|"")+)"|(?P<bare>.+?\.(?:{_ENDINGS})))\s*,', re.I)
 _TOKEN = re.compile(r"^(?P<name>[^\t]+)#\d+\s*\t(?P<text>.*)$", re.DOTALL)
 

@@ -9,24 +9,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from plait.core.errors import install_command
+from plait.data.forms import undecoded
 from plait.data.notes import Note, names
 from plait.data.readers import spreadsheet
 from plait.data.readers.files import MEDIA_SUFFIXES, is_image, shown, suffix
 from plait.data.readers.rows import Found
 from plait.data.sample import BadRow, MediaRef, Sample
-
-_RAW = "3fr arw cr2 cr3 dng erf nef nrw orf pef raf raw rw2 rwl sr2 srw x3f"
-_FORMS = {
-    "heic heif hif": ("HEIC", "convert them to JPEG"),
-    "jxl": ("JPEG XL", "convert them to PNG or JPEG"),
-    "jp2 j2k jpf jpx jpc": ("JPEG 2000", "convert them to PNG or JPEG"),
-    "svg svgz": ("SVG", "draw them as PNG"),
-    "ico cur icns": ("icon", "save them as PNG"),
-    "psd xcf tga exr hdr dds pcx eps ai wmf emf": ("other", "save them as PNG or JPEG"),
-    _RAW: ("camera raw", "develop them to JPEG"),
-}
-UNDECODED = {ending: form for endings, form in _FORMS.items() for ending in endings.split()}
-"""Endings of pictures that plait does not decode: the name of the form, and what to do."""
 
 SHEETS = (*spreadsheet.SUFFIXES, ".xls", ".xlsb", ".ods", ".numbers")
 ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".zst", ".rar")
@@ -57,14 +45,10 @@ def unread_notes(found: Found, samples: Iterable[Sample], bad: Iterable[BadRow])
 
 def undecoded_notes(files: Iterable[str]) -> list[Note]:
     """Notes on those files that are pictures which plait does not decode."""
-    every = ((name, UNDECODED.get(suffix(name))) for name in files)
+    every = ((name, undecoded(suffix(name))) for name in files)
     return _grouped(
-        ("undecoded-picture", _undecoded(form), name) for name, form in every if form is not None
+        ("undecoded-picture", str(form), name) for name, form in every if form is not None
     )
-
-
-def _undecoded(form: tuple[str, str]) -> str:
-    return f"{form[0]} pictures, which plait does not decode: {form[1]}"
 
 
 def _below(root: Path) -> tuple[list[str], list[str]]:
@@ -100,8 +84,9 @@ def _reason(found: Found, name: str) -> tuple[str, str]:
         if found.format in _OWN:
             return "unusable-picture", "see the bad rows"
         return "unnamed-picture", "no row that gives a sample names it"
-    if ending in UNDECODED:
-        return "undecoded-picture", _undecoded(UNDECODED[ending])
+    form = undecoded(ending)
+    if form is not None:
+        return "undecoded-picture", str(form)
     if ending in MEDIA_SUFFIXES:
         return "unnamed-file", "recordings and series that no row names"
     if low.endswith(SHEETS):

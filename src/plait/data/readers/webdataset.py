@@ -23,6 +23,7 @@ from typing import Any
 from plait.core.errors import DataError
 from plait.core.files import parse_json
 from plait.core.modality import AUDIO, SENSOR, VIDEO
+from plait.data import forms
 from plait.data.readers import files, tar
 from plait.data.readers.columns import Plan, plan, text_columns
 from plait.data.readers.files import Finder, check_text, decoded
@@ -172,7 +173,7 @@ def _divided(group: _Group) -> Iterator[_Group]:
         inner, _, ending = name.rpartition(".")
         parts.setdefault(inner, {})[ending] = ref
     whole = all(
-        any(ending in files.IMAGE_SUFFIXES for ending in map(str.lower, fields))
+        any(ending in forms.decoded() for ending in map(str.lower, fields))
         and ("txt" in fields or "json" in fields)
         for fields in parts.values()
     )
@@ -231,7 +232,7 @@ def _record(
     if "image" not in embedded:
         mapping["image"] = ""
         if not embedded:
-            raise Bad("missing-file", "the sample has no picture (.jpg, .png, .webp ...)")
+            raise Bad("missing-file", _without_picture(group))
     texts = [
         _text(ref) for name, ref in group.fields.items() if _ending(name) in ("txt", "caption")
     ]
@@ -253,6 +254,15 @@ def _record(
     return record, mapping
 
 
+def _without_picture(group: _Group) -> str:
+    """Why a sample has no picture that can be used."""
+    every = ((name, forms.undecoded(_ending(name))) for name in group.fields)
+    for name, form in every:
+        if form is not None:
+            return f"the sample's picture is {name}, of {form}"
+    return "the sample has no picture (.jpg, .png, .webp ...)"
+
+
 def _may_tell(group: _Group) -> bool:
     """Whether a group has a member that may hold texts."""
     return any(_ending(name) in ("txt", "json", "cls", "caption") for name in group.fields)
@@ -265,9 +275,7 @@ def _has_text(record: dict[str, Any], found: Found) -> bool:
 
 def _media(group: _Group) -> dict[str, Embedded]:
     found: dict[str, Embedded] = {}
-    pictures = {
-        name: ref for name, ref in group.fields.items() if _ending(name) in files.IMAGE_SUFFIXES
-    }
+    pictures = {name: ref for name, ref in group.fields.items() if _ending(name) in forms.decoded()}
     bare = {name: ref for name, ref in pictures.items() if "." not in name}
     chosen = bare or pictures  # seg.png beside jpg is no second picture
     if len(chosen) > 1:
