@@ -96,6 +96,13 @@ def test_parquet_with_lists_of_embedded_pictures(others: int, tmp_path: Path) ->
     assert result["skipped"]["kinds"] == ({"several-pictures": 1} if others else {})
 
 
+@pytest.mark.parametrize("form", ["base64", "data URL"])
+def test_a_column_of_pictures_is_known_by_its_content(form: str, tmp_path: Path) -> None:
+    rows = [{"scan": spelt(form, one), "title": f"a {one} one"} for one in COLOURS]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert pairs(tmp_path) == EXPECTED
+
+
 def test_members_of_one_key_that_lie_apart(tmp_path: Path) -> None:
     pictures = [(f"{one}.png", png(one)) for one in COLOURS]
     words = [(f"{one}.txt", f"a {one} one".encode()) for one in COLOURS]

@@ -126,6 +126,12 @@ def kind_within(text: str) -> str | None:
     return next((kind for kind in map(_sure_kind, probes) if kind is not None), None)
 
 
+def is_picture_text(text: str) -> bool:
+    """Whether a string is a picture: as a data URL, in base64 or in hexadecimal digits."""
+    head = data_url(text)
+    return head.is_image if head is not None else kind_within(text) is not None
+
+
 def _sure_kind(data: bytes) -> str | None:
     """As `kind_of`, without taking the two letters of a bitmap for enough, and other formats too."""
     kind = kind_of(data)

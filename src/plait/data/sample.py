@@ -122,11 +122,15 @@ class BytesRef:
 
 @dataclass(frozen=True, slots=True)
 class ArrowRef:
-    """Row ``index`` of a binary Arrow column, which may be memory-mapped (Parquet, HF data)."""
+    """Row ``index`` of a binary Arrow column, which may be memory-mapped (Parquet, HF data).
+
+    With ``base64`` the column holds the bytes as such text.
+    """
 
     column: Any = field(repr=False)
     index: int
     name: str
+    base64: bool = False
 
     @property
     def path(self) -> Path | None:
@@ -137,7 +141,15 @@ class ArrowRef:
         return int(self.column[self.index].as_buffer().size)
 
     def read(self) -> bytes:
-        return self.column[self.index].as_buffer().to_pybytes()
+        data: bytes = self.column[self.index].as_buffer().to_pybytes()
+        if not self.base64:
+            return data
+        from plait.data.inline import from_base64
+
+        try:
+            return from_base64(data.decode("ascii", "replace"))
+        except ValueError as error:
+            raise DataError(f"the picture is no base64: {error}", path=self.name) from None
 
 
 @dataclass(frozen=True, slots=True)

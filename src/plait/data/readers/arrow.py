@@ -18,9 +18,11 @@ import pyarrow.compute as pc
 
 from plait.core.errors import DataError
 from plait.core.files import parse_json
+from plait.data.inline import kind_within
+from plait.data.readers.cells import Embedded
 from plait.data.readers.columns import Plan, plan
 from plait.data.readers.files import Finder
-from plait.data.readers.records import Embedded, row_of
+from plait.data.readers.records import row_of
 from plait.data.readers.rows import Found, Rows
 from plait.data.sample import ArrowRef
 
@@ -72,15 +74,28 @@ def _rows(part: Part, found: Found, finder: Finder, repeated: frozenset[str]) ->
 def _plan(
     part: Part, names: Mapping[str, list[str]], found: Found, examples: list[dict[str, Any]]
 ) -> Plan:
-    """The roles of the columns; a set of pictures and named classes has those names as texts."""
+    """The roles of the columns.
+
+    The only column of bytes holds the pictures, however it is called; a set of pictures and named
+    classes has those names as texts.
+    """
+    columns = part.table.column_names
     try:
-        return plan(part.table.column_names, found.columns, part.path, examples)
-    except DataError:
-        if len(names) != 1 or "text" in found.columns:
-            raise
+        return plan(columns, found.columns, part.path, examples)
+    except DataError as error:
+        refusal = error
+    mapping = dict(found.columns)
+    bytes_of = _embedded(_single(part.table))
+    if len(bytes_of) == 1 and "image" not in mapping:
+        mapping["image"] = bytes_of[0]
+        try:
+            return plan(columns, mapping, part.path, examples)
+        except DataError:
+            pass  # it may be the texts that lack
+    if len(names) != 1 or "text" in mapping:
+        raise refusal
     label = next(iter(names))
-    mapping = {"labels": label, **found.columns, "text": label}
-    return plan(part.table.column_names, mapping, part.path, examples)
+    return plan(columns, {"labels": label, **mapping, "text": label}, part.path, examples)
 
 
 def _single(table: pa.Table) -> pa.Table:
@@ -125,6 +140,12 @@ def class_names(schema: pa.Schema) -> dict[str, list[str]]:
     }
 
 
+def _is_base64(value: pa.Scalar) -> bool:
+    """Whether bytes spell out a picture: dumps of base64 are often stored as binary."""
+    head = bytes(memoryview(value.as_buffer())[:400])
+    return head.isascii() and kind_within(head.decode("ascii")) is not None
+
+
 class _Column:
     """One column of embedded files."""
 
@@ -133,13 +154,15 @@ class _Column:
         self.paths = _paths(column)
         self.data = pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
         self.valid = self.data.is_valid().to_pylist()
+        first = next((place for place, valid in enumerate(self.valid) if valid), None)
+        self.base64 = first is not None and _is_base64(self.data[first])
 
     def medium(self, index: int) -> Embedded | str | None:
         """The file of a row: embedded, or a path for the caller to find."""
         path = self.paths[index] or ""
         if not self.valid[index]:
             return path or None
-        ref = ArrowRef(self.data, index, path or f"{self.label}[{index + 1}]")
+        ref = ArrowRef(self.data, index, path or f"{self.label}[{index + 1}]", self.base64)
         if path and path not in self.repeated:
             return Embedded(ref, path, ("embedded", path))
         # embedded paths are often bare names: only the content tells whether it is the same file

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from plait.data.readers import documents
+from plait.data.readers.cells import file_key
 from plait.data.readers.files import Finder
-from plait.data.readers.records import file_key
 from plait.data.readers.rows import Bad, Found, Row, Rows, clean_split, clean_texts
 
 _IMAGE_FIELDS = frozenset(["file_name", "split", "group", "sample_id", "labels"])

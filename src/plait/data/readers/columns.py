@@ -10,13 +10,17 @@ from typing import Any
 
 from plait.core.errors import DataError, cut, did_you_mean, shown
 from plait.core.modality import AUDIO, SENSOR, VIDEO
+from plait.data.inline import is_picture_text
+from plait.data.readers import talk
 from plait.data.readers.files import is_image
 
 # fmt: off
 NAMES: dict[str, tuple[str, ...]] = {
     "image": ("image", "file_name", "filename", "file", "image_path", "img_path", "img", "path",
               "filepath", "file_path", "image_file", "image_name", "image_file_name", "photo",
-              "picture", "images", "base64", "image_base64", "img_base64", "jpg", "jpeg", "png", "webp",
+              "picture", "images", "file_names", "image_paths", "img_paths", "photos", "pictures",
+              "base64", "image_base64", "img_base64", "image_bytes", "img_bytes", "image_data",
+              "jpg", "jpeg", "png", "webp",
               "图片", "图像", "照片", "文件名", "图片名", "图片路径", "路径"),
     "text": ("text", "texts", "caption", "captions", "sentence", "sentences", "title",
              "description", "txt", "alt_text", "comment", "report", "raw",
@@ -51,6 +55,7 @@ class Plan:
 
     Attributes:
         texts: columns of texts, each with the language its name states.
+        prompt: columns of what the text is the answer to, as Alpaca has them.
         naming: names a picture that is embedded without a name of its own.
         other: columns without a role: they go into ``meta``.
     """
@@ -61,6 +66,7 @@ class Plan:
     group: str | None = None
     id: str | None = None
     language: str | None = None
+    prompt: tuple[str, ...] = ()
     media: Mapping[str, str] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     naming: tuple[str, ...] = ()
@@ -146,14 +152,18 @@ def plan(
     taken = [column for column in media.values()]
     image = role("image") if "image" in mapping else _image(columns, lower, taken, examples)
     texts = _texts(columns, mapping, lower, [*taken, image], examples)
-    if image is None and not media:
+    prompt: tuple[str, ...] = ()
+    if not texts and "text" not in mapping:
+        texts, prompt = _instructed(lower)
+    told = len(texts) == 1 and _is_talk(texts[0][0], examples)  # its turns may hold the pictures
+    if image is None and not media and not told:
         raise DataError(
             _of_addresses(columns, path) or _missing("image", "pictures", every), path=path
         )
     if not texts:
         raise DataError(_missing("text", "texts", every), path=path)
     single = {name: role(name) for name in ("split", "group", "id", "language")}
-    used = {image, *media.values(), *single.values(), *(column for column, _ in texts)}
+    used = {image, *media.values(), *single.values(), *(column for column, _ in texts), *prompt}
     label = mapping.get("labels")
     labels = (
         tuple(label.split(",")) if label else () if label == "" else
@@ -163,6 +173,7 @@ def plan(
     return Plan(
         image=image,
         texts=texts,
+        prompt=prompt,
         media=media,
         labels=labels,
         naming=tuple(name for name in naming if name not in used),
@@ -227,7 +238,11 @@ def _image(
 def _names_pictures(column: str, examples: Sequence[Mapping[str, Any]]) -> bool:
     values = [row.get(column) for row in examples]
     return bool(values) and all(
-        isinstance(value, str) and is_image(value) and not value.startswith(("http:", "https:"))
+        isinstance(value, str)
+        and (
+            (is_image(value) and not value.startswith(("http:", "https:")))
+            or is_picture_text(value)
+        )
         for value in values
     )
 
@@ -259,6 +274,9 @@ def _texts(
         wanted = mapping["text"]
         chosen = [wanted] if wanted in columns else wanted.split(",")
         return tuple((column, _language(column)) for column in chosen if column)
+    for name in talk.NAMES:
+        if name in lower and lower[name] not in taken and _is_talk(lower[name], examples):
+            return ((lower[name], None),)
     for base in NAMES["text"]:
         found: list[tuple[str, str | None]] = []
         found += [(lower[base], None)] if base in lower and lower[base] not in taken else []
@@ -274,6 +292,20 @@ def _texts(
     rest = [name for name in columns if name not in taken and name.lower() not in known]
     words = [name for name in rest if examples and all(_is_text(row.get(name)) for row in examples)]
     return ((words[0], None),) if len(words) == 1 and len(rest) == 1 else ()
+
+
+def _is_talk(column: str, examples: Sequence[Mapping[str, Any]]) -> bool:
+    return any(talk.turns_in(row.get(column)) is not None for row in examples)
+
+
+def _instructed(
+    lower: Mapping[str, str],
+) -> tuple[tuple[tuple[str, str | None], ...], tuple[str, ...]]:
+    """Columns of answers and of what they answer, as Alpaca and ms-swift call them."""
+    for answer, asked in (("output", ("instruction", "input")), ("response", ("query",))):
+        if answer in lower and asked[0] in lower:
+            return ((lower[answer], None),), tuple(lower[name] for name in asked if name in lower)
+    return (), ()
 
 
 def _is_text(value: Any) -> bool:

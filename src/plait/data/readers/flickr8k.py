@@ -17,8 +17,8 @@ from plait.core.errors import DataError, shown
 from plait.core.files import read_regular
 from plait.data.forms import DECODABLE
 from plait.data.readers import documents
+from plait.data.readers.cells import file_key, listed
 from plait.data.readers.files import MOST_TEXT, check_text, decoded, is_image
-from plait.data.readers.records import file_key, listed
 from plait.data.readers.rows import Bad, Found, Row, Rows, clean_texts
 from plait.data.splits import split_in_name
 

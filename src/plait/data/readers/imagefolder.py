@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
+from plait.data.readers.cells import file_key
 from plait.data.readers.files import (
     Finder,
     is_image,
@@ -14,7 +15,6 @@ from plait.data.readers.files import (
     walk,
 )
 from plait.data.readers.leave import OUTSIDE
-from plait.data.readers.records import file_key
 from plait.data.readers.rows import Bad, Found, Row, Rows
 from plait.data.readers.sidecars import fill, sidecars
 from plait.data.readers.table import rows_of

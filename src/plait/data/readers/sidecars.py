@@ -13,10 +13,10 @@ from typing import Any
 
 from plait.core.errors import DataError
 from plait.core.files import parse_json, read_regular
+from plait.data.readers.cells import listed
 from plait.data.readers.columns import text_columns
 from plait.data.readers.files import MOST_TEXT, check_text, decoded, is_image, stem
 from plait.data.readers.leave import Leave
-from plait.data.readers.records import listed
 from plait.data.readers.rows import Bad, Row, clean_texts
 
 ENDINGS = (".txt", ".caption", ".json")

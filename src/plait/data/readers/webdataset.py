@@ -24,10 +24,11 @@ from plait.core.errors import DataError
 from plait.core.files import parse_json
 from plait.core.modality import AUDIO, SENSOR, VIDEO
 from plait.data import forms
-from plait.data.readers import files, tar
+from plait.data.readers import files, talk, tar
+from plait.data.readers.cells import Embedded
 from plait.data.readers.columns import Plan, plan, text_columns
 from plait.data.readers.files import Finder, check_text, decoded
-from plait.data.readers.records import Embedded, row_of
+from plait.data.readers.records import row_of
 from plait.data.readers.rows import Bad, Found, Row, Rows
 from plait.data.sample import BadRow, TarRef
 from plait.data.splits import splits_of_names
@@ -245,9 +246,12 @@ def _record(
         record.setdefault("label", _text(label).strip())
     if not texts and not _has_text(record, found) and not str(record.get("label", "1")).isdigit():
         texts = [str(record["label"])]
+    told = [name for name in talk.NAMES if talk.turns_in(record.get(name)) is not None]
     if texts:
         record[".txt"] = texts
         mapping["text"] = ".txt"
+    elif told:
+        mapping["text"] = told[0]
     elif not _has_text(record, found):
         record[".txt"] = []  # the row is bad, and its picture known
         mapping["text"] = ".txt"
