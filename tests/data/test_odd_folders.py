@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from plait.api.sources import open_split
 from plait.cli import data as commands
 from plait.core.errors import DataError, UserError
 from plait.data import inspect, open_dataset
@@ -256,3 +257,14 @@ def test_a_table_of_addresses_says_how_to_get_the_pictures(make: Make) -> None:
         DataError, match=r"in the web .*img2dataset .*--url_col URL --caption_col TEX"
     ):
         open_dataset(folder)
+
+
+def test_errors_tell_the_files_they_come_of(make: Make) -> None:
+    folder = make(
+        {"pairs.csv": "image,title,split\n1.jpg,a,train\n", "test.xls": b"x", "3.svg": ""}
+    )
+    for split in ("validation", "test"):  # filled from train, which has one picture
+        with pytest.raises(DataError, match=f"no samples in the split '{split}'") as raised:
+            open_split(folder, split, "fail")
+        assert "test.xls is not read: save it as XLSX or CSV" in str(raised.value)
+        assert "3.svg is not read: SVG pictures" in str(raised.value)

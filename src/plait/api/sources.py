@@ -98,6 +98,7 @@ def open_split(
         DataError: it has no samples.
     """
     from plait.data import open_dataset
+    from plait.data.notes import with_notes
 
     dataset = open_dataset(
         source,
@@ -110,7 +111,8 @@ def open_split(
     )
     part = dataset.split(split)
     if not len(part):
-        raise DataError(f"no samples in the split {split!r}", path=str(source))
+        problem = f"no samples in the split {split!r}"
+        raise DataError(with_notes(problem, dataset.notes), path=str(source))
     return part
 
 

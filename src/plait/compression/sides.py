@@ -17,6 +17,7 @@ from plait.core.modality import IMAGE, TEXT
 from plait.data import open_dataset
 from plait.data.dataset import PairDataset
 from plait.data.fast_decode import load_pixels
+from plait.data.notes import with_notes
 from plait.models.alignment import AlignmentModel
 from plait.runtime.bundle import open_bundle
 from plait.runtime.manifest import MANIFEST, read_manifest
@@ -56,10 +57,11 @@ def pictured(dataset: PairDataset, split: str) -> PairDataset:
     part = dataset.split(split)
     kept = [place for place, s in enumerate(part) if s.image is not None and s.texts]
     if not kept:
-        raise DataError(
+        problem = (
             f"no pair in the {split} split: compress calibrates on train, chooses on "
             "validation and reports on test"
         )
+        raise DataError(with_notes(problem, dataset.notes))
     return part if len(kept) == len(part) else part.select(kept)
 
 

@@ -44,10 +44,17 @@ class MediaRef(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FileRef:
-    """A file of its own. ``name`` is the path as the data set states it."""
+    """A file of its own.
+
+    Attributes:
+        path: where it is.
+        name: the path as the data set states it.
+        stated: how it states it where the file was found by another spelling, which is ``name``.
+    """
 
     path: Path
     name: str = ""
+    stated: str = ""
 
     def __post_init__(self) -> None:
         if not self.name:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from plait.core.errors import DataError
 from plait.data.dataset import PairDataset
 from plait.data.equal_texts import EqualTexts
+from plait.data.notes import with_notes
 from plait.evaluation.classification import class_vectors, zero_shot
 from plait.evaluation.gallery import Gallery, corrected, gallery_of
 from plait.evaluation.geometry import geometry
@@ -51,7 +52,7 @@ def evaluate_alignment(
 
     part = dataset.split(split)
     if not len(part):
-        raise DataError(f"no samples in the split {split!r}")
+        raise DataError(with_notes(f"no samples in the split {split!r}", dataset.notes))
     found = embed_dataset(model, part, **embedding)
     gallery = corrected(gallery_of(found, part, equal_texts=equal_texts), model.hubs)
     return evaluate_gallery(

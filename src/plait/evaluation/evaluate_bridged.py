@@ -11,6 +11,7 @@ from plait.core.errors import DataError
 from plait.core.progress import track
 from plait.data.answers import stated_answers
 from plait.data.dataset import PairDataset
+from plait.data.notes import with_notes
 from plait.data.random import uniform
 from plait.data.sample import MediaRef, Sample
 from plait.data.wording import filled
@@ -61,7 +62,8 @@ def evaluate_bridged(
     for name, task in model.tasks.items():
         judged = [s for s in samples if name != "answer" or stated_answers(s)]
         if not judged:
-            raise DataError(f"no sample of the split {split!r} has a picture and what to {name}")
+            problem = f"no sample of the split {split!r} has a picture and what to {name}"
+            raise DataError(with_notes(problem, dataset.notes))
         prompts = [said_of(one, task["prompt"]) for one in judged]
         own = [s.image for s in judged if s.image is not None]
         before = _examples(model, task, judged, shots, support, seed)

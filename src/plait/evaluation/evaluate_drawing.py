@@ -17,6 +17,7 @@ from plait.core.errors import DataError
 from plait.core.progress import track
 from plait.data.dataset import PairDataset
 from plait.data.fast_decode import load_pixels
+from plait.data.notes import with_notes
 from plait.models.drawing.codebook import code_use
 from plait.models.drawing.drawing import DrawingModel
 from plait.models.embedding import answering
@@ -53,7 +54,8 @@ def evaluate_drawing(
     """
     samples = [s for s in dataset.split(split) if s.image is not None]
     if not samples:
-        raise DataError(f"no sample of the split {split!r} has a picture")
+        problem = f"no sample of the split {split!r} has a picture"
+        raise DataError(with_notes(problem, dataset.notes))
     pictures = [s.image for s in samples if s.image is not None]
     starts = range(0, len(pictures), AT_ONCE)
     codes, errors = [], []

@@ -10,6 +10,7 @@ import numpy as np
 from plait.core.errors import DataError
 from plait.data.dataset import PairDataset
 from plait.data.equal_texts import EqualTexts, text_numbers
+from plait.data.notes import with_notes
 from plait.data.sample import Sample
 from plait.data.wording import text_of
 from plait.evaluation.evaluate_answers import evaluate_answers
@@ -50,7 +51,8 @@ def evaluate_fusion(
         found |= evaluate_answers(model, dataset, split=split, bootstrap=bootstrap, seed=seed)
     samples = [s for s in dataset.split(split) if s.image is not None and s.texts]
     if not samples:
-        raise DataError(f"no pair of a picture and a text in the split {split!r}")
+        problem = f"no pair of a picture and a text in the split {split!r}"
+        raise DataError(with_notes(problem, dataset.notes))
     if "classify" in model.heads:
         found["classification"] = _classes(model, samples, bootstrap, seed)
     if "match" in model.heads:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from plait.core.errors import DataError
 from plait.core.errors import shown as cut
 from plait.core.files import regular
 from plait.data import forms
+from plait.data.readers import spelling
 from plait.data.readers.encoding import STATED, guess, option, stated_for
 from plait.data.readers.leave import OUTSIDE, Leave
 from plait.data.readers.rows import Bad
@@ -89,6 +90,9 @@ class Finder:
         self._listings: dict[Path, dict[str, str]] = {}
         self._near_names: dict[Path, dict[str, str]] = {}
         self._inner: dict[Path, dict[str, str]] = {}  # folders of a folder by composed name
+        self._tops: dict[Path, frozenset[str]] = {}
+        self._cases: dict[tuple[Path, str], Path] = {}
+        self._flat: dict[Path, str] = {}  # which folder of another computer each folder was
         self._known: dict[str, FileRef] = {}
         self.used: dict[Path, int] = {}
 
@@ -107,23 +111,60 @@ class Finder:
             raise Bad("missing-file", f"no file is called {cut(name)}")
         if name.startswith(("http://", "https://")):
             raise Bad("remote-file", f"{name[:200]} is on the web: download it and name the file")
-        if name.startswith("file://"):
-            name = name[len("file://") :]
-        for attempt in dict.fromkeys([name, name.replace("\\", "/")]):
+        stated, name = name, spelling.local(name)
+        plain = name.replace("\\", "/")
+        for attempt in dict.fromkeys([name, plain]):
             found = self._in(self.roots, attempt)
             if found:
                 return self._checked(FileRef(found[0], attempt))
-        found = self._in(self._subfolders(), name.replace("\\", "/"), everywhere=True)
+        if found := self._only(plain):
+            return self._checked(FileRef(found[0], plain))
+        for other in spelling.others(name):
+            if found := self._in(self.roots, other) or self._only(other):
+                return self._checked(FileRef(found[0], other, stated))
+        if elsewhere := self._moved(name):
+            return self._checked(FileRef(*elsewhere, stated))
+        self._refuse(name)
+        raise Bad(
+            "missing-file",
+            f"there is no file {name[:200]} (looked in {self.roots[0]}){self._near(plain)}",
+        )
+
+    def _only(self, name: str) -> list[Path]:
+        """The file in one of the subfolders. Raises `Bad` where several have one."""
+        found = self._in(self._subfolders(), name, everywhere=True)
         if len(found) > 1:
             both = " and ".join(str(path) for path in found[:2])
             raise Bad("ambiguous-file", f"{name} is both {both}: state its folder too")
-        if found:
-            return self._checked(FileRef(found[0], name.replace("\\", "/")))
-        self._refuse(name)
-        hint = self._near(name.replace("\\", "/"))
-        raise Bad(
-            "missing-file", f"there is no file {name[:200]} (looked in {self.roots[0]}){hint}"
-        )
+        return found
+
+    def _moved(self, name: str) -> tuple[Path, str] | None:
+        """A file of the same name in the same folder, that another computer had elsewhere.
+
+        Whether there is a file at the stated place is not looked at. A bare name counts only where
+        the name is a whole path, and for one folder of that computer.
+        """
+        for folder, rest in spelling.tails(name):
+            first, inner, _ = unicodedata.normalize("NFC", rest).partition("/")
+            if not inner and not spelling.is_of_a_computer(name):
+                return None
+            places = self.roots if inner else [*self.roots, *self._subfolders()]
+            near = [one for one in places if self._permits(one) and first in self._top(one, inner)]
+            found = [path for one in near for path in self._in([one], rest)]
+            if found and inner:
+                return found[0], rest
+            if len(found) == 1 and self._flat.setdefault(found[0].parent, folder) == folder:
+                return found[0], rest
+        return None
+
+    def _top(self, root: Path, folders: str) -> Collection[str]:
+        """The names of the folders in a root, or of its files where none are asked for."""
+        if not folders:
+            return self._listing(root)
+        if root not in self._tops:
+            composed = (unicodedata.normalize("NFC", one.name) for one in _folders(root))
+            self._tops[root] = frozenset(composed)
+        return self._tops[root]
 
     def _checked(self, ref: FileRef) -> FileRef:
         """The same. Raises `Bad` for a link that leads outside, and for what is no regular file."""
@@ -154,11 +195,26 @@ class Finder:
         folder, _, base = name.rpartition("/")
         wanted = base.casefold()
         for root in self.roots:
-            listing = self._folded(root / folder) if self._permits(root / folder) else {}
+            if (root, folder) not in self._cases:
+                self._cases[root, folder] = self._cased(root, folder)
+            place = self._cases[root, folder]
+            listing = self._folded(place) if self._permits(place) else {}
             near = listing.get(wanted) or listing.get(stem(wanted))
             if near is not None:
-                return f"; did you mean {shown(near)!r}?"
+                inside = f"{os.path.relpath(place, root)}/" if folder and place != root else ""
+                return f"; did you mean {shown(inside + near)!r}?"
         return ""
+
+    def _cased(self, root: Path, folder: str) -> Path:
+        """The folder, with upper and lower case as on the disk where only that differs."""
+        place = root / folder
+        if not self._permits(root) or ".." in folder or folder.startswith("/") or place.is_dir():
+            return place
+        place = root
+        for part in folder.split("/"):
+            cased = {one.name.casefold(): one.name for one in _folders(place)}
+            place /= cased.get(part.casefold(), part)
+        return place
 
     def _folded(self, folder: Path) -> dict[str, str]:
         """Names of media files of a folder, by lower-case name and by lower-case stem."""

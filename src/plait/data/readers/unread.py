@@ -8,17 +8,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from plait.core.errors import install_command
+from plait.core.errors import cut, install_command
 from plait.data.forms import undecoded
 from plait.data.notes import Note, names
-from plait.data.readers import spreadsheet
+from plait.data.readers import spelling, spreadsheet
 from plait.data.readers.files import MEDIA_SUFFIXES, is_image, shown, suffix
 from plait.data.readers.rows import Found
-from plait.data.sample import BadRow, MediaRef, Sample
+from plait.data.sample import BadRow, FileRef, MediaRef, Sample
 
 SHEETS = (*spreadsheet.SUFFIXES, ".xls", ".xlsb", ".ods", ".numbers")
 ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".zst", ".rar")
 _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+_ACCENTS = "spell their accents otherwise than the disk does (Unicode NFC and NFD)"
 _OWN = ("sidecar", "classfolder", "images")  # whose pictures are rows all
 
 
@@ -138,21 +139,20 @@ def _note(kind: str, reason: str, every: list[str]) -> Note:
 
 
 def _respelled(samples: Iterable[Sample]) -> Iterator[Note]:
-    """A note on names that stand in the rows with their accents composed otherwise than on disk."""
-    every = []
+    """Notes on names that stand in the rows otherwise than on the disk, and were found."""
+    ways: dict[str, list[str]] = defaultdict(list)
     for sample in samples:
         ref = sample.image
-        if ref is None or ref.path is None or ref.name.isascii():
+        if not isinstance(ref, FileRef):
             continue
-        path = str(ref.path)
-        if not path.endswith(ref.name) and unicodedata.normalize("NFC", path).endswith(
-            unicodedata.normalize("NFC", ref.name)
-        ):
-            every.append(ref.name)
-    if every:
-        yield Note(
-            f"{len(every)} names spell their accents otherwise than the disk does (Unicode NFC and "
-            f"NFD), and were found all the same: {names(every)}",
-            "respelled-name",
-            every,
-        )
+        if ref.stated:
+            ways[spelling.difference(ref.stated, ref.name)].append(cut(shown(ref.stated)))
+        elif not ref.name.isascii():
+            path = str(ref.path)
+            if not path.endswith(ref.name) and unicodedata.normalize("NFC", path).endswith(
+                unicodedata.normalize("NFC", ref.name)
+            ):
+                ways[_ACCENTS].append(ref.name)
+    for way, every in ways.items():
+        message = f"{len(every)} names {way}, and were found all the same: {names(every)}"
+        yield Note(message, "respelled-name", every)
