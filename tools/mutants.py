@@ -611,6 +611,7 @@ def page(found: dict[str, Any]) -> str:
 
 def main() -> int:
     """As the head of this file says."""
+    global ROOT
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -629,6 +630,7 @@ def main() -> int:
     work = Work(options.work.resolve(), time.monotonic() + 60 * options.minutes, options.areas)
     work.tree.mkdir(parents=True, exist_ok=True)
     work.copy()
+    ROOT = work.tree  # what is edited while this runs waits for the next call
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in LIBRARIES:  # by every fork anew they would take most of the time
