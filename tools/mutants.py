@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import gc
 import hashlib
 import importlib
 import json
@@ -62,7 +63,12 @@ AREAS = {
 }
 TESTS = {
     "objectives": ["objectives", "parity/test_contrastive*.py", "property"],
-    "evaluation": ["evaluation", "parity/test_captions.py", "property"],
+    "evaluation": [
+        "evaluation",
+        "parity/test_captions.py",
+        "property",
+        "training/test_validation.py",
+    ],
     "compression": ["compression"],
     "splits": [f"data/test_{n}.py" for n in ("splits", "equal_texts", "openmoji", "open", "sets")],
     "training": ["training", "engines/test_features.py", "e2e/test_resume.py"],
@@ -73,8 +79,21 @@ TRIVIAL = re.compile(r"NoOp|Invert|Operator_(?!Bit)\w+_([LR]Shift|Bit\w+)$")
 LIBRARIES = [
     "torch", "torchvision", "timm", "transformers", "accelerate", "peft", "numpy", "scipy.stats",
     "sklearn.metrics", "PIL.Image", "matplotlib.pyplot", "pyarrow.parquet", "datasets", "pydantic",
-    "typer", "rich", "yaml", "hypothesis", "torchmetrics",
+    "typer", "rich", "yaml", "hypothesis", "torchmetrics", "schemathesis.pytest.plugin",
+    "anyio.pytest_plugin", "xdist.plugin",
 ]  # fmt: skip
+PARTS = [
+    "core",
+    "data",
+    "runtime",
+    "encoders",
+    "models",
+    "fusion",
+    "language",
+    "bridges",
+    "training",
+]
+"""Packages of plait whose modules are imported once too, where they need none that is changed."""
 TESTED_SECONDS = 60.0  # of tests of one mutant, the fastest first
 OWN_SECONDS = 30.0  # of the processor that importing and a mutation's slowness may cost beyond
 
@@ -177,6 +196,60 @@ def _source(module: str) -> str:
 
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+# What every trial needs ----------------------------------------------------------------------
+
+
+def unchanged() -> list[str]:
+    """Modules of plait that import none of those that are changed, not even through others."""
+    home = ROOT / "src"
+    paths = {
+        ".".join(p.relative_to(home).with_suffix("").parts).removesuffix(".__init__"): p
+        for p in sorted((home / "plait").rglob("*.py"))
+    }
+    needed = {name: _needed(name, path, set(paths)) for name, path in paths.items()}
+    reached = {name for name, path in paths.items() if str(path.relative_to(ROOT)) in modules()}
+    while more := {name for name in needed if name not in reached and needed[name] & reached}:
+        reached |= more
+    return [name for name in paths if name not in reached]
+
+
+def _needed(name: str, path: Path, known: set[str]) -> set[str]:
+    """The modules among ``known`` that importing a module imports, their packages included."""
+
+    def statements(node: ast.AST) -> Iterator[ast.AST]:
+        for child in ast.iter_child_nodes(node):
+            types_alone = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+            if not types_alone and not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield child
+                yield from statements(child)
+
+    found = {name.rpartition(".")[0]}
+    for one in statements(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(one, ast.Import):
+            found |= {alias.name for alias in one.names}
+        elif isinstance(one, ast.ImportFrom) and one.module:
+            found |= {one.module, *(f"{one.module}.{alias.name}" for alias in one.names)}
+    packages = {part.rsplit(".", n)[0] for part in found for n in range(part.count(".") + 1)}
+    return packages & known
+
+
+def preload() -> None:
+    """Imports what all trials share; by every fork anew it would take most of the time."""
+    from jaxtyping import install_import_hook
+
+    sys.path[:0] = [str(ROOT), str(ROOT / "src")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in LIBRARIES:
+            importlib.import_module(name)
+        with install_import_hook("plait", "beartype.beartype"):  # as tests/conftest.py has it
+            for name in unchanged():
+                if name.split(".")[1:2] in [[part] for part in PARTS]:
+                    importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # no fork walks through what it did not make
 
 
 # Which tests run what ------------------------------------------------------------------------
@@ -296,7 +369,6 @@ class Work:
                 resource.setrlimit(resource.RLIMIT_CPU, (int(cpu), int(cpu) + 5))
                 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
                 os.chdir(self.tree)
-                sys.path[:0] = [str(self.tree), str(self.tree / "src")]
                 os.environ["PYTHONPATH"] = str(self.tree / "src")
                 code = function()
             except BaseException:
@@ -631,10 +703,7 @@ def main() -> int:
     work.tree.mkdir(parents=True, exist_ok=True)
     work.copy()
     ROOT = work.tree  # what is edited while this runs waits for the next call
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for name in LIBRARIES:  # by every fork anew they would take most of the time
-            importlib.import_module(name)
+    preload()
     if options.planted:
         return int(planted(work, options.planted) > 0)
     results = list(session(work, options.sample, options.seed))
