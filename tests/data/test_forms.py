@@ -318,3 +318,102 @@ def test_every_command_that_reads_data_takes_an_encoding(folder: Path) -> None:
     stated = data_overrides(None, False, "gbk")
     assert opened(load_recipe("align", stated, data=str(folder)))[0].texts == (words,)
     assert open_split(folder, "all", "fail", encoding="gbk")[0].texts == (words,)
+
+
+@pytest.mark.parametrize("form", ["one line", "indented", "base64"])
+def test_one_json_object_a_picture(form: str, folder: Path) -> None:
+    for one in COLOURS:
+        entry = {
+            "image": spelt("base64" if form == "base64" else "name", one),
+            "caption": f"a {one} one",
+        }
+        (folder / "ann").mkdir(exist_ok=True)
+        text = json.dumps(entry, indent=None if form == "one line" else 2)
+        (folder / "ann" / f"x{one}.json").write_text(text)
+    assert (open_dataset(folder).format, pairs(folder)) == ("entries", EXPECTED)
+    (folder / "ann" / "xred.json").write_text('{"image": "gone.png", "caption": "a"}')
+    result = inspect(folder)
+    assert (result["samples"], result["skipped"]["kinds"]) == (1, {"missing-file": 1})
+
+
+def test_one_indented_object_is_a_row_of_its_own_file(folder: Path) -> None:
+    (folder / "x.json").write_text(json.dumps({"image": "red.png", "caption": "a"}, indent=1))
+    assert [one.texts for one in open_dataset(folder / "x.json")] == [("a",)]
+    for number in range(4):
+        (folder / f"{number}.png").write_bytes(png("red"))
+    assert open_dataset(folder).format == "images"  # most pictures are not of that file
+    told = [note["message"] for note in inspect(folder)["notes"]]
+    assert told == ["x.json is not read: it is one row, and the others come from elsewhere"]
+
+
+@pytest.mark.parametrize("value", ["a {} one", ["a {} one"], [{"caption": "a {} one"}]])
+def test_json_beside_pictures_that_is_the_text(value: Any, folder: Path) -> None:
+    for one in COLOURS:
+        (folder / f"{one}.json").write_text(json.dumps(value).replace("{}", one))
+    assert pairs(folder) == EXPECTED
+
+
+def test_texts_beside_some_pictures_and_two_beside_one(folder: Path) -> None:
+    for number in range(5):
+        (folder / f"{number}.png").write_bytes(png("red"))
+    (folder / "red.txt").write_text("a red one")
+    (folder / "red.caption").write_text("red, tags")
+    (folder / "lost.txt").write_text("of no picture")
+    result = inspect(folder)
+    assert (result["format"], result["samples"]) == ("sidecar", 1)
+    assert result["skipped"]["kinds"] == {"empty-text": 6}
+    told = {note["examples"][0]: note["kind"] for note in result["notes"]}
+    assert told == {"red.caption": "unpaired-text", "lost.txt": "unpaired-text"} | {
+        name: kind for name, kind in told.items() if name.endswith(".png")
+    }
+
+
+def test_fetched_pictures_without_captions_are_bare(tmp_path: Path) -> None:
+    for number, one in enumerate(COLOURS):
+        place = tmp_path / "00000" / f"{number:09}"
+        place.parent.mkdir(exist_ok=True)
+        place.with_suffix(".png").write_bytes(png(one))
+        place.with_suffix(".json").write_text(json.dumps({"url": "http://x", "status": "success"}))
+    listed = pa.table({"url": ["http://x"] * 2, "key": ["0", "1"]})
+    pq.write_table(listed, tmp_path / "00000.parquet")
+    result = inspect(tmp_path)
+    assert (result["format"], result["samples"], result["texts"]) == ("images", 2, 0)
+    told = {note["message"]: note["count"] for note in result["notes"]}
+    assert told == {
+        "00000.parquet is not read: it lists addresses in the web, which img2dataset fetches": 1,
+        "2 files are not read (00000/000000000.json, 00000/000000001.json): "
+        "it holds no text such as a caption": 2,
+    }
+
+
+def test_lists_of_addresses_say_how_to_fetch_them(tmp_path: Path) -> None:
+    (tmp_path / "urls.txt").write_text("https://x/1.jpg\nhttps://x/2.jpg\n")
+    for source in (tmp_path, tmp_path / "urls.txt"):
+        with pytest.raises(DataError, match=r"img2dataset --url_list urls\.txt"):
+            open_dataset(source)
+    (tmp_path / "p.csv").write_text("image,caption\nhttps://x/1.jpg,a\n")
+    with pytest.raises(DataError, match="is on the web: fetch the pictures first"):
+        open_dataset(tmp_path / "p.csv")
+
+
+def test_lists_of_one_picture_in_annotation_files(folder: Path) -> None:
+    images = [{"id": n, "file_name": [f"{one}.png"]} for n, one in enumerate(COLOURS)]
+    captions = [
+        {"id": n, "image_id": n, "caption": f"a {one} one"} for n, one in enumerate(COLOURS)
+    ]
+    (folder / "c.json").write_text(json.dumps({"images": images, "annotations": captions}))
+    assert pairs(folder) == EXPECTED
+    images[0]["file_name"] = ["red.png", "blue.png"]
+    (folder / "c.json").write_text(json.dumps({"images": images, "annotations": captions}))
+    with pytest.raises(DataError, match="'file_name' lists 2 files"):
+        open_dataset(folder)
+
+
+def test_a_row_with_a_picture_inside_in_place_of_the_header(tmp_path: Path) -> None:
+    lines = [f"{n}\t{n}\ta {one} one\t{spelt('base64', one)}" for n, one in enumerate(COLOURS)]
+    (tmp_path / "ofa.tsv").write_text("\n".join(lines))
+    with pytest.raises(
+        DataError, match=r"starts with a row \('iVBOR.*add a line such as"
+    ) as raised:
+        open_dataset(tmp_path)
+    assert len(str(raised.value)) < 400

@@ -57,7 +57,7 @@ def _rows(path: Path, images: list[Any], annotations: list[Any], found: Found) -
 
 
 def _picture(row: Row, image: dict[str, Any], finder: Finder) -> None:
-    ref = finder.find(documents.required(image, "file_name", (str,), "its picture"))
+    ref = finder.find(documents.named(image, "file_name", "its picture"))
     row.image, row.name, row.key = ref, ref.name, file_key(ref)
     row.split = clean_split(image.get("split")) or row.split
     row.group, row.id = documents.optional(image, "group"), documents.optional(image, "sample_id")

@@ -247,6 +247,12 @@ def _names_pictures(column: str, examples: Sequence[Mapping[str, Any]]) -> bool:
     )
 
 
+def lists_addresses(columns: Sequence[str]) -> bool:
+    """Whether columns are of addresses in the web, and none is of pictures."""
+    lower = {column.lower().strip() for column in columns}
+    return bool(lower & set(_ADDRESSES)) and not lower & set(NAMES["image"])
+
+
 def _of_addresses(columns: Sequence[str], path: Path) -> str | None:
     """What to do with a table that lists pictures of the web."""
     lower = {column.lower(): column for column in columns}

@@ -6,17 +6,19 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from plait.core.errors import DataError
+from plait.core.errors import DataError, UserError
 from plait.core.files import parse_json, regular
 from plait.data.notes import Note, with_notes
 from plait.data.notes import names as names_of
 from plait.data.readers import chinese_clip, spreadsheet
 from plait.data.readers.albums import no_labels
+from plait.data.readers.columns import lists_addresses
+from plait.data.readers.entries import is_entry
 from plait.data.readers.files import decoded, is_image, walk
 from plait.data.readers.leave import Leave
 from plait.data.readers.rows import Found
 from plait.data.readers.sidecars import sidecars, telling
-from plait.data.readers.table import about_pictures, of_pairs
+from plait.data.readers.table import about_pictures, head_of, of_pairs
 from plait.data.readers.unread import ARCHIVES, SHEETS, undecoded_notes
 from plait.data.splits import in_splits, splits_of_names
 
@@ -33,6 +35,7 @@ READERS: dict[str, str] = {
     "flickr8k": "plait.data.readers.flickr8k:read",
     "llava": "plait.data.readers.llava:read",
     "vqa": "plait.data.readers.vqa:read",
+    "entries": "plait.data.readers.entries:read",
     "chinese-clip": "plait.data.readers.chinese_clip:read",
     "huggingface": "plait.data.readers.huggingface:read",
 }
@@ -47,6 +50,7 @@ _WHY = {
     "flickr8k": "lines of picture name and caption, as Flickr8k writes them",
     "llava": 'entries with "conversations" or "messages"',
     "vqa": 'JSON with "questions"',
+    "entries": "one JSON object a picture",
 }
 _HEAD = 1 << 16
 _PARSED = 4 << 20  # larger JSON is told by its first and last bytes: parsing it takes seconds
@@ -80,7 +84,10 @@ def detect(
         if kind is None:
             raise DataError(_not_readable(path), path=path)
         return Found(kind, path, (path,), f"{path.name}: {_WHY[kind]}")
-    return _folder(path, leave or Leave(), columns or {})
+    reasons: dict[str, str] = {}
+    found = _folder(path, leave or Leave(), columns or {}, reasons)
+    found.reasons.update(reasons)
+    return found
 
 
 def _not_readable(path: Path) -> str:
@@ -90,6 +97,11 @@ def _not_readable(path: Path) -> str:
         if path.suffix.lower() in spreadsheet.SUFFIXES:
             return "is no readable workbook: save it again, or as CSV (UTF-8)"
         return "is a spreadsheet of a form that plait does not read: save it as XLSX or CSV (UTF-8)"
+    if path.is_file() and path.suffix.lower() == ".txt" and _is_list_of_addresses(path):
+        return (
+            "lists addresses of pictures in the web, not pictures: fetch them, for example with "
+            f"img2dataset --url_list {path.name} --output_folder pictures, and name that folder"
+        )
     if is_image(path.name):
         return "is one picture: name a folder or a table of pictures"
     return f"holds nothing that plait reads (formats: {', '.join(READERS)})"
@@ -140,6 +152,9 @@ def _json_kind(path: Path, text: str) -> str | None:
     except ValueError:
         entry = whole = None
     if isinstance(entry, dict) and not _document_kind(entry):  # JSON lines
+        alone = whole is not None and path.suffix.lower() == ".json"
+        if alone and not _is_talk(entry) and is_entry(entry, path):
+            return "entries"
         return "llava" if _is_talk(entry) else "table"
     if whole is None and path.stat().st_size > _PARSED:
         return _large_kind(path)
@@ -151,7 +166,7 @@ def _json_kind(path: Path, text: str) -> str | None:
                 return "table"  # its bad first line is a bad row
             raise DataError(f"is no valid JSON: {error}", path=path) from None
     if isinstance(whole, dict):
-        return _document_kind(whole)
+        return _document_kind(whole) or ("entries" if is_entry(whole, path) else None)
     entries = [entry for entry in whole[:20] if isinstance(entry, dict)]
     if any(map(_is_talk, entries)):
         return "llava"
@@ -204,7 +219,7 @@ def _document_kind(document: dict[str, object]) -> str | None:
     return None
 
 
-def _folder(root: Path, leave: Leave, columns: Mapping[str, str]) -> Found:
+def _folder(root: Path, leave: Leave, columns: Mapping[str, str], reasons: dict[str, str]) -> Found:
     names = list(walk(root))
     if not names:
         raise DataError("is an empty folder", path=root, nothing=True)
@@ -223,11 +238,20 @@ def _folder(root: Path, leave: Leave, columns: Mapping[str, str]) -> Found:
         return pairs
     beside = sidecars(names)
     pictures = [name for name in names if is_image(name)]
-    mostly_beside = bool(beside) and telling(root, beside, leave) * 2 > len(pictures)
+    told = telling(root, beside, leave) if beside else 0
+    mostly_beside = told > 0 and told * 2 >= len(pictures)
     apart = {file for own in beside.values() for file in own.values()}
     found = dict(_candidates(root, [name for name in names if name not in apart], leave))
-    if mostly_beside:  # img2dataset lists what it fetched, and failed to fetch, in Parquet files
-        found = {name: kind for name, kind in found.items() if not _of_urls(root / name, kind)}
+    if pictures:  # img2dataset lists what it fetched, and failed to fetch, in Parquet files
+        lists = [
+            name for name, kind in found.items()
+            if not columns and _of_addresses(root / name, kind, beside=mostly_beside)
+        ]  # fmt: skip
+        reasons |= dict.fromkeys(lists, "it lists addresses in the web, which img2dataset fetches")
+    entries = [name for name, kind in found.items() if kind == "entries"]
+    if len(entries) * 2 < len(pictures) or len(entries) < len(found) - len(reasons):
+        reasons |= dict.fromkeys(entries, "it is one row, and the others come from elsewhere")
+    found = {name: kind for name, kind in found.items() if name not in reasons}
     found = _of_pictures(root, found, bool(pictures), columns)
     kinds = set(found.values())
     if len(kinds) > 1:
@@ -243,21 +267,27 @@ def _folder(root: Path, leave: Leave, columns: Mapping[str, str]) -> Found:
             raise DataError(f"holds several tables: {shown}: name one of them", path=root)
         return _with_files(kind, root, files, f"{_WHY[kind]}: ")
     if not pictures:
-        packed = [name for name in names if _is_packed(name)]
-        if packed:
-            raise DataError(_not_readable(root / packed[0]), path=root / packed[0])
+        one = next((name for name in names if _is_packed(name)), None) or next(
+            (name for name in names if _is_list_of_addresses(root / name)), None
+        )
+        if one is not None:
+            raise DataError(_not_readable(root / one), path=root / one)
         problem = with_notes(_not_readable(root), undecoded_notes(names))
         raise DataError(problem, path=root, nothing=True)
-    if mostly_beside:
+    classes = any("/" in rest for _, _, rest in in_splits(pictures))
+    if mostly_beside or (told and not classes):
         endings = sorted({ending for own in beside.values() for ending in own})
         why = f"pictures with a {' or '.join(endings)} of the same name each"
         return Found("sidecar", root, (), why)
+    if reasons and len(beside) * 2 > len(pictures):  # img2dataset's shards without captions
+        reasons |= dict.fromkeys(apart, "it holds no text such as a caption")
+        return Found("images", root, (), "pictures with JSON beside them that holds no texts")
     inner = [rest.rpartition("/")[0] for _, _, rest in in_splits(pictures)]
     albums = no_labels(folder for folder in inner if folder)
     if albums:
         found_bare = Found("images", root, (), "pictures in folders whose names are no labels")
-        told = f"folders such as {names_of(albums)} are no classes: the pictures have no texts"
-        found_bare.notes.append(Note(told, "no-label-folder", albums))
+        words = f"folders such as {names_of(albums)} are no classes: the pictures have no texts"
+        found_bare.notes.append(Note(words, "no-label-folder", albums))
         return found_bare
     if any("/" in name for name in pictures):
         return Found("classfolder", root, (), "pictures in class folders, no metadata")
@@ -298,17 +328,30 @@ def _only_beside(
     return any(kind == "table" and of_pairs(root / name, columns) for name, kind in others.items())
 
 
-def _of_urls(path: Path, kind: str) -> bool:
-    """Whether a table is of addresses in the web, by the names of its columns."""
-    if kind != "parquet":
+def _of_addresses(path: Path, kind: str, *, beside: bool) -> bool:
+    """Whether a table lists addresses in the web, by the names of its columns.
+
+    Only that of img2dataset, with the key of each picture, is told from a list that is yet to fetch,
+    unless there are texts ``beside`` the pictures.
+    """
+    if kind not in ("parquet", "table"):
         return False
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return {"url", "key"} <= set(pq.read_schema(path).names)
-    except (pa.ArrowException, OSError):
+        names = pq.read_schema(path).names if kind == "parquet" else head_of(path)[0]
+    except (pa.ArrowException, OSError, UserError):
         return False  # reading it will say what is wrong
+    return lists_addresses(names) and (beside or {"url", "key"} <= set(names))
+
+
+def _is_list_of_addresses(path: Path) -> bool:
+    """Whether a text file begins with an address in the web."""
+    if path.suffix.lower() != ".txt" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(8).lower().startswith((b"http://", b"https:/"))
 
 
 def _is_packed(name: str) -> bool:

@@ -62,6 +62,16 @@ def required(entry: Any, name: str, kinds: tuple[type, ...], what: str) -> Any:
     return value
 
 
+def named(entry: Any, name: str, what: str) -> str:
+    """The file that a field names, alone or in a list of one. Raises `Bad` for anything else."""
+    value = required(entry, name, (str, list), what)
+    if isinstance(value, str):
+        return value
+    if len(value) > 1:
+        raise Bad("several-pictures", f"{name!r} lists {len(value)} files: one a row is read")
+    return str(required({name: value[0]} if value else {}, name, (str,), what))
+
+
 def optional(entry: dict[str, Any], name: str) -> str | None:
     """A string field that may be missing. Raises `Bad` when it is something else."""
     value = entry.get(name)

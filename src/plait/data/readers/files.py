@@ -110,7 +110,10 @@ class Finder:
         if len(name) > MOST_NAME or "\0" in name:
             raise Bad("missing-file", f"no file is called {cut(name)}")
         if name.startswith(("http://", "https://")):
-            raise Bad("remote-file", f"{name[:200]} is on the web: download it and name the file")
+            raise Bad(
+                "remote-file",
+                f"{name[:200]} is on the web: fetch the pictures first, for example with img2dataset, and name the files",
+            )
         stated, name = name, spelling.local(name)
         plain = name.replace("\\", "/")
         for attempt in dict.fromkeys([name, plain]):

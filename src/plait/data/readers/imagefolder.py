@@ -16,7 +16,7 @@ from plait.data.readers.files import (
 )
 from plait.data.readers.leave import OUTSIDE
 from plait.data.readers.rows import Bad, Found, Row, Rows
-from plait.data.readers.sidecars import fill, sidecars
+from plait.data.readers.sidecars import fill, sidecars, used
 from plait.data.readers.table import rows_of
 from plait.data.sample import BadRow, FileRef
 from plait.data.splits import in_splits
@@ -69,8 +69,8 @@ def read_sidecars(found: Found) -> Rows:
         own = beside.get(name)
         try:
             if own is None:
-                raise Bad("empty-text", f"there is no {stem(name)}.txt with its text")
-            for file in own.values():
+                raise Bad("empty-text", f"there is no {shown(stem(name))}.txt with its text")
+            for file in used(own):
                 if not inside(found, found.root / file):
                     raise Bad(OUTSIDE, found.leave.refusal(file, found.root / file))
                 found.read.add(found.root / file)

@@ -60,7 +60,7 @@ def _rows(path: Path, number: int, image: Any, finder: Finder, found: Found) -> 
 
 
 def _find(image: dict[str, Any], finder: Finder) -> FileRef:
-    name = documents.required(image, "filename", (str,), "its picture")
+    name = documents.named(image, "filename", "its picture")
     folder = documents.optional(image, "filepath")
     if folder:
         try:

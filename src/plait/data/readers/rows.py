@@ -78,6 +78,7 @@ class Found:
         leave: where the files that rows name may lie.
         sheet: of a workbook, which sheet the user named.
         notes: readers add what a user should know.
+        reasons: why files were not read that look as if they held rows, by name below ``root``.
         read: readers add files that they read besides ``files`` and what the samples name, so that
             no note calls them unread.
     """
@@ -92,6 +93,7 @@ class Found:
     leave: Leave = field(default_factory=Leave)
     sheet: str | None = None
     notes: list[str] = field(default_factory=list)
+    reasons: dict[str, str] = field(default_factory=dict)
     read: set[Path] = field(default_factory=set)
 
     @property

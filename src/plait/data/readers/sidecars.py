@@ -56,6 +56,12 @@ def telling(root: Path, beside: dict[str, dict[str, str]], leave: Leave) -> int:
     return plain + (len(only_json) if held else 0)
 
 
+def used(own: dict[str, str]) -> list[str]:
+    """Which of the files beside a picture are read: of plain texts one, and its JSON."""
+    plain = next((own[ending] for ending in ENDINGS[:2] if ending in own), None)
+    return [file for file in (plain, own.get(".json")) if file is not None]
+
+
 def fill(row: Row, root: Path, own: dict[str, str]) -> None:
     """Gives a row the texts and the metadata beside its picture.
 
@@ -93,6 +99,12 @@ def _entry(path: Path) -> dict[str, Any]:
         value = parse_json(_text(path))
     except ValueError as error:
         raise Bad("bad-json", f"{path.name} is no valid JSON: {error}") from None
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
+        value = value[0]
+    if isinstance(value, str) or (
+        isinstance(value, list) and value and all(isinstance(one, str) for one in value)
+    ):
+        return {"text": value}
     if not isinstance(value, dict):
         raise Bad("wrong-type", f"{path.name} must be a JSON object, not {type(value).__name__}")
     return value

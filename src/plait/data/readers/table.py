@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from plait.core.errors import DataError, UserError, shown
+from plait.core.errors import DataError, UserError, cut, shown
 from plait.core.files import parse_json
+from plait.data.inline import is_picture_text
 from plait.data.readers import documents, spreadsheet
 from plait.data.readers.columns import MOST_COLUMNS, ignored, plan, tells, unnamed
 from plait.data.readers.files import Finder, Lines, check_text, is_image
@@ -64,7 +65,7 @@ def rows_of(path: Path, finder: Finder, found: Found) -> Rows:
 def of_pairs(path: Path, mapping: Mapping[str, str]) -> bool:
     """Whether a table has columns of pictures and of texts, by its first rows."""
     try:
-        columns, examples = _head(path)
+        columns, examples = head_of(path)
         plan(columns, mapping, path, examples)
     except DataError:
         return False
@@ -74,13 +75,13 @@ def of_pairs(path: Path, mapping: Mapping[str, str]) -> bool:
 def about_pictures(path: Path) -> bool:
     """Whether a table names pictures or texts, or cannot be read (whoever reads it says why)."""
     try:
-        columns, examples = _head(path)
+        columns, examples = head_of(path)
     except UserError:
         return True
     return not columns or any(map(is_image, columns)) or tells(columns, examples)
 
 
-def _head(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+def head_of(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
     """The columns of a table and its first records."""
     head = [one for one in itertools.islice(parse(path), 20) if not isinstance(one, BadRow)]
     return list(dict.fromkeys(name for _, record in head for name in record)), [
@@ -104,10 +105,21 @@ def parse(path: Path, found: Found | None = None) -> Iterator[Record | BadRow]:
     if start[:1] == "[" and path.suffix.lower() not in (".csv", ".tsv", ".txt"):
         for number, entry in enumerate(documents.load(path), 1):
             yield _entry(path, number, entry)
+    elif start[:1] == "{" and path.suffix.lower() == ".json" and _is_one_object(start):
+        yield _entry(path, 1, documents.load(path))
     elif start[:1] == "{" or path.suffix.lower() in (".jsonl", ".ndjson"):
         yield from _json_lines(path)
     else:
         yield from _csv(path)
+
+
+def _is_one_object(start: str) -> bool:
+    """Whether JSON goes on behind its first line, as people indent it."""
+    try:
+        parse_json(start.split("\n", 1)[0])
+    except ValueError:
+        return True
+    return False
 
 
 def _json_lines(path: Path) -> Iterator[Record | BadRow]:
@@ -201,10 +213,16 @@ def _check_names(path: Path, columns: Sequence[str]) -> None:
     if path.suffix.lower() in (".json", ".jsonl", ".ndjson"):
         entry = json.dumps({"image": picture}, ensure_ascii=False)[:-1]
         problem = f'has {picture!r} as a key: write a list of {entry}, "text": ...}} instead'
-    else:
-        problem = f"starts with a row ({picture!r}), not with the names of its columns: add a line"
-        problem += " such as image,caption at the top"
-    raise DataError(problem, path=path)
+        raise DataError(cut(problem), path=path)
+    raise _no_header(path, picture)
+
+
+def _no_header(path: Path, cell: str) -> DataError:
+    return DataError(
+        f"starts with a row ({shown(cell)}), not with the names of its columns: add a line such as "
+        "image,caption at the top",
+        path=path,
+    )
 
 
 def _check_header(path: Path, header: list[str]) -> None:
@@ -212,6 +230,9 @@ def _check_header(path: Path, header: list[str]) -> None:
         raise DataError(
             f"has {len(header):,} columns, at most {MOST_COLUMNS:,} are read", path=path
         )
+    picture = next((name for name in header if is_picture_text(name)), None)
+    if picture is not None:
+        raise _no_header(path, picture)
     doubled = sorted({name for name in header if header.count(name) > 1})
     if doubled:
         raise DataError(f"the header names {shown(doubled[0])} twice", path=path, row=1)

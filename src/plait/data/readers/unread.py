@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,7 @@ from plait.data.sample import BadRow, FileRef, MediaRef, Sample
 SHEETS = (*spreadsheet.SUFFIXES, ".xls", ".xlsb", ".ods", ".numbers")
 ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".zst", ".rar")
 _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+_BY_NATURE = re.compile(r"(read.?me|licen[cs]e|requirements|notes?|changelog|classes|labels)\b")
 _ACCENTS = "spell their accents otherwise than the disk does (Unicode NFC and NFD)"
 _OWN = ("sidecar", "classfolder", "images")  # whose pictures are rows all
 
@@ -81,6 +83,8 @@ def _reason(found: Found, name: str) -> tuple[str, str]:
     low = name.lower()
     if any(part.startswith(".") for part in name.split("/")):
         return "hidden-file", "hidden"
+    if name in found.reasons:
+        return "unread-table", found.reasons[name]
     if is_image(name):
         if found.format in _OWN:
             return "unusable-picture", "see the bad rows"
@@ -94,6 +98,8 @@ def _reason(found: Found, name: str) -> tuple[str, str]:
         return "unread-table", _of_sheets(found, name)
     if low.endswith(ARCHIVES):
         return "packed-file", "it is packed"
+    if low.endswith((".txt", ".caption")) and not _BY_NATURE.match(low.rsplit("/", 1)[-1]):
+        return "unpaired-text", _of_text(found, name)
     if low.endswith(_TABLES):
         if not (found.root / name).is_file():
             return "unread-table", "it is a link that leads nowhere, or no regular file"
@@ -103,6 +109,16 @@ def _reason(found: Found, name: str) -> tuple[str, str]:
             return "unread-table", f"the rows come from {found.files[0].name}"
         return "unread-table", "it has no columns of pictures and texts (--column ROLE=COLUMN)"
     return "other-file", "neither a picture nor a table"
+
+
+def _of_text(found: Found, name: str) -> str:
+    """Why a file of text was not read."""
+    stem = name.rpartition(".")[0]
+    if name.lower().endswith(".caption") and (found.root / f"{stem}.txt").exists():
+        return "the .txt of the same picture is"
+    if found.files:
+        return f"the rows come from {found.files[0].name}"
+    return "there is no picture of that name beside it, or most pictures have no such text"
 
 
 def _of_sheets(found: Found, name: str) -> str:
