@@ -18,6 +18,7 @@
 | contradicting-answer | warning | a question about a picture twice, with answers that have none in common |
 | duplicate-question | warning | a question about a picture twice |
 | inconsistent-label, label-spelling | warning | one picture with several labels; ``Cat`` and ``cat`` |
+| narrow-range | warning | a picture of more than 8 bits a value that uses few of them, and is dark or flat |
 | no-end-marker | note | a JPEG without its last two bytes, otherwise whole |
 | orphan-image | note | a picture that no row names |
 | undecoded-picture | warning | pictures of a form that plait does not decode (HEIC, SVG, camera raw ...) |

@@ -20,7 +20,16 @@ from PIL import Image
 from plait.core import progress
 from plait.core.errors import DataError
 from plait.data.audit_rows import Audited, Finding
-from plait.data.decode import MAX_PIXELS, open_image, orientation_of, to_rgb
+from plait.data.decode import (
+    MAX_PIXELS,
+    UNTOLD,
+    Deep,
+    deep_of,
+    open_image,
+    orientation_of,
+    to_rgb,
+    used_range,
+)
 from plait.data.exif import upright
 from plait.data.sample import MediaRef
 from plait.data.whole import with_end
@@ -29,6 +38,8 @@ BITS = 10
 """Of 128: near duplicates differ in at most this many."""
 COLOUR = 6.0
 """Of 255: and by at most this much, in the mean over the 8 x 8 colours."""
+NARROW = 0.26
+"""Of a range: pictures of more than 8 bits that use no more, as 14 bits in 16 do, are told."""
 
 _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)
 
@@ -45,6 +56,7 @@ class Look:
         bits: (16,) uint8, 128 bits.
         colours: (192,) uint8, 8 x 8 RGB.
         note: what is odd about a picture that can be used, or empty.
+        narrow: in which few of its values a picture of more than 8 bits is, in words, or empty.
     """
 
     problem: tuple[str, str] | None
@@ -52,11 +64,12 @@ class Look:
     bits: np.ndarray | None = None
     colours: np.ndarray | None = None
     note: str = ""
+    narrow: str = ""
 
 
 def look(ref: MediaRef, max_pixels: int = MAX_PIXELS) -> Look:
     """Reads a picture once; more than ``max_pixels`` by the header are not decoded."""
-    sha, note = b"", ""
+    sha, note, narrow = b"", "", ""
     try:
         data = ref.read()
         sha = hashlib.sha256(data).digest()
@@ -65,8 +78,10 @@ def look(ref: MediaRef, max_pixels: int = MAX_PIXELS) -> Look:
         if width * height > max_pixels:
             problem = f"{width} x {height} = {width * height:,} pixels, limit {max_pixels:,}"
             return Look(("size-bomb", problem), sha)
+        deep = deep_of(image, data)
         try:
-            small = _small(image)
+            small = _small(image, deep)
+            narrow = _narrow(image, deep)
         except OSError:
             whole = with_end(data)
             if whole is None:
@@ -79,13 +94,29 @@ def look(ref: MediaRef, max_pixels: int = MAX_PIXELS) -> Look:
         raise
     except Exception as error:  # Pillow's plugins raise almost anything on damaged content
         return Look(("unreadable", f"truncated or damaged: {error}"), sha)
-    return Look(None, sha, *_summary(small), note)
+    return Look(None, sha, *_summary(small), note, narrow)
 
 
-def _small(image: Image.Image) -> Image.Image:
+def _narrow(image: Image.Image, deep: Deep) -> str:
+    """What to tell of a picture of more than 8 bits that uses few of its values."""
+    found = used_range(image, deep)
+    if found is None:
+        return ""
+    least, greatest, black, white = found
+    share = (greatest - least) / max(white - black, 1e-300)
+    if not 0 < share <= NARROW:
+        return ""
+    percent = f"{100 * share:.0f}" if share >= 0.01 else f"{100 * share:.1g}"
+    return (
+        f"uses {percent}% of its range ({least:,.6g} to {greatest:,.6g} of {black:,.6g} to "
+        f"{white:,.6g}), and is shown dark or flat: data.levels of a recipe stretches it"
+    )
+
+
+def _small(image: Image.Image, deep: Deep = UNTOLD) -> Image.Image:
     image.draft("RGB", (72, 72))  # JPEG decodes to an eighth for a fraction of the time
     image.load()
-    return Image.fromarray(upright(to_rgb(image), orientation_of(image)))
+    return Image.fromarray(upright(to_rgb(image, deep=deep), orientation_of(image)))
 
 
 def _summary(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
@@ -116,6 +147,9 @@ def image_findings(audited: Audited, max_pixels: int, threads: int = 4) -> Itera
         if seen.note:
             place, id_ = audited.places[number][0], audited.samples[number].id
             yield Finding("no-end-marker", "note", *place, id_, f"{ref.name}: {seen.note}")
+        if seen.narrow:
+            place, id_ = audited.places[number][0], audited.samples[number].id
+            yield Finding("narrow-range", "warning", *place, id_, f"{ref.name} {seen.narrow}")
         if seen.bits is not None:
             good.append((number, seen))
     yield from _duplicates(audited, good)

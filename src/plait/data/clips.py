@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from plait.core.errors import DataError
-from plait.data.decode import open_image
+from plait.data.decode import open_image, to_rgb
 from plait.data.sample import MediaRef
 
 
@@ -77,6 +78,12 @@ def _png(image: Image.Image, frame: int, name: str) -> bytes:
             f"frame {frame + 1} cannot be read: {error}; replace the file", path=name
         ) from error
     target = io.BytesIO()
-    # With its transparency, which decoding then puts on white as everywhere.
-    (image if image.mode in ("RGB", "L") else image.convert("RGBA")).save(target, "PNG")
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray(np.asarray(image).astype(np.uint16))
+    elif image.mode in ("I", "F"):
+        image = Image.fromarray(to_rgb(image))
+    elif image.mode not in ("RGB", "L"):
+        # With its transparency, which decoding then puts on white as everywhere.
+        image = image.convert("RGBA")
+    image.save(target, "PNG")
     return target.getvalue()

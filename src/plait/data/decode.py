@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -20,6 +21,15 @@ from plait.core.errors import DataError
 from plait.core.shapes import UInt8
 from plait.data import heif
 from plait.data.exif import exif_orientation, stored
+from plait.data.levels import (
+    Levels,
+    full_scale,
+    is_deep_colour,
+    scaled,
+    stated_bits,
+    swap_bytes,
+    table,
+)
 from plait.data.structure import Bounds, kind_of, structure_of
 from plait.data.whole import with_end
 
@@ -56,6 +66,23 @@ _OTHER_FORMS = (
 _REDUCED, _INNER = 254, 330  # tags of TIFF: that a page is a small copy, and where others are
 
 
+@dataclass(frozen=True, slots=True)
+class Deep:
+    """What only the file of a picture tells of values of more than 8 bits.
+
+    Attributes:
+        bits: how many of 16 it says that it uses; 0: nothing.
+        lower: the lower bytes of a picture in colour of 16 bits, of which Pillow gives the upper.
+    """
+
+    bits: int = 0
+    lower: Image.Image | None = None
+
+
+UNTOLD: Final = Deep()
+"""Of a picture without a file."""
+
+
 def decode_image(
     data: bytes,
     *,
@@ -63,6 +90,7 @@ def decode_image(
     max_pixels: int = MAX_PIXELS,
     formats: Sequence[str] | None = None,
     bounds: Bounds | None = None,
+    levels: Levels | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
     """The picture in ``data`` as RGB.
 
@@ -75,31 +103,38 @@ def decode_image(
         formats: Pillow's names of those that may be decoded. Default: all that Pillow reads without
             another program. From strangers take `plait.data.structure.SAFE_FORMATS`.
         bounds: of the parts of the file; the default is far above every real picture.
+        levels: what becomes black and white in a picture of more than 8 bits a value.
 
     Raises:
         DataError: no bytes, no picture, a truncated or damaged file, or too much of something.
     """
-    with _loaded(data, name, max_pixels, formats, bounds) as image:
-        return to_rgb(image, orientation_of(image))
+    with _loaded(data, name, max_pixels, formats, bounds) as (image, deep):
+        return to_rgb(image, orientation_of(image), levels, deep)
 
 
 def decode_lines(
-    data: bytes, *, name: str, max_pixels: int = MAX_PIXELS, formats: Sequence[str] | None = None
+    data: bytes,
+    *,
+    name: str,
+    max_pixels: int = MAX_PIXELS,
+    formats: Sequence[str] | None = None,
+    levels: Levels | None = None,
 ) -> tuple[tuple[int, int], Callable[[int, int], np.ndarray]]:
     """`decode_image` without the array: 3 of its 7 bytes a pixel are spared.
 
     Returns:
         (height, width), and the rows of pixels from one to before another: uint8 (n, W, 3). A
-        picture that is stored turned, or whose range of values is not known, becomes an array.
+        picture that is stored turned becomes an array.
     """
-    with _loaded(data, name, max_pixels, formats, None) as image:
+    with _loaded(data, name, max_pixels, formats, None) as (image, deep):
         turn = orientation_of(image)
-        if turn != 1 or image.mode in ("I", "F"):
-            array = to_rgb(image, turn)
+        if turn != 1:
+            array = to_rgb(image, turn, levels, deep)
             return array.shape[:2], lambda top, end: array[top:end]
+        tones = _tones(image, levels, deep)
 
     def lines(top: int, end: int) -> np.ndarray:
-        band = _band_to_rgb(image.crop((0, top, image.width, end)), 0.0, 0.0)
+        band = _band_to_rgb(image, top, end, tones)
         return np.broadcast_to(band, (*band.shape[:2], 3))
 
     return (image.height, image.width), lines
@@ -112,13 +147,14 @@ def _loaded(
     max_pixels: int,
     formats: Sequence[str] | None,
     bounds: Bounds | None,
-) -> Iterator[Image.Image]:
+) -> Iterator[tuple[Image.Image, Deep]]:
     """The picture with its pixels; what goes wrong with it within is told as its fault."""
     with open_image(
         data, name=name, max_pixels=max_pixels, formats=formats, bounds=bounds
     ) as image:
         try:
-            yield _with_pixels(image, data, formats)
+            deep = deep_of(image, data, formats)
+            yield _with_pixels(image, data, formats), deep
         except MemoryError:
             raise
         except DataError as error:
@@ -129,6 +165,15 @@ def _loaded(
                 "replace the file",
                 path=name,
             ) from error
+
+
+def deep_of(image: Image.Image, data: bytes, formats: Sequence[str] | None = None) -> Deep:
+    """What only the file of an opened picture, not loaded yet, tells of its values."""
+    bits, lower = stated_bits(image, data), None
+    if is_deep_colour(image):
+        lower = _open(data, [str(image.format)], formats)
+        swap_bytes(lower)
+    return Deep(bits, lower)
 
 
 def _with_pixels(image: Image.Image, data: bytes, formats: Sequence[str] | None) -> Image.Image:
@@ -253,40 +298,119 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def to_rgb(image: Image.Image, orientation: int = 1) -> UInt8[np.ndarray, "H W 3"]:
+def to_rgb(
+    image: Image.Image,
+    orientation: int = 1,
+    levels: Levels | None = None,
+    deep: Deep = UNTOLD,
+) -> UInt8[np.ndarray, "H W 3"]:
     """A loaded Pillow image of any mode as RGB, transparency over white.
 
     Args:
         image: as its file stores it.
         orientation: by EXIF; the result is upright.
+        levels: what becomes black and white in a picture of more than 8 bits a value.
+        deep: what its file tells of such values.
 
     Raises:
         DataError: a picture of floating-point numbers, none of which is finite.
     """
     width, height = image.size
-    rows = max(1, _BAND // max(1, width))
-    bands = [(top, min(top + rows, height)) for top in range(0, height, rows)]
-    low, high = _range_of(image, bands) if image.mode in ("I", "F") else (0.0, 0.0)
+    tones = _tones(image, levels, deep)
     shape = (width, height, 3) if orientation >= 5 else (height, width, 3)
     result = np.empty(shape, np.uint8)
     lines = stored(result, orientation)  # turned while it is written: no second copy
-    for top, bottom in bands:
-        band = image.crop((0, top, width, bottom)) if len(bands) > 1 else image
-        lines[top:bottom] = _band_to_rgb(band, low, high)
+    for top, bottom in _bands(image):
+        lines[top:bottom] = _band_to_rgb(image, top, bottom, tones)
     return result
 
 
-def _band_to_rgb(image: Image.Image, low: float, high: float) -> np.ndarray:
-    """(H, W, 3), or (H, W, 1) of a gray picture; ``low`` and ``high``: see `_range_of`."""
-    if image.mode.startswith("I;16"):
-        return _gray16(np.asarray(image).astype(np.int64), image.info.get("transparency"))
-    if image.mode == "I":
-        values = np.asarray(image).astype(np.int64)
-        if (low, high) != (0.0, 65535.0):
-            values = (values - int(low)) * 65535 // max(1, int(high) - int(low))
-        return _gray16(values, None)
-    if image.mode == "F":
-        return _float_to_8_bits(np.asarray(image), low, high)[..., None]
+def _bands(image: Image.Image) -> list[tuple[int, int]]:
+    """The first row and the one after the last of each part that is converted at a time."""
+    rows = max(1, _BAND // max(1, image.width))
+    return [(top, min(top + rows, image.height)) for top in range(0, image.height, rows)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tones:
+    """How values of more than 8 bits become 8.
+
+    Attributes:
+        low, high: what becomes black and white.
+        table: (65536,) uint8, the same for values of 16 bits.
+        lower: the lower bytes of a picture in colour, whose upper ones Pillow gives.
+        wide: 32-bit integers go through 16 bits.
+    """
+
+    low: float
+    high: float
+    table: np.ndarray | None = None
+    lower: Image.Image | None = None
+    wide: bool = False
+
+
+def _tones(image: Image.Image, levels: Levels | None, deep: Deep) -> _Tones | None:
+    """Of a loaded picture; None where its values have 8 bits, or become so by Pillow.
+
+    Raises:
+        DataError: a picture of floating-point numbers, none of which is finite.
+    """
+    if image.mode.startswith("I;16") or (deep.lower is not None and (levels or deep.bits)):
+        values = (_values(image, *band, deep.lower)[..., :3] for band in _bands(image))
+        if levels is not None:
+            low, high = levels.range_of(values, whole=True)
+        else:
+            low, high = 0.0, full_scale(image, deep.bits, values)
+        return _Tones(low, high, table(low, high), deep.lower)
+    if image.mode not in ("I", "F"):
+        return None
+    values = (_values(image, *band, None) for band in _bands(image))
+    if levels is not None:
+        return _Tones(*levels.range_of(values, whole=False))
+    return _Tones(*_range_of(image, values), wide=image.mode == "I")
+
+
+def used_range(image: Image.Image, deep: Deep) -> tuple[float, float, float, float] | None:
+    """Least and greatest value of a loaded picture, and those that are shown as black and white.
+
+    Of pictures of more than 8 bits a value; None for others.
+    """
+    tones = _tones(image, None, replace(deep, bits=deep.bits or 16))
+    if tones is None:
+        return None
+    parts = (_values(image, *band, tones.lower)[..., :3] for band in _bands(image))
+    ends = [
+        (part[finite].min(), part[finite].max())
+        for part in parts
+        if (finite := np.isfinite(part)).any()
+    ]
+    return (
+        float(min(low for low, _ in ends)),
+        float(max(high for _, high in ends)),
+        tones.low,
+        tones.high,
+    )
+
+
+def _values(image: Image.Image, top: int, bottom: int, lower: Image.Image | None) -> np.ndarray:
+    """Some rows of a picture's values; of 16-bit colour all 16 bits."""
+    box = (0, top, image.width, bottom)
+    values = np.asarray(image.crop(box))
+    if lower is None:
+        return values[..., None] if image.mode.startswith("I;16") else values
+    return values.astype(np.uint16) << 8 | np.asarray(lower.crop(box))
+
+
+def _band_to_rgb(image: Image.Image, top: int, bottom: int, tones: _Tones | None) -> np.ndarray:
+    """Rows of a picture, (n, W, 3), or (n, W, 1) of a gray one."""
+    if tones is not None:
+        values = _values(image, top, bottom, tones.lower)
+        if tones.table is not None:
+            return _by_table(image, values, tones.table)
+        if tones.wide:
+            return _wide(values.astype(np.int64), int(tones.low), int(tones.high))
+        return _float_to_8_bits(values, tones.low, tones.high)[..., None]
+    image = image.crop((0, top, image.width, bottom))
     if image.has_transparency_data:
         return over_white(np.asarray(image.convert("RGBA")))
     if image.mode == "LAB":
@@ -294,15 +418,14 @@ def _band_to_rgb(image: Image.Image, low: float, high: float) -> np.ndarray:
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _range_of(image: Image.Image, bands: Sequence[tuple[int, int]]) -> tuple[float, float]:
+def _range_of(image: Image.Image, bands: Iterable[np.ndarray]) -> tuple[float, float]:
     """The values that become black and white in a picture of 32-bit integers or floats.
 
     Integers are taken as 16-bit where they fit, floats as 0..1 or 0..255; any other range is
     stretched from least to greatest. Not-a-number and infinities do not count.
     """
     least, greatest = np.inf, -np.inf
-    for top, bottom in bands:
-        values = np.asarray(image.crop((0, top, image.width, bottom)))
+    for values in bands:
         finite = values if image.mode == "I" else values[np.isfinite(values)]
         if finite.size:
             least = min(least, float(finite.min()))
@@ -323,20 +446,29 @@ def over_white(rgba: UInt8[np.ndarray, "H W 4"]) -> UInt8[np.ndarray, "H W 3"]:
     return ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
-def _gray16(values: np.ndarray, transparent: object) -> UInt8[np.ndarray, "H W 1"]:
-    """0..65535 to 0..255, rounded to nearest; one value may stand for transparency (PNG tRNS)."""
-    gray = ((values * 255 + 32767) // 65535).astype(np.uint8)
+def _by_table(image: Image.Image, values: np.ndarray, tones: np.ndarray) -> np.ndarray:
+    """Values of 16 bits by a table; one gray may stand for transparency (PNG tRNS)."""
+    if image.mode == "RGBA":
+        return over_white(np.dstack([tones[values[..., :3]], values[..., 3] >> 8]).astype(np.uint8))
+    found = tones[values]
+    transparent = image.info.get("transparency")
     if isinstance(transparent, int):
-        gray[values == transparent] = 255
-    return gray[..., None]
+        found[values == transparent] = 255
+    return found
+
+
+def _wide(values: np.ndarray, low: int, high: int) -> UInt8[np.ndarray, "H W 1"]:
+    """Integers of 32 bits, first brought to 16 where they are no such, rounded to nearest."""
+    if (low, high) != (0, 65535):
+        values = (values - low) * 65535 // max(1, high - low)
+    return ((values * 255 + 32767) // 65535).astype(np.uint8)[..., None]
 
 
 def _float_to_8_bits(values: np.ndarray, low: float, high: float) -> UInt8[np.ndarray, "H W"]:
     """``low`` to ``high`` as 0 to 255; not-a-number and infinities are black."""
-    finite = np.isfinite(values)
-    known = values[finite].astype(np.float64)
     gray = np.zeros(values.shape, np.uint8)
-    gray[finite] = np.rint((known - low) / max(high - low, 1e-300) * 255).astype(np.uint8)
+    finite = np.isfinite(values)
+    gray[finite] = scaled(values[finite], low, high)
     return gray
 
 

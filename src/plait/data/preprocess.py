@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
@@ -20,6 +20,7 @@ from PIL import Image
 from plait.core.errors import DataError, RecipeError, did_you_mean
 from plait.core.files import digest
 from plait.core.shapes import UInt8
+from plait.data.levels import Levels
 from plait.data.tokenize import TextPreprocess
 
 LONGEST_EDGE: Final = 100_000
@@ -64,6 +65,8 @@ class ImagePreprocess:
         interpolation: Pillow's filter of that name.
         mean, std: per channel, for values in 0..1; applied by the encoder, not here.
         fill: the colour beyond the picture with ``"pad"``. White, as alpha is composited on white.
+        levels: what becomes black and white in pictures of more than 8 bits a value, while they are
+            decoded; None: what their files say.
         crop_rounding: an odd margin is halved to the nearest even number (torchvision, timm) or
             down (transformers); the two differ by one pixel.
     """
@@ -76,6 +79,7 @@ class ImagePreprocess:
     std: tuple[float, ...] = IMAGENET_STD
     fill: tuple[int, ...] = (255, 255, 255)
     crop_rounding: CropRounding = "even"
+    levels: Levels | None = None
 
     def __post_init__(self) -> None:
         size = (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
@@ -170,11 +174,14 @@ class ImagePreprocess:
         return self.offset(height - self.size_2d[0]), self.offset(width - self.size_2d[1])
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data from which `from_json` makes the same object."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
-        }
+        """Plain data from which `from_json` makes the same object.
+
+        ``levels`` are in it where there are any: older fingerprints and bundles stay what they are.
+        """
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        found = {name: list(value) if isinstance(value, tuple) else value for name, value in values}
+        del found["levels"]
+        return found if self.levels is None else {**found, "levels": self.levels.to_json()}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ImagePreprocess:
@@ -187,7 +194,10 @@ class ImagePreprocess:
                 )
             if key in _CHOICES:
                 _check_choice(key, value[key])
-        return cls(**{key: _tuple(entry) for key, entry in value.items()})
+        given = {key: _tuple(entry) for key, entry in value.items()}
+        if given.get("levels") is not None:
+            given["levels"] = Levels.from_json(given["levels"])
+        return cls(**given)
 
     @property
     def fingerprint(self) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from plait.core.batch import Encoded, ModalityInput
 from plait.core.errors import ModelError, did_you_mean
+from plait.data.levels import Levels
 from plait.data.preprocess import ImagePreprocess, TextPreprocess
 from plait.data.regions import RegionPreprocess
 
@@ -45,6 +46,11 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def spec(self) -> dict[str, Any]:
         """JSON that rebuilds the architecture offline; its key ``family`` names the rebuilder."""
+
+    def take_levels(self, levels: Levels) -> None:
+        """Pictures of more than 8 bits a value are decoded so from now on."""
+        if isinstance(self.preprocess, ImagePreprocess):
+            self.preprocess = replace(self.preprocess, levels=levels)
 
     def save_files(self, folder: Path) -> None:
         """Writes what ``spec`` cannot hold (a tokenizer) into ``folder``."""

@@ -92,6 +92,7 @@ def _transformers_in_general(pair: Pair) -> list[tuple[bool, str]]:
     return [
         (height == width, f"its pictures are not square ({height} x {width})"),
         (pair.image_preprocess.resize != "pad", "its pictures are padded to a square"),
+        (pair.image_preprocess.levels is None, "its pictures are stretched by data.levels"),
     ]
 
 

@@ -35,7 +35,9 @@ def answering(model: torch.nn.Module) -> Iterator[torch.device]:
 
 def image_input(pictures: Sequence[Any], preprocess: ImagePreprocess, start: int) -> ModalityInput:
     """A batch of pictures for an image encoder, by the path that training takes."""
-    arrays = (to_array(item, start + i, decode_fast) for i, item in enumerate(pictures))
+    arrays = (
+        to_array(item, start + i, decode_fast, preprocess.levels) for i, item in enumerate(pictures)
+    )
     pixels = [preprocess_fast(array, preprocess) for array in arrays]
     return ModalityInput.of(pixels=torch.from_numpy(np.stack(pixels)))
 

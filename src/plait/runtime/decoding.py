@@ -29,6 +29,7 @@ from PIL import AvifImagePlugin, Image
 from plait.core.errors import DataError
 from plait.core.shapes import UInt8
 from plait.data.decode import decode_image, decode_lines
+from plait.data.levels import Levels
 from plait.data.preprocess import ImagePreprocess
 from plait.data.structure import SAFE_FORMATS
 from plait.runtime.resize import preprocess_exactly, preprocess_lines
@@ -49,6 +50,7 @@ class Job:
         seconds: of processor time after which the decoder is ended.
         wall_seconds: the same by the clock.
         preprocess: settings of `ImagePreprocess`; None for the whole picture.
+        levels: `plait.data.levels.Levels` of the whole picture, as JSON.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Job:
     seconds: float
     wall_seconds: float
     preprocess: Mapping[str, Any] | None = None
+    levels: Mapping[str, Any] | None = None
 
 
 def send(connection: socket.socket, head: Mapping[str, Any], body: bytes | memoryview) -> None:
@@ -101,9 +104,11 @@ def decoded(job: Job, data: bytes) -> UInt8[np.ndarray, "..."]:
     """
     given: dict[str, Any] = {"name": job.name, "max_pixels": job.max_pixels}
     if job.preprocess is None:
-        return decode_image(data, **given, formats=SAFE_FORMATS)
-    shape, lines = decode_lines(data, **given, formats=SAFE_FORMATS)
-    return preprocess_lines(shape, lines, ImagePreprocess.from_json(job.preprocess))
+        levels = None if job.levels is None else Levels.from_json(job.levels)
+        return decode_image(data, **given, formats=SAFE_FORMATS, levels=levels)
+    preprocess = ImagePreprocess.from_json(job.preprocess)
+    shape, lines = decode_lines(data, **given, formats=SAFE_FORMATS, levels=preprocess.levels)
+    return preprocess_lines(shape, lines, preprocess)
 
 
 def _serve(connection: socket.socket) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 from plait.core.errors import DataError
 from plait.core.shapes import UInt8
 from plait.data.decode import decode_image, to_rgb
+from plait.data.levels import Levels
 from plait.data.preprocess import ImagePreprocess
 from plait.data.sample import FileRef, MediaRef
 from plait.runtime.resize import preprocess_exactly
@@ -26,14 +27,15 @@ Decode = Callable[..., np.ndarray]
 
 
 def to_array(
-    picture: Any, number: int, decode: Decode = decode_image
+    picture: Any, number: int, decode: Decode = decode_image, levels: Levels | None = None
 ) -> UInt8[np.ndarray, "H W 3"]:
     """A path, the bytes of a file, a PIL image, an array or a media reference as uint8 RGB.
 
     Args:
         picture: one of these.
         number: names it in messages if nothing else does.
-        decode: (bytes, name=) to the picture.
+        decode: (bytes, name=, levels=) to the picture.
+        levels: of pictures of more than 8 bits a value.
 
     Raises:
         DataError: it is none of these, or can't be decoded.
@@ -41,9 +43,9 @@ def to_array(
     if isinstance(picture, str | Path):
         picture = FileRef(Path(picture))
     if isinstance(picture, bytes | bytearray):
-        return decode(bytes(picture), name=f"image {number}")
+        return decode(bytes(picture), name=f"image {number}", levels=levels)
     if isinstance(picture, Image.Image):
-        return np.ascontiguousarray(to_rgb(picture))
+        return np.ascontiguousarray(to_rgb(picture, levels=levels))
     if isinstance(picture, np.ndarray):
         if picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3:
             return picture
@@ -52,7 +54,7 @@ def to_array(
             " give uint8 of shape (height, width, 3)"
         )
     if isinstance(picture, MediaRef):
-        return decode(picture.read(), name=picture.name)
+        return decode(picture.read(), name=picture.name, levels=levels)
     raise DataError(
         f"image {number} is a {type(picture).__name__}; give a path, the bytes of a file, a PIL"
         " image, a uint8 array or a media reference"
@@ -67,6 +69,9 @@ def pixels_of(
     Raises:
         DataError: see `to_array`.
     """
-    arrays = (to_array(item, first + place) for place, item in enumerate(pictures))
+    arrays = (
+        to_array(item, first + place, levels=preprocess.levels)
+        for place, item in enumerate(pictures)
+    )
     rows = [preprocess_exactly(array, preprocess) for array in arrays]
     return np.stack(rows) if rows else np.zeros((0, 3, *preprocess.size_2d), np.uint8)

@@ -79,7 +79,9 @@ class BundleAskLane:
             pixels = self.decoders.pixels(raw.picture, self.bundle.image_preprocess, "image")
             seen = {"pixels": pixels[None]}
         else:
-            seen = self.bundle.prepare_images([self.decoders.picture(raw.picture, "image")])
+            levels = self.bundle.image_preprocess.levels
+            array = self.decoders.picture(raw.picture, "image", levels)
+            seen = self.bundle.prepare_images([array])
         template = self.bundle.manifest.question
         text = raw.question if template is None else template.format(question=raw.question)
         tensors = {**seen, **self.bundle.prepare_texts([text])}

@@ -30,6 +30,7 @@ from plait.core.allocator import without_tuning
 from plait.core.errors import DataError, PlaitError
 from plait.core.shapes import UInt8
 from plait.data.decode import decode_image
+from plait.data.levels import Levels
 from plait.data.preprocess import ImagePreprocess
 from plait.data.structure import SAFE_FORMATS, structure_of
 from plait.serving.settings import MIB, Limits
@@ -115,8 +116,15 @@ class Decoders:
         """Whether a picture is decoded in the calling thread: a plain one, or pixels already."""
         return not self.processes or isinstance(picture, np.ndarray) or is_plain(picture)
 
-    def picture(self, data: Any, name: str = "") -> UInt8[np.ndarray, "H W 3"]:
+    def picture(
+        self, data: Any, name: str = "", levels: Levels | None = None
+    ) -> UInt8[np.ndarray, "H W 3"]:
         """A picture of encoded bytes; an array comes back as it is.
+
+        Args:
+            data: the bytes.
+            name: for messages.
+            levels: of a picture of more than 8 bits a value.
 
         Raises:
             DataError: it cannot be used, or its decoder died of it.
@@ -125,9 +133,13 @@ class Decoders:
             return data
         if self.is_quick(data):
             return decode_image(
-                data, name=name, max_pixels=self.limits.pixels, formats=SAFE_FORMATS
+                data,
+                name=name,
+                max_pixels=self.limits.pixels,
+                formats=SAFE_FORMATS,
+                levels=levels,
             )
-        return self._elsewhere(data, name, None)
+        return self._elsewhere(data, name, None, levels)
 
     def pixels(
         self, data: bytes, preprocess: ImagePreprocess, name: str = ""
@@ -135,12 +147,19 @@ class Decoders:
         """Decodes in a process, and resizes there. Raises as `picture`."""
         return self._elsewhere(data, name, preprocess)
 
-    def _elsewhere(self, data: bytes, name: str, preprocess: ImagePreprocess | None) -> np.ndarray:
+    def _elsewhere(
+        self,
+        data: bytes,
+        name: str,
+        preprocess: ImagePreprocess | None,
+        levels: Levels | None = None,
+    ) -> np.ndarray:
         from plait.runtime.decoding import Job
 
         seconds = self.limits.picture_seconds
         settings = None if preprocess is None else preprocess.to_json()
-        job = Job(name, self.limits.pixels, seconds, _WALL * seconds, settings)
+        toned = None if levels is None else levels.to_json()
+        job = Job(name, self.limits.pixels, seconds, _WALL * seconds, settings, toned)
         try:
             return self._with_a_decoder(job, data)
         except _Died as death:

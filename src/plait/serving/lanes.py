@@ -274,7 +274,8 @@ class ImageLane:
         elif self.is_slow(raw):
             row = {"pixels": self.decoders.pixels(raw, self.model.image_preprocess)}
         else:
-            (row,) = _rows(self.model.prepare_images([self.decoders.picture(raw)]), 1)
+            array = self.decoders.picture(raw, levels=self.model.image_preprocess.levels)
+            (row,) = _rows(self.model.prepare_images([array]), 1)
         pixels = row["pixels"]
         return Prepared(row, int(pixels.shape[-1] * pixels.shape[-2]))
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from plait.core.errors import UserError
+from plait.core.modality import IMAGE
+from plait.data.preprocess import ImagePreprocess
 from plait.serving.decoders import Decoders
 from plait.serving.lanes import HERE, Asked, Prepared, embedding_lanes
 from plait.serving.remote import split
@@ -131,6 +133,8 @@ class RunAskLane:
 
     def __init__(self, name: str, model: Any, decoders: Decoders) -> None:
         self.name, self.model, self.decoders = name, model, decoders
+        preprocess = model.tower(IMAGE).encoder.preprocess
+        self._levels = preprocess.levels if isinstance(preprocess, ImagePreprocess) else None
         self._computing = threading.Lock()
 
     def cost(self, raw: Asked) -> int:
@@ -148,7 +152,7 @@ class RunAskLane:
         found: list[Prepared | Exception] = []
         for raw in raws:
             try:
-                array = self.decoders.picture(raw.picture, "image")
+                array = self.decoders.picture(raw.picture, "image", self._levels)
             except UserError as error:
                 found.append(error)
             else:

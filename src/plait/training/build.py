@@ -76,7 +76,13 @@ def build_model(
     check_sizes(recipe.model.model_dump(mode="json"), "model")
     torch.manual_seed(recipe.seed)
     with within_memory(f"the model of the recipe {recipe.name!r:.100}"):
-        return _build_model(recipe, texts, labels)
+        model = _build_model(recipe, texts, labels)
+    if recipe.data.levels is not None:
+        levels = recipe.data.levels.as_settings()
+        for module in model.modules():
+            if isinstance(module, Encoder):
+                module.take_levels(levels)
+    return model
 
 
 def _build_model(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from plait.core.errors import did_you_mean
+from plait.core.errors import RecipeError, did_you_mean
 from plait.core.modality import IMAGE, MODALITIES, TEXT
 from plait.training import sharing
 from plait.training.bridge_faults import bridge_faults
@@ -78,6 +78,7 @@ def _writes_answers(task: Task) -> bool:
 
 def faults(recipe: Recipe) -> Iterator[Fault]:
     """Every impossible combination, as its place in the recipe and a message."""
+    yield from _level_faults(recipe)
     yield from _model_faults(recipe)
     metric, known_metrics = recipe.evaluation.metric, METRICS[recipe.model.kind]
     if metric is not None and metric not in known_metrics:
@@ -87,6 +88,17 @@ def faults(recipe: Recipe) -> Iterator[Fault]:
     for number, stage in enumerate(recipe.stages):
         for place, message in _stage_faults(recipe, stage):
             yield ("stages", number, *place), message
+
+
+def _level_faults(recipe: Recipe) -> Iterator[Fault]:
+    if recipe.data.levels is None:
+        return
+    if recipe.model.kind == "drawing":
+        yield ("data", "levels"), "drawing models have none: they take pictures of 8 bits"
+    try:
+        recipe.data.levels.as_settings()
+    except RecipeError as error:
+        yield ("data", "levels"), str(error)
 
 
 def _model_faults(recipe: Recipe) -> Iterator[Fault]:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from plait.data import levels
 from plait.training.schema_base import (
     Count,
     Section,
@@ -31,6 +32,22 @@ class Repeat(Section):
     times: dict[str, Count]
 
 
+class Levels(Section):
+    """What becomes black and white in pictures of more than 8 bits a value: one of the two.
+
+    Attributes:
+        window: two values, as the files state them.
+        percentiles: of each picture's own values, e.g. ``[1, 99]``.
+    """
+
+    window: list[float] | None = None
+    percentiles: list[float] | None = None
+
+    def as_settings(self) -> levels.Levels:
+        """As decoding takes them. Raises RecipeError where they are not one pair of numbers."""
+        return levels.Levels.from_json(self.model_dump())
+
+
 class Data(Section):
     """Which pairs, and how their texts become rows.
 
@@ -41,6 +58,8 @@ class Data(Section):
             the data itself.
         allow_outside: they may lie anywhere.
         encoding: of text files that are not UTF-8, such as ``gbk``, ``shift_jis`` or ``latin-1``.
+        levels: of pictures of more than 8 bits a value; null: what their files state. Whatever is made
+            of the run keeps them.
         on_bad_row: ``fail`` at the first bad row, or ``skip`` and count.
         texts: ``one`` text of each image drawn anew every epoch, ``all`` (every text a row), or the
             ``first``.
@@ -60,6 +79,7 @@ class Data(Section):
     root: str | list[str] | None = None
     allow_outside: bool = False
     encoding: str | None = None
+    levels: Levels | None = None
     on_bad_row: Literal["fail", "skip"] = "fail"
     texts: Literal["one", "all", "first"] = "one"
     equal_texts: Literal["same", "apart"] = "same"
