@@ -105,6 +105,14 @@ def test_an_alias_of_two_emoji_is_none() -> None:
     assert first["zh"] == second["zh"] == ("猫",)  # a first name always stays
 
 
+@pytest.mark.parametrize("hexcode", ["1F1E6-1F1FA", "1F1FF-1F1E6"])
+def test_two_letter_names_are_left_out_of_flags_alone(hexcode: str) -> None:
+    """The first and the last of the letters that flags are made of."""
+    for name, kept in ((hexcode, ("a flag", "of it")), ("1F402", ("a flag", "ox", "of it"))):
+        one = Emoji(name, code(name), Path(), {"en": ("a flag", "ox", "of it")})
+        assert captions([one])[0]["en"] == kept
+
+
 def test_english_captions_are_unique(emoji: list[Emoji]) -> None:
     plain = [one for one in emoji if not openmoji.has_skin_tone(one.code)]
     assert len(plain) >= 1800
@@ -153,12 +161,15 @@ def test_twins_are_looked_for_once(
     emoji: list[Emoji], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The flags of Indonesia and Monaco are the same pixels, and the apple is nobody's twin."""
-    chosen = few(emoji, "1F1EE-1F1E9", "1F1F2-1F1E8", "1F34E")
+    chosen = few(emoji, "1F1EE-1F1E9", "1F1F2-1F1E8", "1F34E", "1F469-1F3FD-200D-1F373")
     monkeypatch.setattr(openmoji, "read_emoji", lambda: chosen)
     (first, family) = openmoji.with_families(size=64, cache=tmp_path)
     assert [one.hexcode for one in first] == [one.hexcode for one in chosen]
     assert family["1F1F2-1F1E8"] == family["1F1EE-1F1E9"] == "1F1EE-1F1E9"
     assert family["1F34E"] == "1F34E"
+    assert family["1F469-1F3FD-200D-1F373"]  # skin tones have families, too, if nobody says no
+    without, _ = openmoji.with_families(size=64, cache=tmp_path, variants=False)
+    assert [one.hexcode for one in without] == ["1F1EE-1F1E9", "1F1F2-1F1E8", "1F34E"]
     monkeypatch.setattr(openmoji, "look", None)  # would be called again otherwise
     assert openmoji.with_families(size=64, cache=tmp_path)[1] == family
 

@@ -154,3 +154,15 @@ def test_half_precision_is_computed_in_float32() -> None:
 def test_the_background_must_be_a_class() -> None:
     with pytest.raises(UserError, match="background 5 is none of 5 classes"):
         mrc_loss(SOFT, SOFT, MASKED, background=5)
+    with pytest.raises(UserError, match="background -1 is none of 5 classes"):
+        mrc_loss(SOFT, SOFT, MASKED, background=-1)
+
+
+def test_the_background_may_be_the_last_class_of_one_region() -> None:
+    """Without the likeliest class 4 the target is class 2: ln 5 of equal logits, less what is 2's."""
+    soft = torch.tensor([[[0.1, 0.1, 0.3, 0.0, 0.5]]], dtype=torch.float64)
+    logits = torch.tensor([[[0.0, 0.0, math.log(4), 0.0, 0.0]]], dtype=torch.float64)
+    one = torch.tensor([[True]])
+    loss = mrc_loss(logits, soft, one, background=4)
+    assert loss.item() == pytest.approx(math.log(8 / 4), abs=1e-12)
+    assert mrc_loss(logits, soft, one).item() == pytest.approx(math.log(8), abs=1e-12)

@@ -64,6 +64,32 @@ def test_shares_of_the_three_fates() -> None:
     assert len(swapped.unique()) > 50  # of 55 words: all of the vocabulary serves
 
 
+def test_the_ends_of_the_vocabulary() -> None:
+    """Ids 0 and 3 are special, 1 and 2 words: only these are chosen and put in place of others."""
+    ids = torch.tensor([[0, 1, 2, 3]] * 500)
+    hidden, labels = mask_tokens(
+        ids,
+        torch.ones_like(ids, dtype=torch.bool),
+        special=(0, 3, -1, 99),  # not every list of special ids fits its vocabulary
+        vocabulary=5,
+        mask_id=4,
+        generator=generator(),
+        share=1.0,
+    )
+    assert labels.tolist() == [[-100, 1, 2, -100]] * 500
+    assert hidden[:, 1:3].unique().tolist() == [1, 2, MASK]
+    alone, _ = mask_tokens(  # [MASK] itself is no word, wherever it is
+        ids[:, :3],
+        ids[:, :3] > 0,
+        special=(),
+        vocabulary=3,
+        mask_id=0,
+        generator=generator(),
+        share=1.0,
+    )
+    assert alone[:, 1:].unique().tolist() == [0, 1, 2] and alone[:, 0].eq(0).all()
+
+
 def test_a_row_without_words_stays() -> None:
     ids = torch.tensor([[CLS, SEP, PAD], [CLS, 9, SEP]])
     hidden, labels = hide(ids, ids != PAD, share=1.0)
@@ -117,5 +143,11 @@ def test_refusals() -> None:
         hide(torch.tensor([[7, 60]]), mask)
     with pytest.raises(UserError, match="mask_id 9 is not in a vocabulary of 9"):
         mask_tokens(ids, mask, special=(), vocabulary=9, mask_id=9, generator=generator())
+    with pytest.raises(UserError, match="mask_id -1 is not in a vocabulary of 9"):
+        mask_tokens(ids, mask, special=(), vocabulary=9, mask_id=-1, generator=generator())
+    with pytest.raises(UserError, match="ids reach from -1 to 8"):
+        hide(ids.masked_fill(ids == 7, -1), mask)
+    with pytest.raises(UserError, match=r"share -0\.5 is not above 0"):
+        hide(ids, mask, share=-0.5)
     with pytest.raises(UserError, match="all 3 ids of the vocabulary are special"):
         mask_tokens(ids * 0, mask, special=(0, 1), vocabulary=3, mask_id=2, generator=generator())

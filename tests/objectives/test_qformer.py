@@ -95,6 +95,8 @@ def test_match_is_asked_of_the_mean_of_the_queries() -> None:
     loss.backward()
     assert logits.grad is not None
     assert logits.grad[1].flatten().tolist() == pytest.approx([-0.125, 0.125, -0.125, 0.125])
+    alone = query_match_loss(logits[1:], torch.tensor([False]))
+    assert alone.item() == pytest.approx(math.log(2), abs=1e-12)
     assert query_match_loss(logits[:0], torch.zeros(0) > 0).item() == 0
 
 

@@ -161,9 +161,16 @@ def test_every_other_epoch_and_at_the_end() -> None:
 
 
 def test_an_evaluation_that_is_no_number_is_never_the_best() -> None:
-    loop = make([float("nan"), 1.0, float("nan")])
+    nan = float("nan")
+    loop = make([nan, 1.0, nan])
     loop.run(Bar())
     assert loop.position.best == 1.0
+    patient = make([nan, 1.0, nan, 0.5, 9.0], steps=40, patience=2)  # one such does not end it
+    patient.run(Bar())
+    assert (patient.position.step, patient.position.best) == (16, 1.0)
+    hopeless = make([nan] * 9, steps=40, patience=2)
+    hopeless.run(Bar())
+    assert (hopeless.position.step, hopeless.position.best) == (8, None)
 
 
 def test_average_of_weights_by_hand() -> None:
@@ -202,6 +209,14 @@ def test_what_training_changes() -> None:
         "1.running_var",
         "1.num_batches_tracked",
     }
+
+
+def test_buffers_beside_a_trained_module_are_not_its_own() -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    model.register_buffer("statistics", torch.zeros(3))
+    assert set(trained_tensors(model)) == {"0.weight", "0.bias"}
+    model.register_parameter("scale", nn.Parameter(torch.ones(())))
+    assert set(trained_tensors(model)) == {"0.weight", "0.bias", "scale", "statistics"}
 
 
 def test_a_gradient_that_is_no_number_changes_no_weight() -> None:
