@@ -191,3 +191,24 @@ def test_keys_that_repeat(tmp_path: Path) -> None:
     assert sorted(sample.texts for sample in dataset) == [("a", "b"), ("c",), ("d",), ("e",)]
     assert len(set(dataset.ids)) == 4
     assert {"1", "s-1/0"} <= set(dataset.ids)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "names"), [("latin-1", ["Größe", "Straße", "b"]), ("gbk", ["红色的鸟", "蓝色的鸟", "b"])]
+)
+def test_names_in_other_encodings_stay_apart(
+    encoding: str, names: list[str], tmp_path: Path
+) -> None:
+    with tarfile.open(
+        tmp_path / "x.tar", "w", format=tarfile.GNU_FORMAT, encoding=encoding
+    ) as file:
+        for number, name in enumerate(names):
+            parts = [(".jpg", planted.jpeg(number)), (".txt", f"a {number}".encode())]
+            for ending, data in parts:
+                member = tarfile.TarInfo(name + ending)
+                member.size = len(data)
+                file.addfile(member, io.BytesIO(data))
+    dataset = open_dataset(tmp_path / "x.tar")
+    assert {sample.id: sample.texts for sample in dataset} == {
+        name: (f"a {number}",) for number, name in enumerate(names)
+    }

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from plait.data.readers.encoding import guess
+
 BLOCK = 512
 _MOST_NAME = 1 << 20  # bytes of a record that holds a long name
 
@@ -86,7 +88,21 @@ def _name(header: bytes) -> str:
 
 
 def _text(field: bytes) -> str:
-    return field.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
+    return _decoded(field.split(b"\0", 1)[0])
+
+
+def _decoded(name: bytes) -> str:
+    """A name; tar knows no encoding, and old tools write that of their machine.
+
+    What it may be is guessed, else every byte is a character: two names never become one.
+    """
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        try:
+            return name.decode(guess(name) or "latin-1")
+        except UnicodeDecodeError:
+            return name.decode("latin-1")
 
 
 def _pax(data: bytes) -> dict[str, str]:
@@ -98,5 +114,5 @@ def _pax(data: bytes) -> dict[str, str]:
             raise ValueError("a record shorter than its own length")
         record, data = data[: int(length)], data[int(length) :]
         key, _, value = record[len(length) + 1 : -1].partition(b"=")
-        fields[key.decode()] = value.decode("utf-8", "surrogateescape")
+        fields[key.decode()] = _decoded(value)
     return fields
