@@ -21,7 +21,6 @@ from plait.data.sample import BytesRef
 from plait.models.storage import save_model
 from plait.retrieval import build_index as build
 from plait.retrieval import open_index
-from plait.retrieval.index import sync_index
 from plait.retrieval.manifest import model_fingerprint
 from plait.retrieval.memory import MemoryStore
 
@@ -143,35 +142,6 @@ def test_a_picture_is_known_by_its_path_and_needs_no_text(model, tmp_path: Path)
         build_index(model, twice, tmp_path / "index", add=True)
 
 
-def test_an_index_follows_its_folder(model, tmp_path: Path) -> None:
-    folder, out = tmp_path / "photos", tmp_path / "index"
-    (folder / "sub").mkdir(parents=True)
-    for number in range(5):
-        noise(number).save(folder / f"{number}.png")
-
-    def sync() -> tuple[int, ...]:
-        data = open_dataset(folder, every_picture=True)
-        done = sync_index(model, data, out, engine="torch", cache=False)
-        return done.added, done.changed, done.moved, done.deleted, done.unchanged
-
-    assert sync() == (5, 0, 0, 0, 0)
-    assert sync() == (0, 0, 0, 0, 5)
-    before = {row.path: row.vector for row in open_index(out).store.rows()}
-    (folder / "0.png").unlink()
-    (folder / "1.png").rename(folder / "sub" / "new name.png")
-    noise(12).save(folder / "2.png")
-    noise(13).save(folder / "9.png")
-    (folder / "3.png").touch()  # another time, the same bytes
-    assert sync() == (1, 1, 1, 1, 2)
-    rows = {row.path: row for row in open_index(out).store.rows()}
-    assert sorted(rows) == sorted(str(path.resolve()) for path in folder.rglob("*.png"))
-    moved = rows[str((folder / "sub" / "new name.png").resolve())]
-    assert moved.id == "photos/sub/new name.png"
-    np.testing.assert_array_equal(moved.vector, before[str((folder / "1.png").resolve())])
-    assert open_index(out, model=model).search(noise(12), k=1)[0]["id"] == "photos/2.png"
-    assert sync() == (0, 0, 0, 0, 5)
-
-
 def test_pictures_that_are_gone_are_passed_over_and_counted(index: Path, dataset) -> None:
     every = open_index(index).search("picture 3", k=10)
     assert every.gone == 0 and len(every) == 10
@@ -190,30 +160,6 @@ def test_pictures_that_are_gone_are_passed_over_and_counted(index: Path, dataset
     shutil.rmtree(index.parent / "pictures")  # all of it: a disk that is not mounted
     hits = open_index(index).search("picture 3", k=10)
     assert (len(hits), hits.gone) == (10, 0)
-
-
-def test_a_folder_that_lost_everything_is_refused(model, tmp_path: Path) -> None:
-    folder, out = tmp_path / "photos", tmp_path / "index"
-    folder.mkdir()
-    for number in range(22):
-        noise(number).save(folder / f"{number}.png")
-
-    def sync(data: PairDataset, **options) -> tuple[int, ...]:
-        done = sync_index(model, data, out, engine="torch", cache=False, **options)
-        return done.added, done.changed, done.moved, done.deleted, done.unchanged
-
-    sync(open_dataset(folder, every_picture=True))
-    other = tmp_path / "other"
-    other.mkdir()
-    noise(99).save(other / "1.png")
-    for data in (PairDataset([], "images", folder), open_dataset(other, every_picture=True)):
-        with pytest.raises(SearchIndexError, match=r"any of the 22 pictures.*--allow-empty"):
-            sync(data)
-        assert len(open_index(out)) == 22
-    assert sync(open_dataset(other, every_picture=True), allow_empty=True) == (1, 0, 0, 22, 0)
-    with pytest.raises(SearchIndexError, match="the picture of the index"):
-        sync(PairDataset([], "images", other))
-    assert sync(PairDataset([], "images", other), allow_empty=True) == (0, 0, 0, 1, 0)
 
 
 def test_another_model_is_refused_with_both_fingerprints(

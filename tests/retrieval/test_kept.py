@@ -16,6 +16,8 @@ from tests.retrieval.conftest import make_model, noise
 from plait.core.errors import SearchIndexError
 from plait.models.storage import save_model
 from plait.retrieval import build_index, kept, open_index
+from plait.retrieval.lance import LanceStore
+from plait.retrieval.store import Row
 
 
 @pytest.fixture
@@ -139,30 +141,31 @@ def test_without_openvino_torch_answers(
 def test_large_indexes_stay_in_their_database(
     index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("plait.retrieval.index.MOST_ROWS", 5)
+    monkeypatch.setattr(kept, "MOST_ROWS", 5)
     assert open_index(index, kept=True).search("picture 3", k=1)
     assert not [place for place in places(tmp_path) if (place / "vectors.npy").exists()]
 
 
 def test_the_least_recently_used_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept, "MOST_KEPT", 2)
-    rows = open_rows()
+    store = open_store(tmp_path)
     home = tmp_path / "cache" / "search"
     for number, name in enumerate("abc"):
-        assert kept.keep_rows(rows, home / name)
+        assert kept.keep_rows(store, home / name)
         os.utime(home / name, (number, number))
     assert {place.name for place in places(tmp_path)} == {"b", "c"}
 
 
-def open_rows() -> list:
-    from plait.retrieval.store import Row
-
-    return [Row("one", np.array([1.0, 0.0], np.float32), texts=("line\u2028break\n",))]
+def open_store(tmp_path: Path) -> LanceStore:
+    store = LanceStore(tmp_path / "store", 2, create=True)
+    vector = np.array([1.0, 0.0], np.float32)
+    store.upsert([Row("one", vector, texts=("line\u2028break\n",))])
+    return store
 
 
 def test_texts_of_several_lines_come_back(tmp_path: Path) -> None:
     place = tmp_path / "kept"
-    assert kept.keep_rows(open_rows(), place)
+    assert kept.keep_rows(open_store(tmp_path), place)
     copied = kept.kept_rows(place)
     assert copied is not None
     (row,) = copied.rows()

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.retrieval.conftest import noise
 
 from plait.core.errors import SearchIndexError
-from plait.retrieval.index import Index, build_index, open_index
+from plait.retrieval import Index, build_index, open_index
 from plait.retrieval.lance import LanceStore, UnreadableIndex, _to_arrow
 from plait.retrieval.manifest import Manifest, read_manifest
 from plait.retrieval.roots import KEY

@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 
 from plait.core.errors import DataError, Interrupted, ModelError, RecipeError, UserError
 from plait.core.files import read_json
+from plait.core.lock import FolderLock
 from plait.data import open_dataset
 from plait.encoders.scratch_text import TransformerEncoder
 from plait.models.storage import load_model
 from plait.training.build import build_model
 from plait.training.features import frozen_features
-from plait.training.lock import FolderLock
 from plait.training.material import material_of
 from plait.training.run import read_result, train
 from plait.training.run_folder import RunFolder

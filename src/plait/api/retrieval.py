@@ -89,7 +89,8 @@ def index(
         done = build_index(model, dataset, out, run=Path(run), add=add, on_bad_row=on_bad_row)
         counts |= {"added": done.rows - done.replaced, "replaced": done.replaced}
         counts["skipped"] = len(done.skipped) + len(dataset.skipped)
-        _keep_for_search(out, model, Path(run))
+        _keep_towers(out, model, Path(run))
+        open_index(out, kept=True)  # keeps a copy of its rows
     return {"out": str(out), "rows": len(open_index(out)), **counts, "notes": notes}
 
 
@@ -103,8 +104,7 @@ def _synced(
     options: dict[str, Any],
 ) -> dict[str, Any]:
     from plait.data.dataset import PairDataset
-    from plait.retrieval import open_index
-    from plait.retrieval.index import sync_index
+    from plait.retrieval import sync_index
 
     try:
         dataset = open_split(data, split, on_bad_row, every_picture=True, **options)
@@ -112,11 +112,23 @@ def _synced(
         if not error.nothing or not (out / "manifest.json").is_file():
             raise
         dataset = PairDataset([], "images", Path(data))
-    model = aligned_model(run, "an index")
+    loaded: list[AlignmentModel] = []
+
+    def model() -> AlignmentModel:
+        loaded.append(aligned_model(run, "an index"))
+        return loaded[0]
+
     done = sync_index(
-        model, dataset, out, run=Path(run), on_bad_row=on_bad_row, allow_empty=allow_empty
+        None,
+        dataset,
+        out,
+        run=Path(run),
+        load=model,
+        on_bad_row=on_bad_row,
+        allow_empty=allow_empty,
     )
-    _keep_for_search(out, model, Path(run))
+    if loaded:
+        _keep_towers(out, loaded[0], Path(run))
     return {
         "out": str(out),
         "added": done.added,
@@ -125,7 +137,7 @@ def _synced(
         "deleted": done.deleted,
         "unchanged": done.unchanged,
         "skipped": len(done.skipped) + len(dataset.skipped),
-        "rows": len(open_index(out)),
+        "rows": done.rows,
         "notes": _notes(dataset),
     }
 
@@ -145,15 +157,14 @@ def _deleted(index: Index, names: Sequence[str]) -> int:
     )
 
 
-def _keep_for_search(index: Path, model: AlignmentModel, run: Path) -> None:
-    """While the model is loaded, so that the first search need not load it again."""
-    from plait.core.modality import TEXT
-    from plait.retrieval import open_index
+def _keep_towers(index: Path, model: AlignmentModel, run: Path) -> None:
+    """While the model is loaded, so that neither the first search nor a sync must load it again."""
     from plait.retrieval.kept import keep_tower, tower_place
+    from plait.retrieval.manifest import read_manifest
 
-    opened = open_index(index, kept=True)
-    if TEXT in model.modalities:
-        keep_tower(model, TEXT, tower_place(opened.manifest, run, TEXT))
+    manifest = read_manifest(index)
+    for modality in model.modalities:
+        keep_tower(model, modality, tower_place(manifest, run, modality))
 
 
 def search(

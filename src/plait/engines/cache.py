@@ -12,6 +12,7 @@ mapped, and their checksum is part of their name.
 from __future__ import annotations
 
 import io
+import mmap
 import os
 import shutil
 import warnings
@@ -90,22 +91,29 @@ class RowStore:
         if len(self._files) >= MOST_FILES:
             self._merge(part)
         else:
-            self._remember(self._write(part))
+            self._remember(self._write([part]))
 
-    def _write(self, part: np.ndarray) -> Path:
+    def _write(self, parts: Sequence[np.ndarray]) -> Path:
+        """One file of all parts, in memory a part at a time."""
+        described = np.lib.format.header_data_from_array_1_0(parts[0])
         header = io.BytesIO()
-        np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(part))
-        body = part.view(np.uint8).data
-        checksum = zlib.crc32(body, zlib.crc32(header.getvalue()))
+        np.lib.format.write_array_header_1_0(
+            header, {**described, "shape": (sum(map(len, parts)),)}
+        )
+        checksum = zlib.crc32(header.getvalue())
+        for part in parts:
+            checksum = zlib.crc32(part.view(np.uint8).data, checksum)
         path = self.folder / f"{os.urandom(6).hex()}-{checksum:08x}.npy"
         with replacing(path) as temporary, temporary.open("wb") as file:
             file.write(header.getvalue())
-            file.write(body)
+            for part in parts:
+                file.write(part.view(np.uint8).data)
+                _let_go(part)
         return path
 
     def _merge(self, part: np.ndarray) -> None:
         old = self._files
-        merged = self._write(np.concatenate([*self._parts, part]))
+        merged = self._write([*self._parts, part])
         self._places, self._parts, self._files = {}, [], []
         self._remember(merged)
         for path in old:
@@ -113,9 +121,7 @@ class RowStore:
 
     def _open(self, path: Path) -> None:
         try:
-            sound = path.stem.endswith(
-                f"-{zlib.crc32(np.memmap(path, np.uint8, mode='r').data):08x}"
-            )
+            sound = path.stem.endswith(f"-{_checksum(path):08x}")
         except FileNotFoundError:  # merged away by another process
             return
         except (OSError, ValueError):  # unreadable, or empty
@@ -138,6 +144,7 @@ class RowStore:
         keys = np.ascontiguousarray(part["key"]).tobytes()
         for row in range(len(part)):
             self._places[keys[row * KEY_BYTES : (row + 1) * KEY_BYTES]] = (number, row)
+        _let_go(part)
 
 
 class FeatureCache:
@@ -197,6 +204,21 @@ class FeatureCache:
             removed.append(path)
             total -= size
         return removed
+
+
+def _checksum(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
+
+
+def _let_go(part: np.ndarray) -> None:
+    """Takes the pages of a mapped file out of this process's memory, until they are read again."""
+    mapped = getattr(part, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _bytes(folder: Path) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,7 +20,8 @@ from plait.data.dataset import PairDataset
 from plait.data.fast_decode import PixelStore
 from plait.data.sample import BadRow
 from plait.engines.cache import FeatureCache
-from plait.engines.pooled import IMAGE_BATCH, image_features, text_features
+from plait.engines.pooled import IMAGE_BATCH, cache_of, image_features, text_features
+from plait.engines.runner import TowerRunner
 from plait.engines.tower import evaluating
 from plait.models.alignment import AlignmentModel
 
@@ -62,6 +63,8 @@ def embed_dataset(
     cache: FeatureCache | bool = True,
     pixels: PixelStore | None = None,
     on_bad_row: Literal["fail", "skip"] = "fail",
+    title: str = "Encoding pictures",
+    runners: dict[str, TowerRunner] | None = None,
 ) -> Embeddings:
     """Unit vectors of every picture and every text.
 
@@ -75,13 +78,24 @@ def embed_dataset(
         pixels: where decoded pictures are kept.
         on_bad_row: whether a picture that cannot be used stops the run, or its sample is left out
             and listed in ``skipped``.
+        title: of the pictures' progress bar.
+        runners: what ran the towers, kept from one part of a large data set to the next; the other
+            options are then those of the first part.
 
     Raises:
         DataError: an unusable picture under ``on_bad_row="fail"``.
     """
     samples = list(dataset)
     bad: dict[int, DataError] = {}
-    common: dict[str, Any] = {"precision": precision, "cache": cache}
+    runners = {} if runners is None else runners
+    for modality in model.modalities:
+        if modality not in runners:
+            runners[modality] = TowerRunner(
+                model.tower(modality).encoder,
+                _of(engine, modality),
+                precision,
+                cache=cache_of(cache),
+            )
     image = np.zeros((len(samples), model.dim), np.float32)
     if IMAGE in model.modalities:
         pictured = [place for place, sample in enumerate(samples) if sample.image is not None]
@@ -92,11 +106,11 @@ def embed_dataset(
         features = image_features(
             model.tower(IMAGE).encoder,
             [ref for place in pictured if (ref := samples[place].image) is not None],
-            engine=_of(engine, IMAGE),
             batch_size=batch_size,
             pixels=pixels,
             on_error=note if on_bad_row == "skip" else None,
-            **common,
+            title=title,
+            runner=runners[IMAGE],
         )
         image[pictured] = project(model, IMAGE, features)
     kept = [place for place in range(len(samples)) if place not in bad]
@@ -105,9 +119,7 @@ def embed_dataset(
     text = np.zeros((0, model.dim), np.float32)
     if TEXT in model.modalities:
         encoder = model.tower(TEXT).encoder
-        text = project(
-            model, TEXT, text_features(encoder, texts, engine=_of(engine, TEXT), **common)
-        )
+        text = project(model, TEXT, text_features(encoder, texts, runner=runners[TEXT]))
     return Embeddings(
         ids=tuple(samples[place].id for place in kept),
         groups=dataset.group_numbers()[kept],

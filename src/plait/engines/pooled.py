@@ -45,6 +45,7 @@ def image_features(
     pixels: PixelStore | None = None,
     on_error: OnError | None = None,
     title: str = "Encoding pictures",
+    runner: TowerRunner | None = None,
 ) -> Float[np.ndarray, "n D"]:
     """The pooled output of an image tower for each picture; decoding overlaps with inference.
 
@@ -62,6 +63,8 @@ def image_features(
         on_error: told of pictures that cannot be used, by position; their rows are zero. Without
             it the error is raised.
         title: of the progress bar.
+        runner: that an earlier call for this encoder used; it has ``engine``, ``precision``, ``cache``
+            and ``slot``.
 
     Raises:
         DataError: a picture that cannot be used.
@@ -98,7 +101,8 @@ def image_features(
                 block = augment(torch.from_numpy(block), here).numpy()
             yield here, {"pixels": block}
 
-    runner = TowerRunner(encoder, engine, precision, cache=_cache(cache), slot=slot)
+    if runner is None:
+        runner = TowerRunner(encoder, engine, precision, cache=cache_of(cache), slot=slot)
     rows = runner.rows(keys, batches, title)
     for position in sorted(failures):
         assert on_error is not None
@@ -115,6 +119,7 @@ def text_features(
     batch_size: int = TEXT_BATCH,
     cache: FeatureCache | bool = True,
     title: str = "Encoding texts",
+    runner: TowerRunner | None = None,
 ) -> Float[np.ndarray, "n D"]:
     """The pooled output of a text tower for each text; equal texts are encoded once.
 
@@ -123,7 +128,8 @@ def text_features(
     preprocess = encoder.preprocess
     if not isinstance(preprocess, TextPreprocess):
         raise ModelError(f"an encoder of {encoder.modality} has no text features")
-    runner = TowerRunner(encoder, engine, precision, cache=_cache(cache))
+    if runner is None:
+        runner = TowerRunner(encoder, engine, precision, cache=cache_of(cache))
     batches = text_batches(texts, preprocess, batch_size)
     return runner.rows([_text_key(text) for text in texts], batches, title)
 
@@ -154,7 +160,8 @@ def _text_key(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).digest()
 
 
-def _cache(cache: FeatureCache | bool) -> FeatureCache | None:
+def cache_of(cache: FeatureCache | bool) -> FeatureCache | None:
+    """The cache itself: True is plait's own, False none."""
     if isinstance(cache, FeatureCache):
         return cache
     return FeatureCache() if cache else None

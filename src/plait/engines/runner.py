@@ -51,6 +51,7 @@ class TowerRunner:
     ) -> None:
         self.encoder, self.cache, self.slot = encoder, cache, slot
         self._engine: Engine | None = None
+        self._opened: dict[Choice, _Store] = {}
         if isinstance(engine, str):
             self._wanted = choices(engine, precision, cuda=is_cuda(encoder))
         else:
@@ -145,7 +146,12 @@ class TowerRunner:
     def _store(self) -> _Store:
         if self.cache is None:
             return _Nowhere()
-        return self.cache.store(self._fingerprint, self.ran.name, self.ran.precision, self.slot)
+        if self.ran not in self._opened:  # once: all its files are read then
+            ran = self.ran
+            self._opened[ran] = self.cache.store(
+                self._fingerprint, ran.name, ran.precision, self.slot
+            )
+        return self._opened[self.ran]
 
     def _is_passed_over(self, cache: FeatureCache, choice: Choice) -> bool:
         return cache.is_passed_over(self._fingerprint, choice.name, choice.precision)

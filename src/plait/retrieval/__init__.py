@@ -6,18 +6,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from plait.retrieval.index import Added, Index, build_index, open_index
+    from plait.retrieval.building import build_index, sync_index
+    from plait.retrieval.index import Added, Index, open_index
     from plait.retrieval.sheet import contact_sheet
 
 _LAZY = {
     "Added": "plait.retrieval.index",
     "Index": "plait.retrieval.index",
-    "build_index": "plait.retrieval.index",
+    "build_index": "plait.retrieval.building",
     "contact_sheet": "plait.retrieval.sheet",
     "open_index": "plait.retrieval.index",
+    "sync_index": "plait.retrieval.building",
 }
 
-__all__ = ["Added", "Index", "build_index", "contact_sheet", "open_index"]
+__all__ = ["Added", "Index", "build_index", "contact_sheet", "open_index", "sync_index"]
 
 
 def __getattr__(name: str) -> Any:  # plait.retrieval.filters and the like stay free of torch

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from plait.core.errors import DataError, shown
+from plait.core.files import RealPaths
 from plait.data.dataset import PairDataset
 from plait.data.readers.files import shown as readable
 from plait.data.sample import Sample, TarRef
@@ -20,22 +21,24 @@ from plait.data.sample import Sample, TarRef
 Known = Mapping[str, str | None]  # path by id
 
 
-def with_row_ids(dataset: PairDataset, known: Known) -> PairDataset:
+def with_row_ids(dataset: PairDataset, known: Known, real: RealPaths | None = None) -> PairDataset:
     """The same samples with the ids of their rows.
 
     Args:
         dataset: what is to be indexed.
         known: the path of each id that the index has.
+        real: of paths, for one who asks again.
 
     Raises:
         DataError: two samples with one id, both named.
     """
+    real = real or RealPaths()
     by_path = {path: id for id, path in known.items() if path is not None and os.path.isabs(path)}  # noqa: PTH117
     root = None if dataset.root is None else os.path.abspath(dataset.root)  # noqa: PTH100
     samples: list[Sample] = []
     taken: dict[str, Sample] = {}
     for sample in dataset:
-        id = sample.id if not sample.derived else _id(sample, root, known, by_path, taken)
+        id = sample.id if not sample.derived else _id(sample, root, known, by_path, taken, real)
         if id in taken:
             raise DataError(
                 f"two samples have the id {shown(id)}: {taken[id].where} and {sample.where}; "
@@ -54,6 +57,7 @@ def _id(
     known: Known,
     by_path: Mapping[str, str],
     taken: Mapping[str, Sample],
+    real_paths: RealPaths,
 ) -> str:
     ref, member = sample.image, ""
     path = None if ref is None else ref.path
@@ -61,7 +65,7 @@ def _id(
         path, member = ref.tar, f"!{ref.member}"
     if path is None:  # a cell of a table
         return sample.id if root is None else f"{os.path.basename(root)}/{sample.id}"  # noqa: PTH119
-    real = os.path.realpath(path)
+    real = real_paths(path)
     stays = by_path.get(real)
     if stays is not None and stays not in taken and not member:
         return stays

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,21 +11,20 @@ import numpy as np
 from PIL import Image
 
 from plait.core.errors import DataError, SearchIndexError, UserError, shown
-from plait.core.files import new_folder
+from plait.core.files import RealPaths
+from plait.core.lock import FolderLock
 from plait.core.modality import IMAGE, TEXT
-from plait.core.progress import bar
 from plait.data.dataset import PairDataset
-from plait.data.sample import BadRow, MediaRef, Sample
+from plait.data.sample import BadRow, MediaRef
 from plait.data.scripts import query_note
 from plait.data.tokenize import TextPreprocess
 from plait.retrieval.columns import MOST_ROWS as MOST_LOOKED_AT
 from plait.retrieval.columns import Column, columns_of_facts
-from plait.retrieval.corrected import corrected_rows, extended_query
+from plait.retrieval.corrected import extended_query
 from plait.retrieval.filters import All, Compare, Filter, Where, parse_where
-from plait.retrieval.gone import check_emptied, present
+from plait.retrieval.gone import present
 from plait.retrieval.identity import with_row_ids
 from plait.retrieval.kept import (
-    MOST_ROWS,
     KeptTower,
     keep_rows,
     keep_tower,
@@ -39,21 +38,20 @@ from plait.retrieval.manifest import (
     Manifest,
     check_same_model,
     model_fingerprint,
-    new_manifest,
     read_manifest,
     run_folder,
     united,
 )
 from plait.retrieval.memory import MemoryStore
 from plait.retrieval.roots import below_roots, roots_of
-from plait.retrieval.rows import Hits, image_row, remove_thumbnails, result, text_rows
-from plait.retrieval.state import difference, read_states, states_of, write_states
+from plait.retrieval.rows import Hits, remove_thumbnails, result
+from plait.retrieval.state import Journal, states_of
 from plait.retrieval.store import Row, VectorStore, check_k, check_vector, columns_of
+from plait.retrieval.syncing import Synced, sync
+from plait.retrieval.writing import BLOCK, Writer, record
 
 if TYPE_CHECKING:  # searching by vectors needs no torch
     from plait.models.alignment import AlignmentModel
-
-COMMIT = 5000  # rows written at once
 
 Query = str | Path | np.ndarray | Image.Image | MediaRef
 
@@ -73,31 +71,16 @@ class Added:
     replaced: int = 0
 
 
-@dataclass(frozen=True)
-class Synced:
-    """What `Index.sync` did.
-
-    Attributes:
-        added, changed, moved, deleted, unchanged: pictures.
-        skipped: samples that are not in the index, with the reason.
-    """
-
-    added: int
-    changed: int
-    moved: int
-    deleted: int
-    unchanged: int
-    skipped: Sequence[BadRow] = field(default=())
-
-
 class Index:
     """Rows on disk, the model that made them, and search. Made by `build_index`, `open_index`.
 
     Args:
         folder: of the index.
         manifest: what it was made with.
-        store: the rows.
+        store: the rows; None opens those of the folder when they are first asked for.
         model: to embed queries; None loads it from the run folder when the first query needs it.
+        load: loads it otherwise.
+        run: the folder that the model is in; None: that of the manifest.
         roots: folders whose pictures may be shown, besides the index's own and those that its
             manifest states; None: all pictures may.
         kept: embed queries by a tower that is kept in plait's cache, and keep it there (see
@@ -108,22 +91,40 @@ class Index:
         self,
         folder: Path,
         manifest: Manifest,
-        store: VectorStore,
+        store: VectorStore | None = None,
         model: AlignmentModel | None = None,
         *,
+        load: Callable[[], AlignmentModel] | None = None,
+        run: Path | None = None,
         roots: Sequence[str | Path] | None = (),
         kept: bool = False,
     ) -> None:
-        self.folder, self.manifest, self.store = folder, manifest, store
+        self.folder, self.manifest, self._store, self._run = folder, manifest, store, run
         self._kept = kept
         self._tower: KeptTower | None = None  # that embedded the last query
-        self._model, self._stated = model, None if roots is None else tuple(map(str, roots))
+        self._model, self._load = model, load
+        self._stated = None if roots is None else tuple(map(str, roots))
 
     def __len__(self) -> int:
         return len(self.store)
 
     def __repr__(self) -> str:
         return f"Index({self.folder}, {len(self)} rows, {self.manifest.dim} features)"
+
+    @property
+    def store(self) -> VectorStore:
+        """The rows."""
+        if self._store is None:
+            self._store = LanceStore(self.folder, self.manifest.stored_dim)
+        return self._store
+
+    @property
+    def run(self) -> Path | None:
+        """Where the model is; None where that is not known."""
+        try:
+            return self._run or self.run_folder()
+        except SearchIndexError:
+            return None
 
     def run_folder(self) -> Path:
         """Where the model that made the index is. Raises SearchIndexError when it is gone."""
@@ -137,19 +138,20 @@ class Index:
     def model(self) -> AlignmentModel:
         """The model that made the index."""
         if self._model is None:
-            from plait.models.kinds import aligned
-            from plait.models.published import is_published, load_published
-            from plait.models.storage import load_model
-
-            place = self.run_folder()
-            loaded = (
-                load_published(place)
-                if is_published(place)
-                else aligned(load_model(place), "an index")
-            )
+            loaded = self._load() if self._load else self._from_run()
             self.check_model(loaded)
             self._model = loaded
         return self._model
+
+    def _from_run(self) -> AlignmentModel:
+        from plait.models.kinds import aligned
+        from plait.models.published import is_published, load_published
+        from plait.models.storage import load_model
+
+        place = self.run_folder()
+        return (
+            load_published(place) if is_published(place) else aligned(load_model(place), "an index")
+        )
 
     def search(
         self,
@@ -319,18 +321,30 @@ class Index:
                 of one id.
         """
         self.check_model(model)
-        known = self.store.paths()
-        dataset = with_row_ids(dataset, known)
-        rows, skipped = _rows(model, dataset, self.folder, texts, embedding)
+        self._model = model
+        with FolderLock(self.folder, "is changing"):
+            return self.add_locked(dataset, texts=texts, **embedding)
+
+    def add_locked(self, dataset: PairDataset, *, texts: bool = False, **embedding: Any) -> Added:
+        """`add`, by the model of this index, for one who holds the lock of the folder."""
+        journal, real, known = Journal(self.folder), RealPaths(), self.store.paths()
+        whole = journal.in_step() or not known
+        dataset = with_row_ids(dataset, known, real)
+        writer = Writer(self, len(dataset), texts=texts, real=real, embedding=embedding)
+        rows, replaced = 0, 0
+        skipped: list[BadRow] = []
+        for start in range(0, len(dataset), BLOCK):
+            part = dataset[start : start + BLOCK]
+            states = states_of(part, part.splits, real)  # before they are embedded: none is later
+            for block in writer.write(part, range(len(part))):
+                whole = record(journal, block, states, whole=whole, texts=texts)
+                rows += block.rows
+                replaced += len(known.keys() & block.ids)
+                skipped += block.skipped
         if not rows:
             reason = f" ({skipped[0].where}: {skipped[0].problem})" if skipped else ""
             raise DataError(f"there is nothing to index{reason}")
-        self._write(rows, dataset)
-        written = {row.id for row in rows}
-        kept = [place for place, sample in enumerate(dataset) if sample.id in written]
-        states = states_of([dataset[i] for i in kept], [dataset.splits[i] for i in kept])
-        write_states(self.folder, read_states(self.folder) | states)
-        return Added(len(rows), tuple(skipped), len(known.keys() & {row.id for row in rows}))
+        return Added(rows, tuple(skipped), replaced)
 
     def sync(
         self,
@@ -356,87 +370,15 @@ class Index:
             DataError: a picture that cannot be used, or two samples of one id.
         """
         self.check_model(model)
-        known, states = self.store.paths(), read_states(self.folder)
-        dataset = with_row_ids(dataset, known)
-        samples, splits = dataset.samples, dataset.splits
-        found = difference(samples, splits, known, states)
-        if not allow_empty:
-            kept = len(found.changed) + len(found.retold) + len(found.moved) + found.unchanged
-            check_emptied(len(known), kept, len(found.states), dataset.root)
-        states = {id: one for id, one in states.items() if id in known}
-        texts = TEXT in self.manifest.modalities
-        if texts:  # rows of texts are made anew with them
-            found.changed += found.retold
-        old = dict.fromkeys([] if texts else found.retold) | found.moved
-        self._take_over(old, dataset)
-        embedded = sorted({*found.added, *found.changed})
-        waiting = {samples[i].id for i in embedded}  # until they are written
-        states = {id: one for id, one in states.items() if id not in found.states}
-        states |= {id: one for id, one in found.states.items() if id not in waiting}
-        write_states(self.folder, states)
-        skipped = [
-            BadRow(one.where, None, "has no picture", "no-picture")
-            for one in samples if one.image is None
-        ]  # fmt: skip
-        broken: set[str] = set()
-        for start in range(0, len(embedded), COMMIT):
-            part = dataset.select(embedded[start : start + COMMIT])
-            rows, bad = _rows(model, part, self.folder, texts, embedding)
-            self._write(rows, dataset)
-            written = {row.id for row in rows}
-            broken |= {sample.id for sample in part} - written
-            states |= {id: found.states[id] for id in written if id in found.states}
-            write_states(self.folder, states)
-            skipped += bad
-        moved = set(found.moved.values())
-        gone = [*found.gone, *(broken & known.keys())]
-        for start in range(0, len(gone), COMMIT):
-            self.delete(gone[start : start + COMMIT])
-        for id in gone:
-            states.pop(id, None)
-        write_states(self.folder, states)
-        return Synced(
-            added=sum(samples[i].id not in broken for i in found.added),
-            changed=sum(samples[i].id not in broken for i in found.changed)
-            + (0 if texts else len(found.retold)),
-            moved=len(moved),
-            deleted=len(gone) - len(moved),
-            unchanged=found.unchanged,
-            skipped=tuple(skipped),
-        )
+        self._model = model
+        with FolderLock(self.folder, "is changing"):
+            return sync(self, dataset, allow_empty=allow_empty, **embedding)
 
-    def _take_over(self, old: Mapping[int, str | None], dataset: PairDataset) -> None:
-        """Rows for the samples at these places, with the vectors of the rows of these ids (None: own)."""
-        by_id: dict[str, list[tuple[Sample, str]]] = {}
-        for place, id in old.items():
-            sample = dataset[place]
-            by_id.setdefault(id or sample.id, []).append((sample, dataset.splits[place]))
-        ids = list(by_id)
-        for start in range(0, len(ids), COMMIT):
-            rows = []
-            for row in self.store.rows(ids[start : start + COMMIT]):
-                for sample, split in by_id[row.id]:
-                    new = image_row(sample, split, row.vector, self.folder)
-                    own = new if row.modality == IMAGE else replace(row, id=new.id, path=new.path)
-                    rows.append(own)
-            self._put(rows, dataset)
-
-    def _write(self, rows: list[Row], dataset: PairDataset) -> None:
-        """Puts in rows that were just embedded."""
-        if self.manifest.corrected:
-            hubs = self.model.hubs
-            assert hubs is not None
-            rows = corrected_rows(rows, hubs)
-        self._put(rows, dataset)
-
-    def _put(self, rows: list[Row], dataset: PairDataset) -> None:
-        if not rows:
-            return
-        self._expect(rows, roots_of(dataset.root, (row.path for row in rows)))
-        with bar("writing the index", len(rows)) as running:
-            for block in _blocks(rows):
-                self.store.upsert(block)
-                running.advance(len(block))
+    def put(self, rows: Sequence[Row], dataset: PairDataset) -> None:
+        """Puts in rows of a data set; those that the index has by their ids are replaced."""
+        if rows:
+            self._expect(rows, roots_of(dataset.root, (row.path for row in rows)))
+            self.store.upsert(rows)
 
     def _shown(self) -> tuple[str | Path, ...] | None:
         roots = self._roots()
@@ -464,126 +406,6 @@ class Index:
     def optimize(self) -> None:
         """Gives back the space of what was replaced and deleted."""
         self.store.optimize()
-
-
-def _rows(
-    model: AlignmentModel,
-    dataset: PairDataset,
-    folder: Path,
-    texts: bool,
-    embedding: dict[str, Any],
-) -> tuple[list[Row], list[BadRow]]:
-    """Rows of all samples that can be embedded, and the samples that cannot."""
-    from plait.engines.features import embed_dataset
-
-    by_id = {sample.id: sample for sample in dataset}
-    splits = dict(zip(dataset.ids, dataset.splits, strict=True))
-    found = embed_dataset(model, dataset if texts else _without_texts(dataset), **embedding)
-    skipped = list(found.skipped)
-    starts = np.searchsorted(found.text_owner, np.arange(len(found.ids) + 1))
-    rows: list[Row] = []
-    for place, name in enumerate(found.ids):
-        sample, path = by_id[name], None
-        if sample.image is not None:
-            rows.append(image_row(sample, splits[name], found.image[place], folder))
-            path = rows[-1].path
-        elif not texts:
-            problem = "has no picture; texts alone are indexed with texts=True (--texts)"
-            skipped.append(BadRow(sample.where, None, problem, "no-picture"))
-        if texts:
-            vectors = list(found.text[starts[place] : starts[place + 1]])
-            rows.extend(text_rows(sample, splits[name], vectors, path))
-    return rows, skipped
-
-
-def _without_texts(dataset: PairDataset) -> PairDataset:
-    """The same samples, so that no time goes into texts that nobody will look for."""
-    bare = [replace(sample, texts=(), languages=()) for sample in dataset]
-    return PairDataset(bare, dataset.format, dataset.root, assigned=dataset.splits)
-
-
-def _blocks(rows: Sequence[Row]) -> list[Sequence[Row]]:
-    """Rows to be written at once; those of one id stay together, since upsert replaces by id."""
-    blocks: list[list[Row]] = [[]]
-    for row in rows:
-        if len(blocks[-1]) >= COMMIT and row.id != blocks[-1][-1].id:
-            blocks.append([])
-        blocks[-1].append(row)
-    return [block for block in blocks if block]
-
-
-def build_index(
-    model: AlignmentModel,
-    dataset: PairDataset,
-    out: str | Path,
-    *,
-    run: str | Path | None = None,
-    add: bool = False,
-    overwrite: bool = False,
-    texts: bool = False,
-    **embedding: Any,
-) -> Added:
-    """Makes an index of a data set's pictures in ``out``, or adds to the one there.
-
-    A new index appears in one step when it is complete; a failure leaves nothing behind.
-
-    Args:
-        model: what embeds pictures and, later, queries.
-        dataset: pictures, with texts or without.
-        out: the folder of the index.
-        run: the folder the model was loaded from, which a search loads again.
-        add: add to an index that is there; rows that it has by their ids are replaced.
-        overwrite: an index that is there gives way.
-        texts: also a row for every text, so that words can be found too (``find="text"``).
-        embedding: as for `plait.engines.features.embed_dataset` (``on_bad_row``, engine, ...).
-
-    Raises:
-        SearchIndexError: ``out`` holds something already, or (with ``add``) another model's index.
-        DataError: nothing to index, or a picture that cannot be used.
-    """
-    out = Path(out)
-    if add:
-        return open_index(out).add(model, dataset, texts=texts, **embedding)
-    _check_free(out, overwrite)
-    with new_folder(out, overwrite=True) as building:
-        manifest = new_manifest(model, out, None if run is None else Path(run))
-        index = Index(
-            building, manifest, LanceStore(building, manifest.stored_dim, create=True), model
-        )
-        return index.add(model, dataset, texts=texts, **embedding)
-
-
-def sync_index(
-    model: AlignmentModel,
-    dataset: PairDataset,
-    out: str | Path,
-    *,
-    run: str | Path | None = None,
-    allow_empty: bool = False,
-    **embedding: Any,
-) -> Synced:
-    """`Index.sync` of the index in ``out``, which is made where there is none.
-
-    Takes the arguments of `build_index` and `Index.sync`, and raises what they raise.
-    """
-    out = Path(out)
-    if (out / "manifest.json").is_file():
-        opened = open_index(out, model=model)
-        return opened.sync(model, dataset, allow_empty=allow_empty, **embedding)
-    done = build_index(model, dataset, out, run=run, **embedding)
-    return Synced(done.rows, 0, 0, 0, 0, done.skipped)
-
-
-def _check_free(out: Path, overwrite: bool) -> None:
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not out.is_dir() or not (out / "manifest.json").is_file():
-        raise SearchIndexError(f"{out} exists and is no index: name another folder (--out)")
-    read_manifest(out)
-    if not overwrite:
-        raise SearchIndexError(
-            f"{out} holds an index already: add to it (--add), or name another folder (--out)"
-        )
 
 
 def open_index(
@@ -630,8 +452,7 @@ def _kept_store(folder: Path, manifest: Manifest) -> VectorStore:
     if copied is not None:
         return copied
     store = LanceStore(folder, manifest.stored_dim)
-    if len(store) <= MOST_ROWS:
-        keep_rows(store.rows(), place)
+    keep_rows(store, place)
     return store
 
 

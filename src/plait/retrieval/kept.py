@@ -16,18 +16,21 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from jaxtyping import Float
 
 import plait
-from plait.core.errors import ModelError, SearchIndexError, UserError
+from plait.core.errors import DataError, ModelError, SearchIndexError, UserError
 from plait.core.files import cache_home, digest, new_folder, read_json, write_json
 from plait.core.modality import IMAGE, TEXT
 from plait.data.preprocess import ImagePreprocess
+from plait.data.sample import MediaRef
 from plait.data.tokenize import TextPreprocess
 from plait.retrieval.manifest import NAME, Manifest
 from plait.retrieval.memory import passing
@@ -37,10 +40,12 @@ from plait.retrieval.store import Hit, Row, check_k, check_vector
 if TYPE_CHECKING:
     from plait.models.alignment import AlignmentModel
     from plait.retrieval.filters import Filter
+    from plait.retrieval.lance import LanceStore
 
 MOST_ROWS: Final = 20_000  # of an index that is copied; a larger one is worth its database
 MOST_KEPT: Final = 16  # towers and copies; the least recently used go
 LEAST_COSINE: Final = 0.9999  # of a kept tower's rows to those of torch in float32
+_BATCH: Final = 32  # pictures
 _GRAPH: Final = "tower.xml"
 _PICTURES: Final = "image_preprocess.json"
 _VECTORS: Final = "vectors.npy"
@@ -157,6 +162,63 @@ def _pictures(folder: Path) -> Callable[[Any], dict[str, np.ndarray]]:
     return lambda picture: {"pixels": pixels_of([picture], preprocess)}
 
 
+class KeptPictures:
+    """The image tower by itself, for several pictures.
+
+    Args:
+        place: where it is kept.
+    """
+
+    def __init__(self, place: Path) -> None:
+        from plait.runtime.sessions import OpenVinoSession
+
+        self._preprocess = ImagePreprocess.from_json(read_json(place / _PICTURES))
+        self._session = OpenVinoSession(place / _GRAPH)
+
+    def vectors(
+        self, refs: Sequence[MediaRef]
+    ) -> tuple[Float[np.ndarray, "n D"], dict[int, DataError]]:
+        """Unit rows, and what is wrong with pictures that have none, by their place."""
+        from plait.runtime.choose import cores
+        from plait.runtime.pictures import pixels_of
+
+        errors: dict[int, DataError] = {}
+
+        def pixels(place: int) -> np.ndarray | None:
+            try:
+                return pixels_of([refs[place]], self._preprocess, place)[0]
+            except DataError as error:
+                errors[place] = error
+                return None
+
+        found: dict[int, np.ndarray] = {}
+        with ThreadPoolExecutor(cores()) as pool:
+            for start in range(0, len(refs), _BATCH):
+                places = range(start, min(start + _BATCH, len(refs)))
+                decoded = dict(zip(places, pool.map(pixels, places), strict=True))
+                usable = {at: one for at, one in decoded.items() if one is not None}
+                if usable:
+                    rows = self._session.run({"pixels": np.stack(list(usable.values()))})
+                    found |= zip(usable, rows, strict=True)
+        width = len(next(iter(found.values()))) if found else 0
+        result = np.zeros((len(refs), width), np.float32)
+        for place, row in found.items():
+            result[place] = row
+        return result, errors
+
+
+def kept_pictures(place: Path) -> KeptPictures | None:
+    """The image tower; None when it is not kept."""
+    if not place.is_dir() or find_spec("openvino") is None:
+        return None
+    os.utime(place)
+    try:
+        return KeptPictures(place)
+    except UserError:  # damaged, as in `kept_tower`
+        shutil.rmtree(place, ignore_errors=True)
+        return None
+
+
 class CopiedRows:
     """The rows of an index, read only, searched as by `plait.retrieval.memory.MemoryStore`.
 
@@ -217,21 +279,26 @@ class CopiedRows:
         return Row(**{**stored, "texts": tuple(stored["texts"])}, vector=self._vectors[place])
 
 
-def keep_rows(rows: Sequence[Row], place: Path) -> bool:
+def keep_rows(store: LanceStore, place: Path) -> bool:
     """Keeps a copy of all rows of an index, by key; False where it cannot be kept."""
     if place.is_dir():
         return True
-    if not 0 < len(rows) <= MOST_ROWS:
+    keys = store.keys()
+    if not 0 < len(keys) <= MOST_ROWS:
         return False
-    vectors = np.stack([row.vector for row in rows]).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    at = {key: number for number, key in enumerate(sorted(keys))}
 
     def write(folder: Path) -> None:
-        np.save(folder / _VECTORS, vectors)
-        with (folder / _ROWS).open("w", encoding="utf-8") as file:
-            for row in rows:
-                stored = {name: value for name, value in vars(row).items() if name != "vector"}
-                file.write(f"{json.dumps(stored)}\n")  # ASCII: no sign in it ends a line
+        lines = [b""] * len(at)
+        shape = (len(at), store.dim)
+        vectors = np.lib.format.open_memmap(folder / _VECTORS, "w+", np.float32, shape)
+        for row in store.scan():
+            unit = row.vector.astype(np.float32)
+            vectors[at[row.key]] = unit / np.linalg.norm(unit)
+            stored = {name: value for name, value in vars(row).items() if name != "vector"}
+            lines[at[row.key]] = json.dumps(stored).encode()  # ASCII: no sign in it ends a line
+        vectors.flush()
+        (folder / _ROWS).write_bytes(b"\n".join(lines) + b"\n")
 
     return _keep(place, write)
 

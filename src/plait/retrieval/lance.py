@@ -31,6 +31,7 @@ KEPT = timedelta(minutes=10)  # how long replaced versions stay for readers that
 SEARCH_SECONDS = 60.0  # within which a search ends, with an error where it is not done
 MOST_METADATA = 1 << 20  # characters of a row's metadata
 DEEPEST_METADATA = 100  # lists and objects within one another
+_SCANNED = 1000  # rows
 _BRACKETS = re.compile(r"[\[\]{}]")
 _COLUMNS = ["key", "id", "modality", "number", "texts", "path", "language", "metadata"]
 
@@ -126,8 +127,21 @@ class LanceStore:
         if ids is not None:
             query = query.where(_among(sorted(set(ids))))
         with _told(self._folder):
-            found = query.select([*_COLUMNS, "vector"]).to_arrow().to_pylist()
-            return sorted((_to_row(record) for record in found), key=lambda row: row.key)
+            found = query.select([*_COLUMNS, "vector"]).to_arrow()
+            return sorted(_to_rows(found, self.dim), key=lambda row: row.key)
+
+    def keys(self) -> list[str]:
+        """Of all rows, in any order, without reading a vector."""
+        with _told(self._folder):
+            found: list[str] = self._table.search().select(["key"]).to_arrow()["key"].to_pylist()
+            return found
+
+    def scan(self) -> Iterator[Row]:
+        """All rows in any order, a few in memory at a time."""
+        query = self._table.search().select([*_COLUMNS, "vector"])
+        with _told(self._folder):
+            for batch in query.to_batches(batch_size=_SCANNED):
+                yield from _to_rows(batch, self.dim)
 
     def paths(self) -> dict[str, str | None]:
         """The path of each id, without reading a vector."""
@@ -243,6 +257,20 @@ def _to_arrow(rows: Sequence[Row], dim: int) -> Any:
         "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dim),
     }
     return pa.table(columns, schema=_schema(dim))
+
+
+def _to_rows(found: Any, dim: int) -> list[Row]:
+    """The rows of an Arrow table or batch."""
+    vectors = np.zeros((0, dim), np.float32)
+    if len(found):
+        column = found["vector"]
+        parts = column.chunks if hasattr(column, "chunks") else [column]
+        vectors = np.concatenate([part.flatten().to_numpy() for part in parts]).reshape(-1, dim)
+    records = found.select(_COLUMNS).to_pylist()
+    return [
+        _to_row({**record, "vector": vector})
+        for record, vector in zip(records, vectors, strict=True)
+    ]
 
 
 def _to_row(record: dict[str, Any]) -> Row:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from plait.core.files import digest, is_below, replacing
+from plait.core.files import RealPaths, digest, is_below, replacing
 from plait.core.modality import IMAGE, TEXT
 from plait.core.notebook import MOST_LINES, cut, strip_html
 from plait.data.decode import MAX_PIXELS, decode_image
@@ -58,7 +58,9 @@ def _told(hit: Mapping[str, Any]) -> str:
     return cut(str(hit["text"] or hit["id"]))
 
 
-def image_row(sample: Sample, split: str, vector: Float[np.ndarray, " D"], folder: Path) -> Row:
+def image_row(
+    sample: Sample, split: str, vector: Float[np.ndarray, " D"], folder: Path, real: RealPaths
+) -> Row:
     """The row of a picture.
 
     A picture without a file of its own (in a shard, a table, memory) leaves a thumbnail in the
@@ -71,7 +73,7 @@ def image_row(sample: Sample, split: str, vector: Float[np.ndarray, " D"], folde
         metadata["source"] = sample.image.name
         shown = _thumbnail(sample.image, sample.id, folder)
     else:
-        shown = str(path.resolve())
+        shown = real(path)
     return Row(sample.id, vector, IMAGE, sample.texts, shown, None, metadata)
 
 

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from plait.core.errors import DataError, RecipeError
 from plait.core.files import read_json, write_json, write_text
+from plait.core.lock import NAME as LOCK
+from plait.core.lock import FolderLock
 from plait.training.checkpoint import checkpoints
-from plait.training.lock import NAME as LOCK
-from plait.training.lock import FolderLock
 from plait.training.recipe import RUN_RECIPE, resolved_yaml
 from plait.training.schema import Recipe
 from plait.training.trackers import Tracker, open_trackers
@@ -52,7 +52,7 @@ class RunFolder:
     def __init__(self, path: Path, trackers: Sequence[str] = ()) -> None:
         self.path = Path(path)
         self._names, self._trackers = tuple(trackers), list[tuple[str, Tracker]]()
-        self._lock = FolderLock(self.path)
+        self._lock = FolderLock(self.path, "is training into")
         self._log: Any = None
         self._events: Any = None
 

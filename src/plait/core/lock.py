@@ -1,4 +1,4 @@
-"""One run folder, one run: a lock that the system releases when its process ends, however."""
+"""One folder, one process that writes it: a lock that the system releases when it ends, however."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ class FolderLock:
 
     Args:
         folder: must exist.
+        told: what the other process does, for the message: ``is training into``.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / NAME
+    def __init__(self, folder: Path, told: str = "writes") -> None:
+        self.path, self.told = folder / NAME, told
         self._handle: int | None = None
 
     def acquire(self) -> None:
@@ -39,10 +40,17 @@ class FolderLock:
         except OSError:
             os.close(handle)
             raise UserError(
-                f"another process is training into {self.path.parent}: wait for it, or take "
+                f"another process {self.told} {self.path.parent}: wait for it, or take "
                 "another --out"
             ) from None
         self._handle = handle
+
+    def __enter__(self) -> FolderLock:
+        self.acquire()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.release()
 
     def release(self) -> None:
         """Gives the lock back, and removes its file."""
