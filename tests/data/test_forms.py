@@ -199,13 +199,43 @@ def test_images_and_texts_of_the_cauldron(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("text", ["nan", "None", "N/A", "-", "...", "DSC_0100.png", "DSC_0100"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nan",
+        "None",
+        "N/A",
+        "-",
+        "...",
+        "DSC_0100.png",
+        "DSC_0100",
+        "nan.",
+        "(none)",
+        "nan nan",
+        "[UNK]",
+        "no_caption",
+        "&nbsp;",
+        "<br/>",
+        "IMG_2041",
+        "photos/other.JPG",
+        "0 0.51 0.5 0.1 0.25",
+        "？",
+    ],
+)
 def test_texts_that_are_no_captions(text: str, folder: Path) -> None:
     (folder / "red.png").rename(folder / "DSC_0100.png")
     (folder / "p.csv").write_text(f"image,caption\nblue.png,blue\nDSC_0100.png,{text}\n")
     rows = [row for row in audit(folder, images=False).rows if row.kind == "no-caption"]
     assert [(row.row, row.severity) for row in rows] == [(3, "warning")]
     assert "1 texts are no captions" in " ".join(map(str, open_dataset(folder).notes))
+
+
+@pytest.mark.parametrize(
+    "text", ["cat", "7", "A", "C++", "中", "none of them", "nana", "1.5", "\U0001f600"]
+)
+def test_short_texts_that_are_captions(text: str, folder: Path) -> None:
+    (folder / "p.csv").write_text(f"image,caption\nblue.png,{text}\n")
+    assert not [row for row in audit(folder, images=False).rows if row.kind == "no-caption"]
 
 
 @pytest.mark.parametrize("text", ["\u200b", "\u2800", "\ufeff\u200d", "\u3164"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from plait.cli import data as commands
 from plait.core.errors import DataError, UserError
 from plait.data import inspect, open_dataset
 from plait.data.audit import audit
+from plait.data.notes import as_json
 
 Make = Callable[..., Path]
 
@@ -268,3 +271,13 @@ def test_errors_tell_the_files_they_come_of(make: Make) -> None:
             open_split(folder, split, "fail")
         assert "test.xls is not read: save it as XLSX or CSV" in str(raised.value)
         assert "3.svg is not read: SVG pictures" in str(raised.value)
+
+
+def test_notes_are_copied_whole_and_told_by_an_audit_in_json(make: Make) -> None:
+    folder = make({f"{number}.svg": "" for number in range(5)} | {"x.zip": b"x"})
+    (finding,) = [one for one in audit(folder).to_json()["findings"] if "svg" in one["detail"]]
+    assert finding["kind"] == "undecoded-picture"
+    note = next(one for one in open_dataset(folder).notes if "svg" in one)
+    for again in (copy.deepcopy(note), pickle.loads(pickle.dumps(note))):
+        assert as_json(again) == as_json(note)
+        assert as_json(again)["count"] == 5

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -39,9 +40,15 @@ class MachineError(PlaitError):
 
 
 class UserError(PlaitError):
-    """The user's input is at fault. Shown as one message, never as a traceback."""
+    """The user's input is at fault. Shown as one message, never as a traceback.
+
+    What a message repeats of the input is cut (see `tamed`).
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(tamed(message))
 
 
 class DataError(UserError):
@@ -62,10 +69,10 @@ class DataError(UserError):
         row: int | str | None = None,
         nothing: bool = False,
     ) -> None:
-        self.problem, self.path, self.row, self.nothing = problem, path, row, nothing
+        self.problem, self.path, self.row, self.nothing = tamed(problem), path, row, nothing
         place = "" if path is None else str(path)
         if row is not None:
-            place += f"{', ' if place else ''}row {row}"
+            place += f"{', ' if place else ''}row {cut(str(row))}"
         super().__init__(f"{place}: {problem}" if place else problem)
 
 
@@ -140,3 +147,20 @@ def shown(value: object, most: int = MOST_SHOWN) -> str:
 def cut(text: str, most: int = MOST_CUT) -> str:
     """A text that holds words of a stranger, for a message; cut where it is long."""
     return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
+
+
+_FLOOD = re.compile(r"\S{300,}")
+
+
+def tamed(message: str) -> str:
+    """A message without endless words: a photograph in base64 must never flood a terminal."""
+    if len(message) < 300:
+        return message
+    return _FLOOD.sub(lambda word: cut(word[0], MOST_SHOWN), message)
+
+
+def cut_path(name: str) -> str:
+    """A path for a message, cut in the middle: its end tells most."""
+    if len(name) <= MOST_CUT // 2:
+        return name
+    return f"{name[: MOST_SHOWN // 2]}...{name[-MOST_SHOWN // 2 :]} ({len(name):,} characters)"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from plait.core.errors import DataError
+from plait.core.errors import DataError, shown
 from plait.data.sample import Sample
 from plait.data.vqa_normalise import NORMALISER, normalise
 
@@ -52,7 +52,7 @@ def stated_answers(sample: Sample) -> tuple[str, ...]:
         if not isinstance(answer, str):
             kind = type(answer).__name__
             raise DataError(
-                f"{sample.where}: an answer must be a string, not {kind} {answer!r}: write the "
+                f"{sample.where}: an answer must be a string, not {kind} {shown(answer)}: write the "
                 "answers as a list of strings"
             )
     return tuple(answers)
@@ -107,7 +107,7 @@ class AnswerSet:
         rows = {answer: row for row, answer in enumerate(self.answers)}
         if len(rows) != len(self.answers):
             twice = next(one for one, count in Counter(self.answers).items() if count > 1)
-            raise DataError(f"the answer set has {twice!r} twice")
+            raise DataError(f"the answer set has {shown(twice)} twice")
         object.__setattr__(self, "_rows", rows)
 
     def __len__(self) -> int:
@@ -180,7 +180,7 @@ class AnswerSet:
         """
         missing = [key for key in ("normaliser", "answers", "counts") if key not in value]
         if missing:
-            raise DataError(f"the answer set has no {missing[0]!r}")
+            raise DataError(f"the answer set has no {shown(missing[0])}")
         if value["normaliser"] != NORMALISER:
             raise DataError(
                 f"the answer set was made with normaliser {value['normaliser']}, this is "

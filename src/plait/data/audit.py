@@ -262,7 +262,7 @@ def _unread(audited: Audited, found: Found) -> Iterator[Finding]:
     counted = [note for note in found.notes if isinstance(note, Note)]
     for note in [*counted, *unread_notes(found, audited.samples, ())]:
         if note.kind not in ("unnamed-picture", "unusable-picture"):
-            told = str(found.root), None, "", note
+            told = str(found.root), None, "", str(note)
             if note.kind == "undecoded-picture":
                 yield Finding(note.kind, "warning", *told)
             else:

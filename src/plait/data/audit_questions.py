@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from plait.core.errors import shown
 from plait.data.answers import given_answers
 from plait.data.audit_rows import Audited, Finding
 from plait.data.equal_texts import normalised
@@ -55,7 +56,7 @@ def question_findings(audited: Audited) -> Iterator[Finding]:
         before = audited.samples[other]
         answers = [set(given_answers(one)) for one in (before, sample)]
         if all(answers) and not answers[0] & answers[1]:
-            said, says = (" or ".join(map(repr, sorted(one)[:3])) for one in answers)
+            said, says = (" or ".join(map(shown, sorted(one)[:3])) for one in answers)
             detail = f"the answer is {says} here, and {said} for [{before.id}]: same question, same picture"
             yield Finding("contradicting-answer", "warning", *place, sample.id, detail)
         else:

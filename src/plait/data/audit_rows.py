@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from plait.core.errors import MOST_CUT, tamed
 from plait.data.dataset import PairDataset
 from plait.data.readers.assemble import Place
 from plait.data.sample import Sample
@@ -29,6 +30,10 @@ class Finding:
     row: int | str | None
     id: str
     detail: str
+
+    def __post_init__(self) -> None:
+        if len(self.detail) > MOST_CUT:
+            object.__setattr__(self, "detail", tamed(self.detail))
 
     @property
     def where(self) -> str:

@@ -98,8 +98,10 @@ def label_findings(audited: Audited) -> Iterator[Finding]:
     first: dict[tuple[str, str], int] = {}
     for number, sample in enumerate(audited.samples):
         for name in dict.fromkeys(audited.conflicts[number]):
-            shown = json.dumps(sample.labels[name], ensure_ascii=False, default=str)
-            detail = f"the rows of this picture state different values of {name!r}: {shown}"
+            values = json.dumps(sample.labels[name], ensure_ascii=False, default=str)
+            detail = (
+                f"the rows of this picture state different values of {name!r}: {errors.cut(values)}"
+            )
             last = audited.places[number][-1]
             yield Finding("inconsistent-label", "warning", *last, sample.id, detail)
         for name in _SINGLE:
@@ -111,6 +113,9 @@ def label_findings(audited: Audited) -> Iterator[Finding]:
         usual, *rare = [value for value, _ in counts.most_common()]
         for value in rare:
             number = first[name, value]
-            detail = f"{name} {value!r} ({counts[value]}) is spelt {usual!r} elsewhere"
+            detail = (
+                f"{name} {errors.shown(value)} ({counts[value]}) is spelt {errors.shown(usual)} "
+                "elsewhere"
+            )
             place, id = audited.places[number][0], audited.samples[number].id
             yield Finding("label-spelling", "warning", *place, id, detail)

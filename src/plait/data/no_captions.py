@@ -5,6 +5,7 @@ They come from tables that were written without care: ``str(float("nan"))`` is `
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -34,6 +35,13 @@ _FILLERS = frozenset(
         "#name?",
         "tbd",
         "todo",
+        "untitled",
+        "n.a",
+        "<image>",
+        "unk",
+        "no text",
+        "not available",
+        "无标题",
         "no caption",
         "no description",
         "无",
@@ -45,6 +53,11 @@ _FILLERS = frozenset(
         "{}",
     ]
 )
+_AROUND = "-_.?*!,:;'\"`()[]{}<>/\\|&# \u2013\u2014\u2026\uff1f\u3000\u300c\u300d\uff08\uff09\u3002"
+_EMPTY = frozenset(["nan", "none", "null", "nil", "nbsp", "br", "n/a", "na"])
+# IMG_0001 without its ending, the lines of a file of boxes: class, centre and size
+_CAMERA = re.compile(r"(IMG|DSC[NF]?|PXL|MVI|GOPR|DJI)[-_ ]?\d{3,}(\(\d+\))?", re.IGNORECASE)
+_BOXES = re.compile(r"\d+( -?\d*\.\d+){4,}\s*(\n\d+( -?\d*\.\d+){4,}\s*)*")
 _LONGEST = max(map(len, _FILLERS))
 
 
@@ -64,8 +77,13 @@ def no_captions(sample: Sample) -> Iterator[int]:
 
 def _is_filler(text: str) -> bool:
     if len(text) > _LONGEST:
-        return False
-    return text.casefold() in _FILLERS or not text.strip("-_.?* \u2013\u2014\u2026\uff1f")
+        return bool(_BOXES.fullmatch(text))
+    words = text.casefold()
+    bare = words.replace("_", " ").strip(_AROUND)
+    if words in _FILLERS or bare in _FILLERS or _CAMERA.fullmatch(text) or _BOXES.fullmatch(text):
+        return True
+    parts = set(bare.split())
+    return parts <= _EMPTY  # and where nothing is left but marks
 
 
 def _names(name: str) -> tuple[str, ...]:

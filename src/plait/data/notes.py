@@ -28,6 +28,15 @@ class Note(str):
         note.kind, note.total, note.examples = kind, len(examples), tuple(examples[:EXAMPLES])
         return note
 
+    def __reduce__(self) -> tuple[Any, ...]:  # a copy has the same total, of few examples
+        return _restored, (str(self), self.kind, self.total, self.examples)
+
+
+def _restored(message: str, kind: str, total: int, examples: tuple[str, ...]) -> Note:
+    note = Note(message, kind, examples)
+    note.total = total
+    return note
+
 
 def as_json(note: str) -> dict[str, Any]:
     """``{kind, count, message, examples}``."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
-from plait.core.errors import DataError, did_you_mean
+from plait.core.errors import DataError, cut, did_you_mean
 from plait.data import no_captions
 from plait.data.dataset import PairDataset
 from plait.data.notes import as_json, with_notes
@@ -214,10 +214,10 @@ def inspect(
         },
         "examples": [
             {
-                "id": sample.id,
-                "where": sample.where,
-                "image": None if sample.image is None else sample.image.name,
-                "texts": list(sample.texts),
+                "id": cut(sample.id),
+                "where": cut(sample.where),
+                "image": None if sample.image is None else cut(sample.image.name),
+                "texts": [cut(text) for text in sample.texts],
                 "split": split,
                 **({"answers": _answers(sample)} if questions else {}),
             }
@@ -229,4 +229,5 @@ def inspect(
 def _answers(sample: Sample) -> list[Any]:
     """What people answered, as the source spells it."""
     answer = sample.labels.get("answer")
-    return list(sample.labels.get("answers", () if answer is None else (answer,)))
+    answers = sample.labels.get("answers", () if answer is None else (answer,))
+    return [cut(one) if isinstance(one, str) else one for one in answers]

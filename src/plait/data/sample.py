@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from plait.core.errors import DataError
+from plait.core.errors import DataError, tamed
+from plait.core.errors import cut as short
 from plait.core.files import MOST_FILE, read_regular
 from plait.core.notebook import cut
 
@@ -225,10 +226,13 @@ class BadRow:
     kind: str
     bare: Any = field(default=None, compare=False, repr=False)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "problem", tamed(self.problem))
+
     @property
     def where(self) -> str:
         """For messages, e.g. ``captions.csv, row 17``."""
-        return self.path if self.row is None else f"{self.path}, row {self.row}"
+        return self.path if self.row is None else f"{self.path}, row {short(str(self.row))}"
 
     def error(self) -> DataError:
         """The same as an exception."""

@@ -24,7 +24,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from plait.core.errors import DataError
+from plait.core.errors import DataError, cut_path, shown
 from plait.data.readers.files import stem
 from plait.data.readers.rows import Row, Rows
 from plait.data.sample import BadRow, Sample
@@ -110,16 +110,21 @@ def _add(growing: dict[Hashable, _Growing], row: Row) -> BadRow | None:
         return None
     first = one.first
     if row.key != first.key:
-        return row.bad("id-clash", f"id {row.id!r} already stands for {first.name} ({first.where})")
+        return row.bad(
+            "id-clash",
+            f"id {shown(row.id)} already stands for {cut_path(first.name)} ({first.where})",
+        )
     if row.split != first.split:
         stated = [part.split or "no split" for part in (row, first)]
         return row.bad(
             "leakage",
-            f"{row.name} is in {stated[0]} here and in {stated[1]} at {first.where}: "
+            f"{cut_path(row.name)} is in {stated[0]} here and in {stated[1]} at {first.where}: "
             "keep one of the two rows",
         )
     if row.group != first.group:
-        return row.bad("group-clash", f"group {row.group!r} here, {first.group!r} at {first.where}")
+        return row.bad(
+            "group-clash", f"group {shown(row.group)} here, {shown(first.group)} at {first.where}"
+        )
     one.rows.append((row.path, row.row, len(row.texts)))
     one.texts += row.texts
     one.languages += list(row.languages) or [None] * len(row.texts)

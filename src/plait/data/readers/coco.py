@@ -6,6 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from plait.core.errors import shown
 from plait.data.readers import documents
 from plait.data.readers.cells import file_key
 from plait.data.readers.files import Finder
@@ -40,11 +41,11 @@ def _rows(path: Path, images: list[Any], annotations: list[Any], found: Found) -
         try:
             id = documents.required(image, "id", (int, str), "which annotations name")
             if id in seen:
-                raise Bad("id-clash", f"id {id!r} is there twice")
+                raise Bad("id-clash", f"id {shown(id)} is there twice")
             seen.add(id)
             _picture(first, image, finder)
             if not captions.get(id):
-                raise Bad("empty-text", f"no annotation has a caption for image_id {id!r}")
+                raise Bad("empty-text", f"no annotation has a caption for image_id {shown(id)}")
         except Bad as bad:
             yield first.bad(bad.kind, bad.problem)
             continue
@@ -52,7 +53,7 @@ def _rows(path: Path, images: list[Any], annotations: list[Any], found: Found) -
             yield from _caption(first, which, annotations[which])
     for id in captions.keys() - seen:
         for which in captions[id]:
-            problem = f"image_id {id!r} is not among the images"
+            problem = f"image_id {shown(id)} is not among the images"
             yield Row(str(path), f"annotations[{which}]").bad("orphan-caption", problem)
 
 

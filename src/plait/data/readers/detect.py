@@ -372,7 +372,7 @@ def _candidates(root: Path, names: list[str], leave: Leave) -> Iterator[tuple[st
             continue
         if base.endswith(spreadsheet.SUFFIXES) and not spreadsheet.available():
             continue  # a note names the extra
-        if not (root / name).exists():  # a link that leads nowhere: a note says so
+        if not (root / name).is_file():  # a link that leads nowhere, a pipe: a note says so
             continue
         leave.check(root / name, [root])
         kind = file_kind(root / name)

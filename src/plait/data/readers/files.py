@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from plait.core.errors import DataError
+from plait.core.errors import DataError, cut_path
 from plait.core.errors import shown as cut
 from plait.core.files import regular
 from plait.data import forms
@@ -112,7 +112,7 @@ class Finder:
         if name.startswith(("http://", "https://")):
             raise Bad(
                 "remote-file",
-                f"{name[:200]} is on the web: fetch the pictures first, for example with img2dataset, and name the files",
+                f"{cut_path(name)} is on the web: fetch the pictures first, for example with img2dataset, and name the files",
             )
         stated, name = name, spelling.local(name)
         plain = name.replace("\\", "/")
@@ -130,7 +130,7 @@ class Finder:
         self._refuse(name)
         raise Bad(
             "missing-file",
-            f"there is no file {name[:200]} (looked in {self.roots[0]}){self._near(plain)}",
+            f"there is no file {cut_path(name)} (looked in {self.roots[0]}){self._near(plain)}",
         )
 
     def _only(self, name: str) -> list[Path]:
@@ -138,7 +138,7 @@ class Finder:
         found = self._in(self._subfolders(), name, everywhere=True)
         if len(found) > 1:
             both = " and ".join(str(path) for path in found[:2])
-            raise Bad("ambiguous-file", f"{name} is both {both}: state its folder too")
+            raise Bad("ambiguous-file", f"{cut_path(name)} is both {both}: state its folder too")
         return found
 
     def _moved(self, name: str) -> tuple[Path, str] | None:

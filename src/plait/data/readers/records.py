@@ -15,6 +15,8 @@ from plait.data.readers.files import Finder
 from plait.data.readers.rows import Bad, Row, clean_split, clean_texts
 from plait.data.sample import BadRow
 
+_LONGEST_ID = 500  # characters of an id or a group: they are repeated in every message
+
 
 def row_of(
     record: Mapping[str, Any],
@@ -120,7 +122,9 @@ def _string(value: Any, column: str) -> str | None:
     if value is None or value != value or value == "":
         return None
     if isinstance(value, bool | int | str):
-        return str(value)
+        if len(text := str(value)) > _LONGEST_ID:
+            raise Bad("wrong-type", f"{column!r} has {len(text):,} characters: {shown(text)}")
+        return text
     raise Bad(
         "wrong-type", f"{column!r} must be a string, not {type(value).__name__} {shown(value)}"
     )

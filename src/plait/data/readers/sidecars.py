@@ -90,7 +90,7 @@ def _texts_of(path: Path, picture: str) -> list[Any]:
 def _of_entry(entry: dict[str, Any], picture: str) -> list[Any]:
     """The texts that a JSON file states; the name of its picture (Google's ``title``) is none."""
     cells = [entry[column] for column, _ in text_columns(tuple(entry))]
-    own = {picture.rsplit("/", 1)[-1], stem(picture).rsplit("/", 1)[-1]}
+    own = (picture.rsplit("/", 1)[-1], stem(picture).rsplit("/", 1)[-1])
     return [text for cell in cells for text in listed(cell) if text and text not in own]
 
 
