@@ -94,7 +94,7 @@ PARTS = [
     "training",
 ]
 """Packages of plait whose modules are imported once too, where they need none that is changed."""
-TESTED_SECONDS = 60.0  # of tests of one mutant, the fastest first
+TESTED_SECONDS = 20.0  # of tests of one mutant, the fastest first
 OWN_SECONDS = 30.0  # of the processor that importing and a mutation's slowness may cost beyond
 
 

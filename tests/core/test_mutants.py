@@ -48,7 +48,7 @@ def test_one_change_a_place_and_none_where_nothing_runs(tool: ModuleType) -> Non
 def test_a_place_gets_the_tests_that_run_it(tool: ModuleType) -> None:
     lines = {"4": [], "5": [], "6": ["t.py::slow", "t.py::fast"], "9": ["t.py::slow"], "10": []}
     other = {"file": "u.py", "lines": {"m.py": {"7": ["u.py"]}}, "seconds": {"u.py::one": 2.0}}
-    seconds = {"t.py::slow": 50.0, "t.py::fast": 1.0}
+    seconds = {"t.py::slow": 15.0, "t.py::fast": 1.0}
     selection = tool.Selection(
         [{"file": "t.py", "lines": {"m.py": lines}, "seconds": seconds}, other]
     )
@@ -57,7 +57,7 @@ def test_a_place_gets_the_tests_that_run_it(tool: ModuleType) -> None:
     # A constant of the module, a default, a line of a statement with a fixture of a file, a line.
     assert tests == {4: every, 5: every, 7: ["u.py::one"], 9: ["t.py::slow"], 11: []}
     assert selection.chosen(every) == ["t.py::fast", "t.py::slow", "u.py::one"]  # file by file
-    selection.seconds["u.py::one"] = 20.0
+    selection.seconds["u.py::one"] = 10.0
     assert selection.chosen(every) == every[:2]
 
 
