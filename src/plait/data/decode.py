@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from plait.core.errors import DataError
 from plait.core.shapes import UInt8
-from plait.data import heif
+from plait.data import dicom, heif
 from plait.data.exif import exif_orientation, stored
 from plait.data.levels import (
     Levels,
@@ -39,6 +39,7 @@ _BAND: Final = 1 << 17  # pixels that are converted at a time: wide numbers only
 _PROGRAMS: Final = frozenset({"EPS", "WMF"})  # formats for which Pillow calls other programs
 
 _TIFF_ORIENTATION = 274
+_PREPARED: Final = {heif.FORMAT: heif.prepare, dicom.FORMAT: dicom.prepare}
 _opening = threading.Lock()
 
 _RAW = "camera raw file, which holds no finished picture: develop it to JPEG"
@@ -73,10 +74,12 @@ class Deep:
     Attributes:
         bits: how many of 16 it says that it uses; 0: nothing.
         lower: the lower bytes of a picture in colour of 16 bits, of which Pillow gives the upper.
+        scan: a DICOM picture, which knows its window once it is loaded.
     """
 
     bits: int = 0
     lower: Image.Image | None = None
+    scan: dicom.DicomImage | None = None
 
 
 UNTOLD: Final = Deep()
@@ -169,6 +172,8 @@ def _loaded(
 
 def deep_of(image: Image.Image, data: bytes, formats: Sequence[str] | None = None) -> Deep:
     """What only the file of an opened picture, not loaded yet, tells of its values."""
+    if isinstance(image, dicom.DicomImage):
+        return Deep(scan=image)
     bits, lower = stated_bits(image, data), None
     if is_deep_colour(image):
         lower = _open(data, [str(image.format)], formats)
@@ -213,14 +218,14 @@ def open_image(
     # Some decoders make room for the whole picture as soon as they are opened.
     _check_size(structure.width, structure.height, name, max_pixels, least=0)
     try:
-        if structure.kind == heif.FORMAT and formats is None:
-            heif.prepare()
+        if structure.kind in _PREPARED and formats is None:
+            _PREPARED[structure.kind]()
         image = _open(data, [structure.kind] if structure.kind else _allowed(formats), formats)
     except DataError as error:
         raise DataError(error.problem, path=name) from error
     except UnidentifiedImageError as error:
-        if structure.kind == heif.FORMAT and formats is None:
-            problem = "the HEIC picture is truncated or damaged: replace the file"
+        if structure.kind in _PREPARED and formats is None:
+            problem = f"the {structure.kind} picture is truncated or damaged: replace the file"
             raise DataError(problem, path=name) from error
         raise DataError(_what_it_is(data), path=name) from error
     except Exception as error:  # the same for damaged headers
@@ -286,8 +291,10 @@ def _what_it_is(data: bytes) -> str:
     for prefix, problem in _NOT_PICTURES:
         if start.startswith(prefix) or (prefix == b"<svg" and prefix in start[:512]):
             return problem
-    if kind_of(data) == heif.FORMAT:
-        return "is a HEIC picture, which cannot be read here: convert it to JPEG"
+    kind = kind_of(data)
+    if kind in _PREPARED:
+        word = "HEIC" if kind == heif.FORMAT else kind
+        return f"is a {word} picture, which cannot be read here: convert it to JPEG"
     for place, mark, problem in _OTHER_FORMS:
         if data[place : place + len(mark)] == mark:
             return problem
@@ -340,6 +347,8 @@ class _Tones:
         table: (65536,) uint8, the same for values of 16 bits.
         lower: the lower bytes of a picture in colour, whose upper ones Pillow gives.
         wide: 32-bit integers go through 16 bits.
+        curve: from values to ``low`` .. ``high``, where they do not lie on a line.
+        inverted: the lowest value is white.
     """
 
     low: float
@@ -347,6 +356,8 @@ class _Tones:
     table: np.ndarray | None = None
     lower: Image.Image | None = None
     wide: bool = False
+    curve: Callable[[np.ndarray], np.ndarray] | None = None
+    inverted: bool = False
 
 
 def _tones(image: Image.Image, levels: Levels | None, deep: Deep) -> _Tones | None:
@@ -365,8 +376,11 @@ def _tones(image: Image.Image, levels: Levels | None, deep: Deep) -> _Tones | No
     if image.mode not in ("I", "F"):
         return None
     values = (_values(image, *band, None) for band in _bands(image))
+    inverted = deep.scan is not None and deep.scan.inverted
     if levels is not None:
-        return _Tones(*levels.range_of(values, whole=False))
+        return _Tones(*levels.range_of(values, whole=False), inverted=inverted)
+    if deep.scan is not None and deep.scan.window is not None:
+        return _Tones(*deep.scan.window, curve=deep.scan.curve, inverted=inverted)
     return _Tones(*_range_of(image, values), wide=image.mode == "I")
 
 
@@ -376,7 +390,7 @@ def used_range(image: Image.Image, deep: Deep) -> tuple[float, float, float, flo
     Of pictures of more than 8 bits a value; None for others.
     """
     tones = _tones(image, None, replace(deep, bits=deep.bits or 16))
-    if tones is None:
+    if tones is None or tones.curve is not None:
         return None
     parts = (_values(image, *band, tones.lower)[..., :3] for band in _bands(image))
     ends = [
@@ -409,7 +423,9 @@ def _band_to_rgb(image: Image.Image, top: int, bottom: int, tones: _Tones | None
             return _by_table(image, values, tones.table)
         if tones.wide:
             return _wide(values.astype(np.int64), int(tones.low), int(tones.high))
-        return _float_to_8_bits(values, tones.low, tones.high)[..., None]
+        values = values if tones.curve is None else tones.curve(values)
+        gray = _float_to_8_bits(values, tones.low, tones.high)[..., None]
+        return 255 - gray if tones.inverted else gray
     image = image.crop((0, top, image.width, bottom))
     if image.has_transparency_data:
         return over_white(np.asarray(image.convert("RGBA")))

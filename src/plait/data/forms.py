@@ -12,6 +12,7 @@ from PIL import features
 from plait.core.errors import install_command
 
 _HEIC: Final = "heic heics heif heifs hif"
+_DICOM: Final = "dcm dicom dic ima"
 _JPEG_2000: Final = "jp2 j2k jpf jpx jpc j2c"
 _RAW: Final = "3fr arw cr2 cr3 crw dng erf iiq kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 srf srw x3f"
 
@@ -49,12 +50,19 @@ def heif_package() -> str | None:
     return next(found, None)
 
 
+def has_pydicom() -> bool:
+    """Whether DICOM can be read."""
+    return importlib.util.find_spec("pydicom") is not None
+
+
 def _optional() -> dict[str, tuple[bool, Undecoded]]:
     """Endings of what some installations decode: whether this one does, and what to say if not."""
     heic = f"{install_command('heif')} reads them, or convert them to JPEG"
+    medical = f"{install_command('medical')} reads them, or convert them to PNG"
     built = "this Pillow was built without it; convert them to PNG or JPEG"
     return {
         _HEIC: (heif_package() is not None, Undecoded("HEIC", heic)),
+        _DICOM: (has_pydicom(), Undecoded("DICOM", medical)),
         "avif avifs": (bool(features.check("avif")), Undecoded("AVIF", built)),
         _JPEG_2000: (bool(features.check("jpg_2000")), Undecoded("JPEG 2000", built)),
     }
@@ -78,5 +86,5 @@ def undecoded(ending: str) -> Undecoded | None:
     return _undecoded().get(ending)
 
 
-DECODABLE: Final = _ALWAYS | frozenset(f"{_HEIC} avif avifs {_JPEG_2000}".split())
+DECODABLE: Final = _ALWAYS | frozenset(f"{_HEIC} {_DICOM} avif avifs {_JPEG_2000}".split())
 """Endings of pictures that this or another installation decodes."""

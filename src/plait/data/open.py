@@ -24,7 +24,7 @@ from plait.data.sample import BadRow, Sample
 
 OnBadRow = Literal["fail", "skip"]
 Roots: TypeAlias = str | Path | Sequence[str | Path] | None
-_WITH_COLUMNS = ("imagefolder", "table", "parquet", "webdataset", "entries", "huggingface")
+_WITH_COLUMNS = ("imagefolder", "table", "parquet", "webdataset", "entries", "huggingface", "dicom")
 
 
 def open_dataset(

@@ -29,6 +29,7 @@ _SIGNATURES: Final = (
     (b"II*\x00", "TIFF"),
     (b"MM\x00*", "TIFF"),
 )
+MAGIC_OF_DICOM: Final = b"DICM"  # after 128 bytes of anything (PS3.10, 7.1)
 # Brands of ISO/IEC 23008-12, the third of pictures of any codec.
 _AVIF: Final = (b"avif", b"avis")
 _HEIF: Final = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
@@ -74,7 +75,7 @@ class Structure:
     """What the headers of a file promise.
 
     Attributes:
-        kind: the format by Pillow's name, one of `SAFE_FORMATS` or ``HEIF``; None: another.
+        kind: the format by Pillow's name, one of `SAFE_FORMATS`, ``HEIF`` or ``DICOM``; None: another.
         width, height: pixels; 0 when the headers do not say.
         scans, chunks, packed, tags, frames: as in `Bounds`, the most of each.
         plain: whether the cost of decoding is known from the size alone: one pass over the pixels,
@@ -117,12 +118,14 @@ _WORDS: Final = {
 
 
 def kind_of(data: bytes) -> str | None:
-    """The format that the first bytes promise, of `SAFE_FORMATS` or ``HEIF``; else None."""
+    """The format that the first bytes promise, of `SAFE_FORMATS`, ``HEIF``, ``DICOM``; else None."""
     for signature, kind in _SIGNATURES:
         if data.startswith(signature):
             return kind
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
+    if data[128:132] == MAGIC_OF_DICOM:
+        return "DICOM"
     if data[4:8] == b"ftyp":
         brand = data[8:12]
         if brand in _AVIF or (brand in _EITHER and _names_avif(data)):

@@ -10,7 +10,7 @@ from plait.core.errors import DataError, UserError
 from plait.core.files import parse_json, regular
 from plait.data.notes import Note, with_notes
 from plait.data.notes import names as names_of
-from plait.data.readers import chinese_clip, spreadsheet
+from plait.data.readers import chinese_clip, dicom, spreadsheet
 from plait.data.readers.albums import no_labels
 from plait.data.readers.columns import lists_addresses
 from plait.data.readers.entries import is_entry
@@ -37,6 +37,7 @@ READERS: dict[str, str] = {
     "vqa": "plait.data.readers.vqa:read",
     "entries": "plait.data.readers.entries:read",
     "chinese-clip": "plait.data.readers.chinese_clip:read",
+    "dicom": "plait.data.readers.dicom:read",
     "huggingface": "plait.data.readers.huggingface:read",
 }
 """Format name to the generator of its rows."""
@@ -266,13 +267,16 @@ def _folder(root: Path, leave: Leave, columns: Mapping[str, str], reasons: dict[
             shown = ", ".join(files[:6])
             raise DataError(f"holds several tables: {shown}: name one of them", path=root)
         return _with_files(kind, root, files, f"{_WHY[kind]}: ")
+    scans = None if mostly_beside else dicom.found_in(root, names, pictures)
+    if scans is not None:
+        return scans
     if not pictures:
         one = next((name for name in names if _is_packed(name)), None) or next(
             (name for name in names if _is_list_of_addresses(root / name)), None
         )
         if one is not None:
             raise DataError(_not_readable(root / one), path=root / one)
-        problem = with_notes(_not_readable(root), undecoded_notes(names))
+        problem = with_notes(_not_readable(root), undecoded_notes(root, names))
         raise DataError(problem, path=root, nothing=True)
     classes = any("/" in rest for _, _, rest in in_splits(pictures))
     if mostly_beside or (told and not classes):

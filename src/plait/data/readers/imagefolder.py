@@ -44,7 +44,7 @@ def read_classes(found: Found) -> Rows:
     """
     names = [name for name in walk(found.root) if is_image(name)]
     for name, split, rest in in_splits(names):
-        row = _row(found, name, split)
+        row = row_of_file(found, name, split)
         if isinstance(row, BadRow):
             yield row
             continue
@@ -62,7 +62,7 @@ def read_sidecars(found: Found) -> Rows:
     names = list(walk(found.root))
     beside = sidecars(names)
     for name, split, _ in in_splits([name for name in names if is_image(name)]):
-        row = _row(found, name, split)
+        row = row_of_file(found, name, split)
         if isinstance(row, BadRow):
             yield row
             continue
@@ -92,7 +92,7 @@ def bare_rows(found: Found, without: Collection[str] = ()) -> Rows:
     names = [name for name in walk(found.root) if is_image(name)]
     for name, split, _ in in_splits(names):
         if f"{top}/{name}" not in without:
-            yield _row(found, name, split)
+            yield row_of_file(found, name, split)
 
 
 def inside(found: Found, path: Path) -> bool:
@@ -100,7 +100,8 @@ def inside(found: Found, path: Path) -> bool:
     return not os.path.islink(path) or found.leave.permits(path, [found.folder, path.parent])  # noqa: PTH114
 
 
-def _row(found: Found, name: str, split: str | None) -> Row | BadRow:
+def row_of_file(found: Found, name: str, split: str | None) -> Row | BadRow:
+    """The row of a picture of a folder, without a text; bad where it is a link that leads outside."""
     ref = FileRef(Path(os.path.join(found.root, name)), shown(name))  # noqa: PTH118  a third of Path's time
     row = Row(str(found.root), ref.name, name=ref.name, key=file_key(ref), image=ref, split=split)
     if not inside(found, ref.path):

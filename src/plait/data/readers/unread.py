@@ -13,6 +13,7 @@ from plait.core.errors import cut, install_command
 from plait.data.forms import undecoded
 from plait.data.notes import Note, names
 from plait.data.readers import spelling, spreadsheet
+from plait.data.readers.dicom import is_unnamed
 from plait.data.readers.files import MEDIA_SUFFIXES, is_image, shown, suffix
 from plait.data.readers.rows import Found
 from plait.data.sample import BadRow, FileRef, MediaRef, Sample
@@ -22,7 +23,7 @@ ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".zst", ".rar")
 _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 _BY_NATURE = re.compile(r"(read.?me|licen[cs]e|requirements|notes?|changelog|classes|labels)\b")
 _ACCENTS = "spell their accents otherwise than the disk does (Unicode NFC and NFD)"
-_OWN = ("sidecar", "classfolder", "images")  # whose pictures are rows all
+_OWN = ("sidecar", "classfolder", "images", "dicom")  # whose pictures are rows all
 
 
 def unread_notes(found: Found, samples: Iterable[Sample], bad: Iterable[BadRow]) -> list[Note]:
@@ -46,9 +47,9 @@ def unread_notes(found: Found, samples: Iterable[Sample], bad: Iterable[BadRow])
     return notes
 
 
-def undecoded_notes(files: Iterable[str]) -> list[Note]:
-    """Notes on those files that are pictures which plait does not decode."""
-    every = ((name, undecoded(suffix(name))) for name in files)
+def undecoded_notes(root: Path, files: Iterable[str]) -> list[Note]:
+    """Notes on those files below a folder that are pictures which plait does not decode."""
+    every = ((name, undecoded(_form_of(root, name))) for name in files)
     return _grouped(
         ("undecoded-picture", str(form), name) for name, form in every if form is not None
     )
@@ -85,13 +86,13 @@ def _reason(found: Found, name: str) -> tuple[str, str]:
         return "hidden-file", "hidden"
     if name in found.reasons:
         return "unread-table", found.reasons[name]
-    if is_image(name):
+    form = undecoded(_form_of(found.root, name))
+    if form is not None:
+        return "undecoded-picture", str(form)
+    if is_image(name) or is_unnamed(found.root, name):
         if found.format in _OWN:
             return "unusable-picture", "see the bad rows"
         return "unnamed-picture", "no row that gives a sample names it"
-    form = undecoded(ending)
-    if form is not None:
-        return "undecoded-picture", str(form)
     if ending in MEDIA_SUFFIXES:
         return "unnamed-file", "recordings and series that no row names"
     if low.endswith(SHEETS):
@@ -109,6 +110,11 @@ def _reason(found: Found, name: str) -> tuple[str, str]:
             return "unread-table", f"the rows come from {found.files[0].name}"
         return "unread-table", "it has no columns of pictures and texts (--column ROLE=COLUMN)"
     return "other-file", "neither a picture nor a table"
+
+
+def _form_of(root: Path, name: str) -> str:
+    """The ending of a file; of DICOM files without one what they should have."""
+    return "dcm" if is_unnamed(root, name) else suffix(name)
 
 
 def _of_text(found: Found, name: str) -> str:
