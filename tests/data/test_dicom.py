@@ -21,7 +21,7 @@ from pydicom.uid import (
     JPEGLosslessSV1,
     RLELossless,
 )
-from tests.data.test_picture_forms import without
+from tests.data.test_picture_forms import changed, without
 
 from plait.core.errors import DataError
 from plait.data import forms, inspect, open_dataset
@@ -253,6 +253,23 @@ def test_walls() -> None:
     del report.Rows
     with pytest.raises(DataError, match="holds no picture"):
         decode_image(written(report), name="x")
+
+
+def test_damage_gives_pixels_or_a_data_error() -> None:
+    seeds = [
+        written(scan(STORED, **CT)),
+        written(scan(np.full((64, 64), 7, np.uint8), DeflatedExplicitVRLittleEndian)),
+    ]
+    refused = 0
+    for number in range(120):
+        try:
+            data = changed(seeds[number % 2], 132, number)
+            array = decode_image(data, name="x", max_pixels=100_000)
+        except DataError:
+            refused += 1
+        else:
+            assert array.dtype == np.uint8 and array.shape[2] == 3
+    assert 0 < refused < 120
 
 
 def test_a_deflated_file_is_unpacked_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import base64
 import io
 import tarfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -115,8 +116,71 @@ def test_heic_of_strangers_is_refused_by_name() -> None:
 
 def test_half_a_heic_is_refused() -> None:
     for size in (100, 500, len(HEIC) // 2 + 100):
-        with pytest.raises(DataError, match="damaged"):
+        with pytest.raises(DataError, match=r"damaged: (its header|[A-Z])"):
             decode_image(HEIC[:size], name="x")
+
+
+def stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """A package in place of those that read HEIC, which runs ``code`` when it opens a picture."""
+    text = f"""
+import os, time
+from PIL import Image
+def opened(file, name=""):
+    {code}
+def register_heif_opener(**options):
+    Image.register_open("HEIF", opened)
+"""
+    (folder / "stand_in_heif.py").write_text(text)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setattr(heif, "heif_package", lambda: "stand_in_heif")
+    heif.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("os.abort()", "makes its decoder fail"),
+        ("time.sleep(60)", "takes longer than 0.5 s"),
+        ("raise MemoryError", "needs too much memory"),
+    ],
+)
+def test_a_picture_that_ends_its_decoder_is_lost_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, words: str
+) -> None:
+    with monkeypatch.context() as changed:
+        stand_in(tmp_path, changed, code)
+        changed.setattr(heif, "SECONDS", 0.5 if "sleep" in code else 60.0)
+        with pytest.raises(DataError, match=words):
+            decode_image(HEIC, name="x")
+        heif.close()
+    assert decode_image(HEIC, name="x").shape == (32, 16, 3)
+
+
+def test_pictures_are_decoded_in_several_threads() -> None:
+    with ThreadPoolExecutor(4) as pool:
+        shapes = list(pool.map(lambda _: decode_image(HEIC, name="x").shape, range(12)))
+    assert set(shapes) == {(32, 16, 3)}
+
+
+def changed(data: bytes, first: int, number: int) -> bytes:
+    """The file with a few bytes from ``first`` on overwritten, alike for the same number."""
+    rng = np.random.default_rng(number)
+    found = bytearray(data)
+    for place in rng.integers(first, len(data), rng.integers(1, 7)):
+        found[place] = rng.choice([0, 1, 255, rng.integers(256)])
+    return bytes(found)
+
+
+def test_damage_gives_pixels_or_a_data_error() -> None:
+    refused = 0
+    for number in range(60):
+        try:
+            array = decode_image(changed(HEIC, 12, number), name="x", max_pixels=100_000)
+        except DataError:
+            refused += 1
+        else:
+            assert array.dtype == np.uint8 and array.shape[2] == 3
+    assert 0 < refused < 60
 
 
 def test_a_heic_that_states_too_many_pixels_is_refused_before_it_is_opened() -> None:
@@ -128,7 +192,7 @@ def test_a_heic_that_states_too_many_pixels_is_refused_before_it_is_opened() -> 
 
 def test_pictures_of_any_codec_are_told_by_their_brands() -> None:
     head = b"\0\0\0\x1cftypmif1\0\0\0\0mif1"
-    assert kind_of(head + b"heicmiaf") == "HEIF"
+    assert kind_of(head + b"heicmiaf") == "HEIC"
     assert kind_of(head + b"avifmiaf") == "AVIF"
     assert kind_of(b"\0\0\0\x18ftypqt  \0\0\0\0qt  ") is None
 

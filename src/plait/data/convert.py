@@ -23,7 +23,7 @@ from plait.data.readers.files import MEDIA_SUFFIXES, suffix
 from plait.data.sample import MediaRef, Sample
 from plait.data.structure import kind_of
 
-_ENDINGS = {"WEBP": "webp", "AVIF": "avif", "HEIF": "heic", "DICOM": "dcm"}
+_ENDINGS = {"WEBP": "webp", "AVIF": "avif", "HEIC": "heic", "DICOM": "dcm"}
 _UNSAFE = set('<>:"|?*\\~')
 _SIGNATURES = (
     (b"\xff\xd8\xff", "jpg"),

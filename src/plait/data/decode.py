@@ -293,8 +293,7 @@ def _what_it_is(data: bytes) -> str:
             return problem
     kind = kind_of(data)
     if kind in _PREPARED:
-        word = "HEIC" if kind == heif.FORMAT else kind
-        return f"is a {word} picture, which cannot be read here: convert it to JPEG"
+        return f"is a {kind} picture, which cannot be read here: convert it to JPEG"
     for place, mark, problem in _OTHER_FORMS:
         if data[place : place + len(mark)] == mark:
             return problem

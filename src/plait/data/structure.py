@@ -75,7 +75,7 @@ class Structure:
     """What the headers of a file promise.
 
     Attributes:
-        kind: the format by Pillow's name, one of `SAFE_FORMATS`, ``HEIF`` or ``DICOM``; None: another.
+        kind: the format by Pillow's name, one of `SAFE_FORMATS`, ``HEIC`` or ``DICOM``; None: another.
         width, height: pixels; 0 when the headers do not say.
         scans, chunks, packed, tags, frames: as in `Bounds`, the most of each.
         plain: whether the cost of decoding is known from the size alone: one pass over the pixels,
@@ -118,7 +118,7 @@ _WORDS: Final = {
 
 
 def kind_of(data: bytes) -> str | None:
-    """The format that the first bytes promise, of `SAFE_FORMATS`, ``HEIF``, ``DICOM``; else None."""
+    """The format that the first bytes promise, of `SAFE_FORMATS`, ``HEIC``, ``DICOM``; else None."""
     for signature, kind in _SIGNATURES:
         if data.startswith(signature):
             return kind
@@ -130,7 +130,7 @@ def kind_of(data: bytes) -> str | None:
         brand = data[8:12]
         if brand in _AVIF or (brand in _EITHER and _names_avif(data)):
             return "AVIF"
-        return "HEIF" if brand in _HEIF or brand in _EITHER else None
+        return "HEIC" if brand in _HEIF or brand in _EITHER else None
     return None
 
 
@@ -394,6 +394,6 @@ _READERS: Final[dict[str, Callable[[bytes, Structure, Bounds], None]]] = {
     "WEBP": _webp,
     "BMP": _bmp,
     "AVIF": _boxed,
-    "HEIF": _boxed,
+    "HEIC": _boxed,
     "TIFF": _tiff,
 }
