@@ -74,6 +74,8 @@ TESTS = {
     "training": ["training", "engines/test_features.py", "e2e/test_resume.py"],
 }
 """Where the tests of an area are; with several areas, those of each are asked about all."""
+APART = {"objectives": ["parity/test_contrastive_ranks.py"]}
+"""Tests whose work is done by processes that the map can't look into: asked last, about the area."""
 TRIVIAL = re.compile(r"NoOp|Invert|Operator_(?!Bit)\w+_([LR]Shift|Bit\w+)$")
 """Operators that any test kills, because numbers with a fraction know no bits."""
 LIBRARIES = [
@@ -462,6 +464,12 @@ class Selection:
                 return sorted(tests, key=lambda test: (self.seconds[test], test))
         return []
 
+    def apart(self, area: str) -> list[str]:
+        """The tests of `APART`, the fastest first."""
+        files = {f"tests/{name}" for name in APART.get(area, ())}
+        tests = (test for test in self.seconds if test.partition("::")[0] in files)
+        return sorted(tests, key=lambda test: (self.seconds[test], test))
+
     def chosen(self, tests: list[str]) -> list[str]:
         """The fastest, as many as `TESTED_SECONDS` allow, those of a file side by side."""
         left, files = TESTED_SECONDS, defaultdict(list)
@@ -541,6 +549,8 @@ def session(work: Work, sample: int, seed: int) -> Iterator[dict[str, Any]]:
                 yield one
             continue
         tests = selection.of(mutant)
+        if tests:
+            tests += [one for one in selection.apart(mutant.area) if one not in tests]
         chosen = selection.chosen(tests)
         digest = _hash("".join(chosen) + "".join(_texts(chosen)))
         if one is None or (one["outcome"] == "survived" and one["tests"] != digest):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import jaxtyping
 import numpy as np
 import pytest
 from PIL import Image
@@ -69,3 +71,11 @@ def vectors(samples: list[Sample]) -> Vectors:
 @pytest.fixture
 def gallery(samples: list[Sample], vectors: Vectors) -> Gallery:
     return gallery_of(vectors, samples)
+
+
+@pytest.fixture
+def as_users_call_it() -> Iterator[None]:
+    """Without the tests' own checks of shapes, which would refuse before plait does."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

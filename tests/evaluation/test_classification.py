@@ -60,6 +60,10 @@ def test_prompts_are_averaged_then_renormalised() -> None:
 
 def test_a_label_without_class_is_refused(scored) -> None:
     image, classes, labels = scored
+    with pytest.raises(DataError, match="at least one image"):
+        zero_shot(image[:0], classes, labels[:0])
+    with pytest.raises(DataError, match="0 to 8, but reach from -1 to 7"):
+        zero_shot(image, classes, np.where(labels == 0, -1, labels))
     with pytest.raises(DataError, match="0 to 7"):
         zero_shot(image, classes[:8], np.where(labels == 0, 8, labels))
 
@@ -91,6 +95,9 @@ def test_calibration_equals_torchmetrics_and_scikit_learn() -> None:
         )
         found = expected_calibration_error(probabilities, labels, bins=bins)
         assert found == pytest.approx(float(expected), abs=1e-6)
+    fifteen = expected_calibration_error(probabilities, labels, bins=15)
+    assert expected_calibration_error(probabilities, labels) == fifteen  # as its authors have it
+    assert fifteen != expected_calibration_error(probabilities, labels, bins=16)
     expected = brier_score_loss(labels, probabilities, labels=np.arange(5), scale_by_half=False)
     assert brier_score(probabilities, labels) == pytest.approx(expected)
 

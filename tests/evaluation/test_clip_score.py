@@ -75,3 +75,5 @@ def test_by_a_model(model, prefix):
 def test_lists_of_different_lengths(model):
     with pytest.raises(DataError, match="1 images, but 2 captions"):
         clip_scores(model, [Image.new("RGB", (8, 8))], ["a", "b"])
+    with pytest.raises(DataError, match="1 images, but 0 lists of references"):
+        clip_scores(model, [Image.new("RGB", (8, 8))], ["a"], [])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 from collections import Counter
@@ -15,11 +17,12 @@ from PIL import Image
 
 from plait.core.errors import DataError
 from plait.core.files import write_json
+from plait.data.sample import FileRef
 from plait.evaluation import evaluate_gallery, write_report
 from plait.evaluation.curves import curves
 from plait.evaluation.plots import Series, histogram, line_chart, short, thinned, ticks
-from plait.evaluation.report_data import write_examples
-from plait.evaluation.report_results import results
+from plait.evaluation.report_data import read_run, thumbnail, write_examples
+from plait.evaluation.report_results import _estimates, results
 from plait.evaluation.words import duration, retrieval_words, signed, whole
 
 VOID = {"meta", "img", "br", "line", "circle", "rect", "polyline", "polygon"}
@@ -278,3 +281,28 @@ def test_guessing_counts_every_text_of_a_picture() -> None:
     # 1 - C(18, k) / C(20, k): 2 of 20 texts are right
     expected = [0.1, 0.5, 0.1, 1 - (18 * 17 * 16 * 15 * 14) / (20 * 19 * 18 * 17 * 16)]
     np.testing.assert_allclose((np.array(drawn) - left) / span, expected, atol=1e-3)
+
+
+def test_pictures_of_a_page_have_the_size_that_is_shown(run: Path, tmp_path: Path) -> None:
+    """Contact sheets by half; thumbnails with two dots for each of 80 pixels; both ways' colours."""
+
+    def opened(url: str | None) -> Image.Image:
+        assert url is not None
+        return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
+
+    assert opened(read_run(run).sheet).size == (30, 20)
+    (run / "sheet.png").unlink()
+    assert read_run(run).sheet is None
+    wide, narrow = tmp_path / "wide.png", tmp_path / "narrow.png"
+    Image.new("RGB", (400, 300), "red").save(wide)
+    Image.new("RGB", (10, 20), "red").save(narrow)
+    found = opened(thumbnail(FileRef(wide)))
+    assert (found.size, found.format) == ((160, 120), "JPEG")
+    assert opened(thumbnail(FileRef(narrow))).size == (10, 20)
+    assert thumbnail(FileRef(tmp_path / "gone.png")) is None
+    row = {"R@1": 5.0, "candidates": 4, "queries": 4}
+    both = _estimates({"text_to_image": row, "image_to_text": row})
+    assert [(one.name, one.chance, one.style) for one in both] == [
+        ("picture in top 1", 25, 1),
+        ("words in top 1", 25, 2),
+    ]

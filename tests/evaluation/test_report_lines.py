@@ -197,6 +197,7 @@ def test_curves_of_losses_tasks_and_gradients() -> None:
             parts={
                 **{name: place + 10.0 / number for place, name in enumerate(tasks)},
                 "agreement/a-b": [0.5, -0.25, -0.5, 0.0][number - 1],
+                **{f"agreement/a-{other}": 1.0 for other in "cdef"},
             },
         )
         for number in (1, 2, 3, 4)
@@ -212,8 +213,9 @@ def test_curves_of_losses_tasks_and_gradients() -> None:
     )
     assert [one.style for one in told.series] == [1, 2, 3, 4, 1]  # of four colours
     gradients = found["Agreement of the tasks' gradients (cosine)"]
-    assert gradients.told.endswith("against one another in 2 of 4 measurements.")
-    assert [one.name for one in gradients.series] == ["a and b"] and not gradients.zero
+    assert gradients.told.endswith("against one another in 2 of 20 measurements.")
+    assert [one.name for one in gradients.series][:2] == ["a and b", "a and c"]
+    assert [one.style for one in gradients.series] == [1, 2, 3, 4, 1] and not gradients.zero
     scale = found["Logit scale (1 / temperature)"]
     assert scale.told == "The logit scale goes from 15.0 to 18.0."
     norm = found["Gradient norm before clipping"]

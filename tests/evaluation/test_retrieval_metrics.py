@@ -130,12 +130,19 @@ def test_each_language_is_asked_alone() -> None:
     assert found["zh"]["image_to_text"]["queries"] == 11  # the twelfth has no Chinese text
 
 
+@pytest.mark.usefixtures("as_users_call_it")
 @pytest.mark.parametrize(
     ("shapes", "owner", "groups", "message"),
     [
         ((3, 2, 2, 2), [0, 3], None, "0 to 2"),
         ((3, 2, 2, 2), [0, -1], None, "0 to 2"),
         ((3, 2, 0, 2), [], None, "0 texts"),
+        ((0, 2, 2, 2), [0, 0], None, "0 images"),
+        ((3, 2, 2, 3), [0, 1], None, "images have 2 features, texts 3"),
+        ((3, 2, 2, 2), [0], None, "2 texts, but 1 owners"),
+        ((3, 2, 2, 2), [0, 1, 2], None, "2 texts, but 3 owners"),
+        ((3, 2, 2, 2), [0, 1], np.zeros(2, int), "3 images, but 2 groups"),
+        ((3, 2, 2, 2), [0, 1], np.zeros(4, int), "3 images, but 4 groups"),
     ],
 )
 def test_what_does_not_fit_is_refused(shapes, owner, groups, message) -> None:
@@ -144,3 +151,21 @@ def test_what_does_not_fit_is_refused(shapes, owner, groups, message) -> None:
         retrieval_ranks(
             np.ones((a, b)), np.ones((c, d)), np.array(owner, dtype=int), image_groups=groups
         )
+
+
+@pytest.mark.usefixtures("as_users_call_it")
+@pytest.mark.parametrize("given", [1, 3])
+def test_corrections_for_others_are_refused(given: int) -> None:
+    rows, owner = np.eye(2), np.arange(2)
+    with pytest.raises(DataError, match=f"2 images, but {given} corrections of their scores"):
+        retrieval_ranks(rows, rows, owner, image_bias=np.zeros(given))
+    with pytest.raises(DataError, match=f"2 texts, but {given} corrections of their scores"):
+        retrieval_ranks(rows, rows, owner, text_bias=np.zeros(given))
+
+
+def test_pictures_without_texts_are_candidates_alone() -> None:
+    """The first picture is nearest to the text of the second."""
+    image, text = np.eye(3), np.array([[0.8, 0.6, 0.0]])
+    found = retrieval_ranks(image, text, np.array([1]))
+    assert found.text_to_image.tolist() == [2]
+    assert found.image_to_text.tolist() == [0, 1, 0]  # 0: there is nothing to find

@@ -168,3 +168,11 @@ def test_refusals() -> None:
         vqa_figures([], [])
     with pytest.raises(DataError, match="1 questions, but 2 groups"):
         vqa_figures(["yes"], [["yes"]], groups=["a", "b"])
+
+
+@pytest.mark.usefixtures("as_users_call_it")
+def test_answers_that_are_no_strings_are_named() -> None:
+    with pytest.raises(DataError, match="question 2: 3 is no string but int"):
+        vqa_accuracy(["yes", 3], [["yes"], ["3"]])  # type: ignore[list-item]
+    with pytest.raises(DataError, match="question 1: None is no string but NoneType"):
+        vqa_accuracy(["yes"], [["yes", None]])  # type: ignore[list-item]
