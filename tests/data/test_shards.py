@@ -194,7 +194,8 @@ def test_keys_that_repeat(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("encoding", "names"), [("latin-1", ["Größe", "Straße", "b"]), ("gbk", ["红色的鸟", "蓝色的鸟", "b"])]
+    ("encoding", "names"),
+    [("latin-1", ["Größe", "Straße", "b"]), ("gbk", ["红色的鸟", "蓝色的鸟", "b"])],
 )
 def test_names_in_other_encodings_stay_apart(
     encoding: str, names: list[str], tmp_path: Path

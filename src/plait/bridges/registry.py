@@ -7,18 +7,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from plait.bridges.base import Bridge
-from plait.bridges.projections import LinearBridge, MlpBridge, PixelShuffleBridge
-from plait.bridges.qformer import QFormerBridge
-from plait.bridges.resampler import ResamplerBridge
 from plait.core.errors import ModelError, did_you_mean
+from plait.core.registry import Registry
 
-BRIDGES: dict[str, Callable[..., Bridge]] = {
-    "linear": LinearBridge,
-    "mlp": MlpBridge,
-    "pixel_shuffle": PixelShuffleBridge,
-    "resampler": ResamplerBridge,
-    "qformer": QFormerBridge,
-}
+BRIDGES: Registry[Callable[..., Bridge]] = Registry(
+    "bridge",
+    "plait.bridges",
+    {
+        "linear": "plait.bridges.projections:LinearBridge",
+        "mlp": "plait.bridges.projections:MlpBridge",
+        "pixel_shuffle": "plait.bridges.projections:PixelShuffleBridge",
+        "resampler": "plait.bridges.resampler:ResamplerBridge",
+        "qformer": "plait.bridges.qformer:QFormerBridge",
+    },
+)
 
 _GIVEN = ("token_width", "width")
 

@@ -1,6 +1,7 @@
 """Encoders by source string, and back from a saved spec.
 
-A source is ``FAMILY/REST``. `register` adds a family; its examples join the shared sweep test.
+A source is ``FAMILY/REST``. A package adds a family by an entry point of ``plait.encoders``; the
+examples of plait's own join the shared sweep test.
 """
 
 from __future__ import annotations
@@ -9,45 +10,26 @@ from pathlib import Path
 from typing import Any
 
 from plait.core.errors import ModelError, did_you_mean
-from plait.encoders import (
-    clip,
-    hf,
-    joined,
-    narrowed,
-    packaged,
-    precomputed_regions,
-    scratch,
-    timm_image,
-    torchvision_image,
-)
+from plait.core.registry import Registry
 from plait.encoders.base import Encoder, Family
 
-FAMILIES: dict[str, Family] = {
-    family.prefix: family
-    for family in (
-        packaged.FAMILY,
-        timm_image.FAMILY,
-        torchvision_image.FAMILY,
-        hf.FAMILY,
-        clip.FAMILY,
-        scratch.FAMILY,
-        joined.FAMILY,
-        precomputed_regions.FAMILY,
-        narrowed.FAMILY,
-        narrowed.RUN,
-    )
-}
-
-
-def register(family: Family) -> None:
-    """Adds a family of encoders.
-
-    Raises:
-        ModelError: the prefix is taken.
-    """
-    if family.prefix in FAMILIES:
-        raise ModelError(f"an encoder family {family.prefix!r} exists already")
-    FAMILIES[family.prefix] = family
+FAMILIES: Registry[Family] = Registry(
+    "encoder family",
+    "plait.encoders",
+    {
+        "pkg": "plait.encoders.packaged:FAMILY",
+        "timm": "plait.encoders.timm_image:FAMILY",
+        "torchvision": "plait.encoders.torchvision_image:FAMILY",
+        "hf": "plait.encoders.hf:FAMILY",
+        "clip": "plait.encoders.clip:FAMILY",
+        "scratch": "plait.encoders.scratch:FAMILY",
+        "join": "plait.encoders.joined:FAMILY",
+        "regions": "plait.encoders.precomputed_regions:FAMILY",
+        "narrowed": "plait.encoders.narrowed:FAMILY",
+        "run": "plait.encoders.narrowed:RUN",
+    },
+)
+"""By the prefix of their sources."""
 
 
 def _family(prefix: str, what: str) -> Family:

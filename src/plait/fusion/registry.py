@@ -7,29 +7,25 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from plait.core.errors import ModelError, did_you_mean
+from plait.core.registry import Registry
 from plait.fusion.base import Fusion
-from plait.fusion.bottleneck import BottleneckFusion
-from plait.fusion.co_attention import CoAttentionFusion
-from plait.fusion.concat import ConcatFusion
-from plait.fusion.deep_set import DeepSetFusion
-from plait.fusion.gated import GatedFusion
-from plait.fusion.gated_cross_attention import GatedCrossAttentionFusion
 from plait.fusion.inputs import in_order
-from plait.fusion.intermediate import IntermediateFusion
-from plait.fusion.late import LateFusion
-from plait.fusion.shared_attention import SharedAttentionFusion
 
-FUSIONS: dict[str, Callable[..., Fusion]] = {
-    "concat": ConcatFusion,
-    "intermediate": IntermediateFusion,
-    "late": LateFusion,
-    "gated": GatedFusion,
-    "shared_attention": SharedAttentionFusion,
-    "co_attention": CoAttentionFusion,
-    "gated_cross_attention": GatedCrossAttentionFusion,
-    "bottleneck": BottleneckFusion,
-    "deep_set": DeepSetFusion,
-}
+FUSIONS: Registry[Callable[..., Fusion]] = Registry(
+    "fusion",
+    "plait.fusions",
+    {
+        "concat": "plait.fusion.concat:ConcatFusion",
+        "intermediate": "plait.fusion.intermediate:IntermediateFusion",
+        "late": "plait.fusion.late:LateFusion",
+        "gated": "plait.fusion.gated:GatedFusion",
+        "shared_attention": "plait.fusion.shared_attention:SharedAttentionFusion",
+        "co_attention": "plait.fusion.co_attention:CoAttentionFusion",
+        "gated_cross_attention": "plait.fusion.gated_cross_attention:GatedCrossAttentionFusion",
+        "bottleneck": "plait.fusion.bottleneck:BottleneckFusion",
+        "deep_set": "plait.fusion.deep_set:DeepSetFusion",
+    },
+)
 
 _GIVEN = ("widths", "token_widths", "width")
 
