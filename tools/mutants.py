@@ -97,7 +97,7 @@ PARTS = [
 ]
 """Packages of plait whose modules are imported once too, where they need none that is changed."""
 TESTED_SECONDS = 20.0  # of tests of one mutant, the fastest first
-OWN_SECONDS = 30.0  # of the processor that importing and a mutation's slowness may cost beyond
+OWN_SECONDS = 20.0  # of the processor that importing and a mutation's slowness may cost beyond
 
 
 @dataclass(frozen=True)
@@ -464,6 +464,10 @@ class Selection:
                 return sorted(tests, key=lambda test: (self.seconds[test], test))
         return []
 
+    def spent(self, tests: list[str]) -> float:
+        """Seconds that tests take."""
+        return sum(self.seconds[test] for test in tests)
+
     def apart(self, area: str) -> list[str]:
         """The tests of `APART`, the fastest first."""
         files = {f"tests/{name}" for name in APART.get(area, ())}
@@ -507,8 +511,13 @@ def _around(module: str, line: int) -> list[tuple[int, int]]:
 # Trying --------------------------------------------------------------------------------------
 
 
-def attempt(work: Work, module: str, source: str, tests: list[str]) -> dict[str, Any]:
-    """``outcome`` killed or survived, and by which test, with another source of a module."""
+def attempt(
+    work: Work, module: str, source: str, tests: list[str], tested: float = TESTED_SECONDS
+) -> dict[str, Any]:
+    """``outcome`` killed or survived, and by which test, with another source of a module.
+
+    Tests that take ``tested`` seconds as it is may take four times as many, then they hang.
+    """
     path = work.tree / module
     kept, times = path.read_bytes(), path.stat()
     path.write_text(source, encoding="utf-8")
@@ -524,7 +533,7 @@ def attempt(work: Work, module: str, source: str, tests: list[str]) -> dict[str,
         note.write_text(recorder.failed)
         return code
 
-    seconds = OWN_SECONDS + 4 * TESTED_SECONDS
+    seconds = OWN_SECONDS + 4 * tested
     try:
         code, told = work.fork(run, cpu=seconds, wall=10 * seconds)
     finally:
@@ -558,7 +567,9 @@ def session(work: Work, sample: int, seed: int) -> Iterator[dict[str, Any]]:
                 continue
             found = {"outcome": "survived", "by": ""}
             if chosen:
-                found = attempt(work, mutant.module, mutated(mutant), chosen)
+                found = attempt(
+                    work, mutant.module, mutated(mutant), chosen, selection.spent(chosen)
+                )
             before, after = change(mutant)
             one = {
                 "key": mutant.key, "area": mutant.area, "module": mutant.module,

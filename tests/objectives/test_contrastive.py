@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from plait import objectives
 from plait.core.errors import UserError
 from plait.objectives import (
     chance_level,
@@ -130,6 +132,28 @@ def test_inputs_and_gradients_keep_their_types_and_places():
     )
     assert torch.equal(before[0], left.detach())
     assert torch.equal(before[1], right.detach())
+
+
+@pytest.mark.parametrize("needed", list(itertools.product([False, True], repeat=4))[1:])
+@pytest.mark.parametrize("name", ["info_nce", "sigmoid_loss"])
+def test_any_inputs_may_ask_for_gradients_of_a_multiple(
+    name: str, needed: tuple[bool, ...]
+) -> None:
+    """As in a sum of losses with weights; against the plain formula."""
+    fast, slow = getattr(objectives, name), getattr(objectives, f"{name}_plain")
+    found = []
+    for loss in (fast, slow):
+        values = [units(7), units(7, seed=1), torch.tensor(5.0), torch.tensor(-2.0)]
+        inputs = [v.double().requires_grad_(need) for v, need in zip(values, needed, strict=True)]
+        count = 3 if name == "info_nce" else 4
+        if not any(needed[:count]):
+            return
+        (3 * loss(*inputs[:count])).backward()
+        found.append([one.grad for one in inputs[:count]])
+    for one, other, need in zip(*found, needed, strict=False):
+        assert (one is not None) == (other is not None) == need
+        if need:
+            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
 def test_features_that_are_no_numbers_give_a_loss_that_is_none():
