@@ -14,11 +14,12 @@ from PIL import Image
 from plait.core.errors import RecipeError
 from plait.data.audit import audit
 from plait.data.clips import frames_of
-from plait.data.decode import decode_image, decode_lines, to_rgb
+from plait.data.decode import decode_image, decode_lines, decode_to_show, to_rgb
 from plait.data.fast_decode import load_pixels
 from plait.data.levels import Levels
 from plait.data.preprocess import ImagePreprocess
 from plait.data.sample import BytesRef
+from plait.retrieval.rows import small_jpeg
 from plait.runtime.decoding import Job, decoded
 from plait.runtime.pictures import pixels_of
 
@@ -208,6 +209,16 @@ def test_frames_keep_their_16_bits() -> None:
     for number, frame in enumerate(frames):
         levels = Levels(window=(number, 4095 + number))
         assert grays(frame.read(), levels=levels) == SHOWN
+
+
+def test_people_are_shown_what_a_dark_picture_has() -> None:
+    dark, bright = png(SCAN), png(SCAN * np.uint16(16))
+    assert decode_to_show(dark, name="x")[0, :, 0].tolist() == SHOWN
+    np.testing.assert_array_equal(decode_to_show(bright, name="x"), decode_image(bright, name="x"))
+    colour = np.stack([SCAN] * 3, axis=-1)
+    assert decode_to_show(png(colour), name="x")[0, :, 1].tolist() == SHOWN
+    small = Image.open(io.BytesIO(small_jpeg(dark, "x")))
+    assert np.asarray(small).max() > 200
 
 
 def test_the_audit_names_pictures_that_use_little_of_their_range(tmp_path: Path) -> None:

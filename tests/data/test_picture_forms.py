@@ -17,8 +17,10 @@ from plait.core.errors import DataError
 from plait.data import dicom, forms, heif, inspect, open_dataset
 from plait.data.audit import audit
 from plait.data.decode import decode_image, decode_lines
+from plait.data.preprocess import ImagePreprocess
 from plait.data.readers import dicom as dicom_reader
 from plait.data.structure import SAFE_FORMATS, kind_of
+from plait.runtime.pictures import pixels_of
 
 # Drawn for this test: 32 x 16, left half (220, 30, 30), right half (40, 70, 220). The box irot and the
 # tag 274 of EXIF both say that it is to be turned by a quarter clockwise, as telephones write it.
@@ -94,6 +96,26 @@ def test_heic_in_folders_tables_and_shards(tmp_path: Path) -> None:
         assert decode_image(sample.image.read(), name="x").shape == (32, 16, 3)
         report = audit(tmp_path / source)
         assert [row for row in report.rows if row.severity == "error"] == []
+
+
+def test_heic_as_a_query_and_for_an_encoder(tmp_path: Path) -> None:
+    preprocess = ImagePreprocess(size=16, resize="squash")
+    path = heic(tmp_path / "query.HEIC")
+    (found,) = pixels_of([path], preprocess)
+    assert found.shape == (3, 16, 16)
+    assert np.abs(found[:, 3, 8].astype(int) - RED).max() <= 6
+    assert np.abs(found[:, 12, 8].astype(int) - BLUE).max() <= 6
+
+
+def test_a_raw_file_beside_the_jpeg_of_the_same_name(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "IMG_1.JPG")
+    (tmp_path / "IMG_1.txt").write_text("a black square")
+    (tmp_path / "IMG_1.CR2").write_bytes(b"II*\0")
+    (sample,) = open_dataset(tmp_path)
+    assert sample.image is not None
+    assert (sample.image.name, sample.texts) == ("IMG_1.JPG", ("a black square",))
+    (note,) = (n for n in inspect(tmp_path)["notes"] if n["kind"] == "undecoded-picture")
+    assert note["message"].startswith("IMG_1.CR2 is not read: camera raw pictures")
 
 
 @pytest.mark.usefixtures("no_heif")

@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from plait.core.errors import DataError
-from plait.data.decode import decode_image, open_image
+from plait.data.decode import decode_image, decode_to_show, open_image
 from plait.data.inline import OCTETS, data_url, from_base64
 from plait.data.structure import SAFE_FORMATS
 
@@ -147,7 +147,7 @@ def thumbnail(path: Path, caption: str) -> Picture:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", path=path) from error
-    small = Image.fromarray(decode_image(data, name=str(path)))
+    small = Image.fromarray(decode_to_show(data, name=str(path)))
     small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=88)

@@ -31,6 +31,7 @@ from plait.data.decode import (
     used_range,
 )
 from plait.data.exif import upright
+from plait.data.levels import narrow_share
 from plait.data.sample import MediaRef
 from plait.data.whole import with_end
 
@@ -38,9 +39,6 @@ BITS = 10
 """Of 128: near duplicates differ in at most this many."""
 COLOUR = 6.0
 """Of 255: and by at most this much, in the mean over the 8 x 8 colours."""
-NARROW = 0.26
-"""Of a range: pictures of more than 8 bits that use no more, as 14 bits in 16 do, are told."""
-
 _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)
 
 __all__ = ["MAX_PIXELS", "Look", "image_findings", "look", "near_pairs", "near_to"]
@@ -103,13 +101,13 @@ def _narrow(image: Image.Image, deep: Deep) -> str:
     if found is None:
         return ""
     least, greatest, black, white = found
-    share = (greatest - least) / max(white - black, 1e-300)
-    if not 0 < share <= NARROW:
+    share = narrow_share(found)
+    if share is None:
         return ""
     percent = f"{100 * share:.0f}" if share >= 0.01 else f"{100 * share:.1g}"
     return (
         f"uses {percent}% of its range ({least:,.6g} to {greatest:,.6g} of {black:,.6g} to "
-        f"{white:,.6g}), and is shown dark or flat: data.levels of a recipe stretches it"
+        f"{white:,.6g}), and is dark or flat to a model: data.levels of a recipe stretches it"
     )
 
 

@@ -25,6 +25,7 @@ from plait.data.levels import (
     Levels,
     full_scale,
     is_deep_colour,
+    narrow_share,
     scaled,
     stated_bits,
     swap_bytes,
@@ -112,6 +113,17 @@ def decode_image(
         DataError: no bytes, no picture, a truncated or damaged file, or too much of something.
     """
     with _loaded(data, name, max_pixels, formats, bounds) as (image, deep):
+        return to_rgb(image, orientation_of(image), levels, deep)
+
+
+def decode_to_show(
+    data: bytes, *, name: str, max_pixels: int = MAX_PIXELS
+) -> UInt8[np.ndarray, "H W 3"]:
+    """`decode_image` for people's eyes: what would be dark or flat is stretched to what it uses."""
+    with _loaded(data, name, max_pixels, None, None) as (image, deep):
+        found = used_range(image, deep)
+        narrow = found is not None and narrow_share(found) is not None
+        levels = Levels(window=found[:2]) if found is not None and narrow else None
         return to_rgb(image, orientation_of(image), levels, deep)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from plait.core.errors import PlaitError
 from plait.core.files import read_regular
 from plait.core.notebook import strip_html, table_html
-from plait.data.decode import decode_image
+from plait.data.decode import decode_to_show
 
 if TYPE_CHECKING:
     from plait.data.sample import MediaRef, Sample
@@ -28,7 +28,7 @@ def picture_url(source: MediaRef | str | Path | None) -> str | None:
         return None
     try:
         data = read_regular(source) if isinstance(source, str | Path) else source.read()
-        picture = Image.fromarray(decode_image(data, name=""))
+        picture = Image.fromarray(decode_to_show(data, name=""))
     except (PlaitError, OSError):
         return None
     picture.thumbnail((_SIDE, _SIDE))

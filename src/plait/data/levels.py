@@ -21,6 +21,9 @@ from PIL import Image, ImageFile
 
 from plait.core.errors import DataError, RecipeError, did_you_mean
 
+NARROW: Final = 0.26
+"""Of a range: pictures of more than 8 bits that use no more, as 14 bits in 16 do, are dark or flat."""
+
 _FULL: Final = 65535.0
 _SURE_BITS: Final = 12  # of so few, by the book, the brightest would be at a sixteenth
 _BITS_PER_SAMPLE: Final = 258
@@ -187,6 +190,17 @@ def full_scale(image: Image.Image, bits: int, values: Iterable[np.ndarray]) -> f
         empty = empty and not (part & unused).any()
     lower = top < 1 << bits and (bits <= _SURE_BITS or not empty)
     return float((1 << bits) - 1) if lower else _FULL
+
+
+def narrow_share(found: tuple[float, float, float, float]) -> float | None:
+    """How much of its range a picture uses, where that is at most `NARROW`; else None.
+
+    Args:
+        found: its least and greatest value, and those that are shown as black and white.
+    """
+    least, greatest, black, white = found
+    share = (greatest - least) / max(white - black, 1e-300)
+    return share if 0 < share <= NARROW else None
 
 
 def table(low: float, high: float) -> np.ndarray:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from plait.core.errors import DataError
 from plait.core.files import BadJson, parse_json, read_json, write_json
-from plait.data.decode import decode_image
+from plait.data.decode import decode_to_show
 from plait.data.sample import MediaRef
 from plait.evaluation.examples import (
     Found,
@@ -120,7 +120,7 @@ def _data_url(picture: Image.Image, kind: str) -> str:
 def thumbnail(ref: MediaRef) -> str | None:
     """A small JPEG as a data URL; None for a picture that cannot be read any more."""
     try:
-        picture = Image.fromarray(decode_image(ref.read(), name=ref.name))
+        picture = Image.fromarray(decode_to_show(ref.read(), name=ref.name))
     except DataError:
         return None
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)

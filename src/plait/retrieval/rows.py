@@ -17,7 +17,7 @@ from PIL import Image
 from plait.core.files import RealPaths, digest, is_below, replacing
 from plait.core.modality import IMAGE, TEXT
 from plait.core.notebook import MOST_LINES, cut, strip_html
-from plait.data.decode import MAX_PIXELS, decode_image
+from plait.data.decode import MAX_PIXELS, decode_to_show
 from plait.data.display import picture_url
 from plait.data.sample import MediaRef, Sample
 from plait.retrieval.store import Row
@@ -126,7 +126,7 @@ def small_jpeg(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, side: in
     Raises:
         DataError: there is no picture in them.
     """
-    picture = Image.fromarray(decode_image(data, name=name, max_pixels=max_pixels))
+    picture = Image.fromarray(decode_to_show(data, name=name, max_pixels=max_pixels))
     picture.thumbnail((side, side))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=88)

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from plait.core.errors import DataError, UserError, install_command
 from plait.core.files import read_regular, replacing
-from plait.data.decode import decode_image
+from plait.data.decode import decode_to_show
 from plait.retrieval.fonts import MISSING, Length, Script, unwritable
 
 SCALE = 2
@@ -154,7 +154,7 @@ def _picture(
             raise DataError("no picture")
         if outside:
             raise DataError("outside the roots")
-        thumbnail = Image.fromarray(decode_image(read_regular(path), name=str(path)))
+        thumbnail = Image.fromarray(decode_to_show(read_regular(path), name=str(path)))
         scale = min(inner / thumbnail.width, inner / thumbnail.height)
         size = (max(1, round(thumbnail.width * scale)), max(1, round(thumbnail.height * scale)))
         thumbnail = thumbnail.resize(size, Image.Resampling.LANCZOS)
