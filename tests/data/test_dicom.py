@@ -325,6 +325,7 @@ def test_words_of_the_files_are_columns_and_people_are_not(folder: Path) -> None
 def test_fields_that_are_asked_for(folder: Path) -> None:
     columns = {"text": "SeriesDescription", "group": "PatientID", "labels": "BodyPartExamined"}
     dataset = open_dataset(folder, columns=columns, on_bad_row="skip")
+    assert all(getattr(note, "kind", "") != "no-text-column" for note in dataset.notes)
     assert sorted(sample.texts[0] for sample in dataset) == ["axial 0", "axial 1", "cine"]
     assert {sample.group for sample in dataset} == {"MRN-4711", None}
     assert all("PatientID" not in sample.meta for sample in dataset)
@@ -363,6 +364,8 @@ def test_inspect_and_audit(folder: Path) -> None:
     assert result["skipped"]["kinds"] == {"no-picture": 1}
     notes = {note["kind"]: note for note in result["notes"]}
     assert notes["several-frames"]["examples"] == ["c.dcm"]
+    assert "text=NAME" in notes["no-text-column"]["message"]
+    assert "SeriesDescription" in notes["no-text-column"]["message"]
     assert {"unpaired-text"} <= notes.keys()
     kinds = {row.kind for row in audit(folder).rows if row.severity == "error"}
     assert kinds == {"no-picture"}

@@ -71,6 +71,7 @@ def read(found: Found) -> Rows:
     every = list(walk(found.root))
     scans = set(files_of(found.root, every))
     clips: list[str] = []
+    columns: dict[str, None] = {}
     for name, split, _ in in_splits([name for name in every if name in scans or is_image(name)]):
         row = row_of_file(found, name, split)
         if isinstance(row, BadRow) or name not in scans:
@@ -81,9 +82,13 @@ def read(found: Found) -> Rows:
         except Bad as bad:
             yield row.bad(bad.kind, bad.problem)
             continue
+        columns |= dict.fromkeys(row.meta)
         if frames > 1:
             clips.append(row.name)
         yield row
+    if columns and "text" not in found.columns:
+        told = "no field is the text: --column text=NAME (data.columns in recipes) takes one of"
+        found.notes.append(Note(f"{told} {', '.join(columns)}", "no-text-column", list(columns)))
     if clips:
         told = f"{len(clips)} DICOM files have several frames, and the middle one is the picture"
         found.notes.append(Note(f"{told}: {names(clips)}", "several-frames", clips))
