@@ -500,8 +500,11 @@ def _around(module: str, line: int) -> list[tuple[int, int]]:
     inside.sort(key=lambda node: (node.end_lineno or 0) - node.lineno)
     found = [(line, line)]
     functions = [n for n in inside if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
-    if inside and not hasattr(inside[0], "body"):
-        found.append((inside[0].lineno, inside[0].end_lineno or line))
+    if inside:  # of a loop or a condition the lines before what is inside
+        body = getattr(inside[0], "body", None)
+        found.append(
+            (inside[0].lineno, body[0].lineno - 1 if body else inside[0].end_lineno or line)
+        )
     if functions and line >= functions[0].body[0].lineno:
         return found
     found += [(node.lineno, node.end_lineno or line) for node in inside if hasattr(node, "body")]

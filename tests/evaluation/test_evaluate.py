@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests.evaluation.conftest import Vectors, picture
 
 from plait.core.errors import DataError
+from plait.data.sample import Sample
 from plait.evaluation.evaluate import evaluate_gallery
 from plait.evaluation.examples import picture_searches, text_searches, worst_mistakes
 from plait.evaluation.gallery import Gallery, gallery_of
@@ -134,3 +136,21 @@ def test_picture_searches_find_texts(gallery: Gallery) -> None:
             gallery.texts[column] for column in np.argsort(-scores)[:5]
         ]
         assert search.answer.right and search.answer.id == gallery.ids[row]
+
+
+@pytest.mark.parametrize(("texts", "told"), [("abab", True), ("aabc", False), ("aaaa", False)])
+def test_texts_that_repeat_are_classes_from_two_on(texts: str, told: bool) -> None:
+    """Two texts of four pictures are two classes; three are more than half as many as pictures."""
+    image = np.array([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6], [0.8, 0.6]])
+    samples = [
+        Sample(str(n), f"row {n}", picture("red", f"{n}.png"), (text,))
+        for n, text in enumerate(texts)
+    ]
+    where = {"a": [1.0, 0.0], "b": [0.0, 1.0], "c": [0.0, 1.0]}
+    text = np.array([where[one] for one in texts])
+    vectors = Vectors([s.id for s in samples], np.arange(4), image, text, np.arange(4))
+    found = evaluate_gallery(gallery_of(vectors, samples), bootstrap=0)
+    assert ("zero_shot" in found) == told
+    if told:  # the last picture reads b and is nearer to a
+        assert (found["zero_shot"]["top1"], found["zero_shot"]["by"]) == (75, "text")
+        assert found["zero_shot"]["per_class"]["b"] == {"images": 2, "top1": 50}

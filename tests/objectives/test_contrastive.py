@@ -156,6 +156,21 @@ def test_any_inputs_may_ask_for_gradients_of_a_multiple(
             torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("ids", [None, torch.tensor([3])])
+def test_one_pair_alone(ids: Tensor | None) -> None:
+    """Nothing to tell it from: no loss and no gradient; the sigmoid's is of one positive."""
+    left, right = (units(1, seed=n).double().requires_grad_() for n in range(2))
+    loss = info_nce(left, right, 10.0, ids, ids)
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-12)
+    assert left.grad is not None and right.grad is not None
+    torch.testing.assert_close(left.grad, torch.zeros_like(left), rtol=0, atol=1e-12)
+    torch.testing.assert_close(right.grad, torch.zeros_like(right), rtol=0, atol=1e-12)
+    logit = 10 * float(left.detach() @ right.detach().T) - 4
+    expected = math.log1p(math.exp(-logit))
+    assert sigmoid_loss(left, right, 10.0, -4.0, ids, ids).item() == pytest.approx(expected)
+
+
 def test_features_that_are_no_numbers_give_a_loss_that_is_none():
     left = units(6)
     left[2, 1] = math.nan
