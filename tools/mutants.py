@@ -561,8 +561,7 @@ def session(work: Work, sample: int, seed: int) -> Iterator[dict[str, Any]]:
                 yield one
             continue
         tests = selection.of(mutant)
-        if tests:
-            tests += [one for one in selection.apart(mutant.area) if one not in tests]
+        tests += [one for one in selection.apart(mutant.area) if one not in tests]
         chosen = selection.chosen(tests)
         digest = _hash("".join(chosen) + "".join(_texts(chosen)))
         if one is None or (one["outcome"] == "survived" and one["tests"] != digest):
