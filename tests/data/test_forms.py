@@ -447,3 +447,19 @@ def test_a_row_with_a_picture_inside_in_place_of_the_header(tmp_path: Path) -> N
     ) as raised:
         open_dataset(tmp_path)
     assert len(str(raised.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("picture", "text"),
+    [
+        ("images/{}.png", "captions/{}.txt"),
+        ("data/img/a/{}.png", "data/text/a/{}.txt"),
+        ("{}.png", "txt/{}.txt"),
+    ],
+)
+def test_texts_in_a_folder_of_their_own(picture: str, text: str, tmp_path: Path) -> None:
+    for one in COLOURS:
+        for name, data in ((picture, png(one)), (text, f"a {one} one".encode())):
+            (tmp_path / name.format(one)).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name.format(one)).write_bytes(data)
+    assert pairs(tmp_path) == EXPECTED

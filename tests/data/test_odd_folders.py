@@ -281,3 +281,28 @@ def test_notes_are_copied_whole_and_told_by_an_audit_in_json(make: Make) -> None
     for again in (copy.deepcopy(note), pickle.loads(pickle.dumps(note))):
         assert as_json(again) == as_json(note)
         assert as_json(again)["count"] == 5
+
+
+def test_thumbnails_of_network_drives_are_no_photographs(make: Make) -> None:
+    folder = make({})
+    for place in ("@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", "__MACOSX/1.jpg", "#recycle/old.jpg"):
+        (folder / place).parent.mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(folder / place)
+    dataset = open_dataset(folder)
+    assert dataset.ids == ["1", "2"]
+    (note,) = dataset.notes
+    assert as_json(note)["count"] == 3
+    assert "hidden, or kept by a system for itself" in note
+
+
+def test_a_link_to_itself_hides_no_other_file(make: Make) -> None:
+    folder = make({"pairs.csv": "image,title\n1.jpg,one\n2.jpg,two\n"})
+    (folder / "round.jpg").symlink_to("round.jpg")
+    (folder / "inner").mkdir()
+    (folder / "inner" / "3.jpg").write_bytes((folder / "1.jpg").read_bytes())
+    (folder / "again").symlink_to("inner")
+    assert texts(folder) == TWO
+    (folder / "pairs.csv").write_text(
+        "image,title\n3.jpg,three\n"
+    )  # in one folder, and a link to it
+    assert texts(folder) == {"3": ("three",)}

@@ -91,6 +91,7 @@ def test_a_folder_in_nfd_within_a_path_of_another_computer(tmp_path: Path) -> No
         ("img/1.png", "img/1", "img/1.png"),
         ("img/1.HEIC", "img/1.jpg", "img/1.HEIC"),
         ("1.jpeg", "1.jpg", "1.jpeg"),
+        ("1.png", "images/1.png", "1.png"),
     ],
 )
 def test_a_near_file_is_named(disk: str, stated: str, hint: str, tmp_path: Path) -> None:

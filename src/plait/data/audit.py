@@ -46,14 +46,14 @@ from plait.data.audit_text import (
     text_findings,
 )
 from plait.data.dataset import PairDataset
-from plait.data.notes import Note
+from plait.data.notes import Note, as_json
 from plait.data.open import Roots, find, mapped, rows
 from plait.data.readers.assemble import assemble_traced
 from plait.data.readers.encoding import text_encoding
 from plait.data.readers.files import is_image, walk
 from plait.data.readers.leave import Leave
 from plait.data.readers.rows import Found, Rows
-from plait.data.readers.unread import unread_notes
+from plait.data.readers.unread import TEXTLESS, unread_notes
 from plait.data.sample import BadRow
 
 _ORDER = {"error": 0, "warning": 1, "note": 2}
@@ -79,6 +79,7 @@ class AuditReport:
         samples, texts: how many could be read.
         checks: what was looked for; without a tokenizer or embeddings some checks are missing.
         rows: the findings.
+        notes: on files that were not read, with their counts: findings tell them in words.
     """
 
     source: str
@@ -87,6 +88,7 @@ class AuditReport:
     texts: int
     checks: Sequence[str]
     rows: Sequence[Finding]
+    notes: Sequence[Note] = ()
 
     def __repr__(self) -> str:
         found = ", ".join(f"{kind}: {count}" for kind, count in self.counts.items())
@@ -120,6 +122,7 @@ class AuditReport:
             "checks": list(self.checks),
             "errors": self.errors,
             "counts": self.counts,
+            "notes": [as_json(note) for note in self.notes],
             "findings": [{**asdict(finding), "where": finding.where} for finding in self.rows],
         }
 
@@ -177,7 +180,8 @@ def audit(
         DataError: there is no such source, or nothing in it that plait reads.
     """
     with text_encoding(encoding):
-        audited, findings, found = _read(source, columns, Leave.of(root, allow_outside))
+        audited, findings, found, bad = _read(source, columns, Leave.of(root, allow_outside))
+    notes: list[Note] = []
     checks = ["rows", "texts", "labels"]
     findings += text_findings(audited)
     findings += one_text_findings(audited)
@@ -189,7 +193,9 @@ def audit(
     if found is not None:
         checks.append("orphans")
         findings += _orphans(audited, found)
-        findings += _unread(audited, found)
+        notes = [note for note in found.notes if isinstance(note, Note)]
+        notes += unread_notes(found, audited.samples, bad)
+        findings += _unread(notes, found)
     if images:
         checks.append("pictures")
         findings += image_findings(audited, max_pixels)
@@ -203,12 +209,12 @@ def audit(
     texts = sum(len(sample.texts) for sample in audited.samples)
     name = source.format if isinstance(source, PairDataset) else str(source)
     format = audited.format
-    return AuditReport(name, format, len(audited.samples), texts, checks, findings)
+    return AuditReport(name, format, len(audited.samples), texts, checks, findings, notes)
 
 
 def _read(
     source: str | Path | PairDataset, columns: Mapping[str, str] | None, leave: Leave
-) -> tuple[Audited, list[Finding], Found | None]:
+) -> tuple[Audited, list[Finding], Found | None, list[BadRow]]:
     if isinstance(source, str):
         from plait.data.catalog import CATALOG
 
@@ -216,7 +222,7 @@ def _read(
             source = CATALOG[source].open()
     if isinstance(source, PairDataset):
         findings = [_bad(row) for row in source.skipped]
-        return Audited.of(source), findings, None
+        return Audited.of(source), findings, None, []
     found = mapped(find(source, leave, columns), columns)
     failures: list[Finding] = []
     traced = assemble_traced(_rows(found, failures))
@@ -225,7 +231,7 @@ def _read(
     if not (traced.samples or failures or traced.bad):
         problem = "no sample could be read"
         failures.append(Finding("unreadable-source", "error", str(found.root), None, "", problem))
-    return audited, failures + [_bad(row) for row in traced.bad], found
+    return audited, failures + [_bad(row) for row in traced.bad], found, traced.bad
 
 
 def _rows(found: Found, failures: list[Finding]) -> Rows:
@@ -257,11 +263,10 @@ def _orphans(audited: Audited, found: Found) -> Iterator[Finding]:
             )
 
 
-def _unread(audited: Audited, found: Found) -> Iterator[Finding]:
+def _unread(notes: Sequence[Note], found: Found) -> Iterator[Finding]:
     """The notes on files that were not read; `_orphans` names the pictures among them."""
-    counted = [note for note in found.notes if isinstance(note, Note)]
-    for note in [*counted, *unread_notes(found, audited.samples, ())]:
-        if note.kind not in ("unnamed-picture", "unusable-picture"):
+    for note in notes:
+        if note.kind not in ("unnamed-picture", "unusable-picture", TEXTLESS):  # listed one by one
             told = str(found.root), None, "", str(note)
             if note.kind == "undecoded-picture":
                 yield Finding(note.kind, "warning", *told)

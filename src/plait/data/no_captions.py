@@ -54,6 +54,7 @@ _FILLERS = frozenset(
     ]
 )
 _AROUND = "-_.?*!,:;'\"`()[]{}<>/\\|&# \u2013\u2014\u2026\uff1f\u3000\u300c\u300d\uff08\uff09\u3002"
+_MARKS = "-_.?* '\"`\u2013\u2014\u2026\uff1f"
 _EMPTY = frozenset(["nan", "none", "null", "nil", "nbsp", "br", "n/a", "na"])
 # IMG_0001 without its ending, the lines of a file of boxes: class, centre and size
 _CAMERA = re.compile(r"(IMG|DSC[NF]?|PXL|MVI|GOPR|DJI)[-_ ]?\d{3,}(\(\d+\))?", re.IGNORECASE)
@@ -83,7 +84,7 @@ def _is_filler(text: str) -> bool:
     if words in _FILLERS or bare in _FILLERS or _CAMERA.fullmatch(text) or _BOXES.fullmatch(text):
         return True
     parts = set(bare.split())
-    return parts <= _EMPTY  # and where nothing is left but marks
+    return parts <= _EMPTY if parts else not text.strip(_MARKS)  # "!" and "#" are drawn
 
 
 def _names(name: str) -> tuple[str, ...]:

@@ -250,10 +250,11 @@ def _folder(root: Path, leave: Leave, columns: Mapping[str, str], reasons: dict[
         ]  # fmt: skip
         reasons |= dict.fromkeys(lists, "it lists addresses in the web, which img2dataset fetches")
     entries = [name for name, kind in found.items() if kind == "entries"]
-    if len(entries) * 2 < len(pictures) or len(entries) < len(found) - len(reasons):
-        reasons |= dict.fromkeys(entries, "it is one row, and the others come from elsewhere")
     found = {name: kind for name, kind in found.items() if name not in reasons}
     found = _of_pictures(root, found, bool(pictures), columns)
+    if len(entries) * 2 < len(pictures) or len(entries) < len(found):
+        reasons |= dict.fromkeys(entries, "it is one row, and the others come from elsewhere")
+        found = {name: kind for name, kind in found.items() if kind != "entries"}
     kinds = set(found.values())
     if len(kinds) > 1:
         kinds = _preferred(kinds)
@@ -307,14 +308,13 @@ def _of_pictures(
     plain table: it is what that was saved from.
     """
     tables = [name for name, kind in found.items() if kind == "table"]
+    kept = tables
     if len(tables) > 1:
         good = [name for name in tables if of_pairs(root / name, columns)]
-        plain = [name for name in good if not name.lower().endswith(spreadsheet.SUFFIXES)]
-        kept = plain or good or tables
-    else:
-        plain_json = [name for name in tables if name.lower().endswith(".json")]
-        mapped = bool(columns) or not pictures or bool(plain_json)
-        kept = [name for name in tables if mapped or about_pictures(root / name)]
+        kept = [name for name in good if not name.lower().endswith(spreadsheet.SUFFIXES)] or good
+    if pictures and not columns and (kept == tables or not kept):
+        kept = [name for name in tables if about_pictures(root / name)]
+    kept = kept or ([] if pictures else tables)
     return {name: kind for name, kind in found.items() if kind != "table" or name in kept}
 
 

@@ -52,10 +52,28 @@ def shown(name: str) -> str:
     )
 
 
+_OF_SYSTEMS = frozenset(
+    [
+        "@eadir",
+        "__macosx",
+        "$recycle.bin",
+        "system volume information",
+        "lost+found",
+        "#recycle",
+        "@recycle",
+    ]
+)  # thumbnails of network drives, leavings of archives, deleted files
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is hidden, or a system keeps it for itself."""
+    return name.startswith(".") or name.lower() in _OF_SYSTEMS
+
+
 def walk(folder: Path) -> Iterator[str]:
     """Every file under ``folder`` as a relative POSIX path, sorted, hidden ones left out."""
     for base, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
         inside = os.path.relpath(base, folder)
         prefix = "" if inside == "." else inside.replace(os.sep, "/") + "/"
         yield from (prefix + name for name in sorted(files) if not name.startswith("."))
@@ -136,7 +154,9 @@ class Finder:
     def _only(self, name: str) -> list[Path]:
         """The file in one of the subfolders. Raises `Bad` where several have one."""
         found = self._in(self._subfolders(), name, everywhere=True)
-        if len(found) > 1:
+        if (
+            len(found) > 1 and len(set(map(os.path.realpath, found))) > 1
+        ):  # no folder and a link to it
             both = " and ".join(str(path) for path in found[:2])
             raise Bad("ambiguous-file", f"{cut_path(name)} is both {both}: state its folder too")
         return found
@@ -206,6 +226,11 @@ class Finder:
             if near is not None:
                 inside = f"{os.path.relpath(place, root)}/" if folder and place != root else ""
                 return f"; did you mean {shown(inside + near)!r}?"
+        for root in [*self.roots, *self._subfolders()]:
+            listing = self._folded(root) if self._permits(root) else {}
+            if folder and (near := listing.get(wanted)) is not None:
+                inside = os.path.relpath(root / near, self.roots[0])
+                return f"; did you mean {shown(inside)!r}?"
         return ""
 
     def _cased(self, root: Path, folder: str) -> Path:
@@ -265,7 +290,7 @@ class Finder:
         if folder not in self._listings:
             try:
                 with os.scandir(folder) as entries:
-                    files = [entry for entry in entries if not entry.is_dir()]
+                    files = [entry for entry in entries if not _is_folder(entry)]
             except (OSError, ValueError):  # ValueError: a null byte
                 files = []  # no such folder: whatever is looked for in it is missing
             names = [entry.name for entry in files]
@@ -285,10 +310,17 @@ class Finder:
         return self._wide
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
 def _folders(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
-            names = [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
+            names = [e.name for e in entries if _is_folder(e) and not is_hidden(e.name)]
     except OSError:
         return []  # not ours to read: the file will be reported missing
     return [folder / name for name in sorted(names)]

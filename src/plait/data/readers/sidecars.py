@@ -1,13 +1,14 @@
 """Pictures with a file of texts each: ``.txt`` and ``.caption`` of the LoRA trainers, ``.json``.
 
-Beside ``a.jpg`` lie ``a.txt`` or ``a.jpg.txt``. A ``.txt`` or ``.caption`` is the text as it stands;
+Beside ``a.jpg`` lie ``a.txt`` or ``a.jpg.txt``, or the two in folders of their own:
+``images/a.jpg`` and ``captions/a.txt``. A ``.txt`` or ``.caption`` is the text as it stands;
 a ``.json`` names its texts as a table's columns do, and whatever else it states goes into ``meta``
 (img2dataset writes both). Letter case of the endings does not count.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from plait.data.readers.leave import Leave
 from plait.data.readers.rows import Bad, Row, clean_texts
 
 ENDINGS = (".txt", ".caption", ".json")
+_OF_TEXTS = frozenset(["captions", "caption", "texts", "text", "txt", "prompts", "descriptions"])
+_OF_PICTURES = frozenset(["images", "image", "imgs", "img", "pictures", "photos", "jpg", "png"])
 _PROBED = 5  # of the JSON files beside pictures, to see whether they hold texts at all
 
 
@@ -31,18 +34,40 @@ def sidecars(names: Iterable[str]) -> dict[str, dict[str, str]]:
         start, dot, ending = name.rpartition(".")
         if f"{dot}{ending.lower()}" in ENDINGS:
             beside[start, f".{ending.lower()}"] = name
+    if beside:
+        apart = {
+            (_without(start, _OF_TEXTS), ending): file for (start, ending), file in beside.items()
+        }
+        beside |= {key: file for key, file in apart.items() if key not in beside}
     found = {}
     for name in every:
         if beside and is_image(name):
+            starts = (name, stem(name), *_bare(name))
             own = {
                 ending: file
                 for ending in ENDINGS
-                for start in (name, stem(name))
+                for start in starts
                 if (file := beside.get((start, ending))) is not None
             }
             if own:
                 found[name] = own
     return found
+
+
+def _without(path: str, folders: frozenset[str]) -> str:
+    """A path without its first folder of one of these names."""
+    parts = path.split("/")
+    for place, part in enumerate(parts[:-1]):
+        if part.lower() in folders:
+            return "/".join(parts[:place] + parts[place + 1 :])
+    return path
+
+
+def _bare(name: str) -> Iterator[str]:
+    """The place of a picture without its folder of pictures, where a text of another folder is."""
+    bare = _without(stem(name), _OF_PICTURES)
+    if bare != stem(name):
+        yield bare
 
 
 def telling(root: Path, beside: dict[str, dict[str, str]], leave: Leave) -> int:

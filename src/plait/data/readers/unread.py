@@ -14,7 +14,7 @@ from plait.data.forms import undecoded
 from plait.data.notes import Note, names
 from plait.data.readers import spelling, spreadsheet
 from plait.data.readers.dicom import is_unnamed
-from plait.data.readers.files import MEDIA_SUFFIXES, is_image, shown, suffix
+from plait.data.readers.files import MEDIA_SUFFIXES, is_hidden, is_image, shown, suffix
 from plait.data.readers.rows import Found
 from plait.data.sample import BadRow, FileRef, MediaRef, Sample
 
@@ -22,6 +22,7 @@ SHEETS = (*spreadsheet.SUFFIXES, ".xls", ".xlsb", ".ods", ".numbers")
 ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".zst", ".rar")
 _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 _BY_NATURE = re.compile(r"(read.?me|licen[cs]e|requirements|notes?|changelog|classes|labels)\b")
+TEXTLESS = "textless-picture"
 _ACCENTS = "spell their accents otherwise than the disk does (Unicode NFC and NFD)"
 _OWN = ("sidecar", "classfolder", "images", "dicom")  # whose pictures are rows all
 
@@ -32,15 +33,26 @@ def unread_notes(found: Found, samples: Iterable[Sample], bad: Iterable[BadRow])
     Args:
         found: what was read.
         samples: that it gave.
-        bad: rows that gave none: their pictures are counted with them.
+        bad: rows that gave none: the pictures of those that lack only a text are counted so.
     """
     notes = list(_respelled(samples))
     if not found.root.is_dir() or found.format == "huggingface":
         return notes
     files, links = _below(found.root)
-    read = _read(found, samples, bad)
-    unread = [name for name in files if f"{os.path.abspath(found.root)}/{name}" not in read]  # noqa: PTH100
-    notes += _grouped((*_reason(found, name), name) for name in unread)
+    top = os.path.abspath(found.root)  # noqa: PTH100
+    read = _read(found, samples)
+    textless = {
+        os.path.abspath(row.bare.image.path)  # noqa: PTH100
+        for row in bad
+        if row.bare is not None and row.bare.image.path is not None
+    }
+    unread = [name for name in files if f"{top}/{name}" not in read]
+    lacking = [shown(name) for name in unread if f"{top}/{name}" in textless]
+    if lacking:
+        count = "1 picture has" if len(lacking) == 1 else f"{len(lacking)} pictures have"
+        notes.append(Note(f"{count} no text: {names(lacking)}", TEXTLESS, lacking))
+    rest = (name for name in unread if f"{top}/{name}" not in textless)
+    notes += _grouped((*_reason(found, name), name) for name in rest)
     if links:
         message = f"{len(links)} folders are links, which are not followed: {names(links)}"
         notes.append(Note(message, "linked-folder", links))
@@ -67,13 +79,12 @@ def _below(root: Path) -> tuple[list[str], list[str]]:
     return names_of_files, links
 
 
-def _read(found: Found, samples: Iterable[Sample], bad: Iterable[BadRow]) -> set[str]:
+def _read(found: Found, samples: Iterable[Sample]) -> set[str]:
     """The files from which something was read, as absolute paths."""
     refs: list[MediaRef | None] = []
     for sample in samples:
         refs.append(sample.image)
         refs += sample.media.values()
-    refs += [row.bare.image for row in bad if row.bare is not None]
     paths = [ref.path for ref in refs if ref is not None and ref.path is not None]
     return {os.path.abspath(path) for path in (*found.files, *found.read, *paths)}  # noqa: PTH100
 
@@ -82,8 +93,8 @@ def _reason(found: Found, name: str) -> tuple[str, str]:
     """The kind of note on a file that was not read, and why it was not."""
     ending = suffix(name)
     low = name.lower()
-    if any(part.startswith(".") for part in name.split("/")):
-        return "hidden-file", "hidden"
+    if any(map(is_hidden, name.split("/"))):
+        return "hidden-file", "hidden, or kept by a system for itself"
     if name in found.reasons:
         return "unread-table", found.reasons[name]
     form = undecoded(_form_of(found.root, name))
