@@ -400,6 +400,8 @@ def used_range(image: Image.Image, deep: Deep) -> tuple[float, float, float, flo
 
     Of pictures of more than 8 bits a value; None for others.
     """
+    if image.mode[0] not in "IF" and deep.lower is None:
+        return None
     tones = _tones(image, None, replace(deep, bits=deep.bits or 16))
     if tones is None or tones.curve is not None:
         return None
@@ -417,13 +419,19 @@ def used_range(image: Image.Image, deep: Deep) -> tuple[float, float, float, flo
     )
 
 
+def _rows(image: Image.Image, top: int, bottom: int) -> Image.Image:
+    """Some rows of a picture; itself where these are all."""
+    if (top, bottom) == (0, image.height):
+        return image
+    return image.crop((0, top, image.width, bottom))
+
+
 def _values(image: Image.Image, top: int, bottom: int, lower: Image.Image | None) -> np.ndarray:
     """Some rows of a picture's values; of 16-bit colour all 16 bits."""
-    box = (0, top, image.width, bottom)
-    values = np.asarray(image.crop(box))
+    values = np.asarray(_rows(image, top, bottom))
     if lower is None:
         return values[..., None] if image.mode.startswith("I;16") else values
-    return values.astype(np.uint16) << 8 | np.asarray(lower.crop(box))
+    return values.astype(np.uint16) << 8 | np.asarray(_rows(lower, top, bottom))
 
 
 def _band_to_rgb(image: Image.Image, top: int, bottom: int, tones: _Tones | None) -> np.ndarray:
@@ -437,7 +445,7 @@ def _band_to_rgb(image: Image.Image, top: int, bottom: int, tones: _Tones | None
         values = values if tones.curve is None else tones.curve(values)
         gray = _float_to_8_bits(values, tones.low, tones.high)[..., None]
         return 255 - gray if tones.inverted else gray
-    image = image.crop((0, top, image.width, bottom))
+    image = _rows(image, top, bottom)
     if image.has_transparency_data:
         return over_white(np.asarray(image.convert("RGBA")))
     if image.mode == "LAB":
