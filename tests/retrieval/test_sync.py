@@ -313,7 +313,9 @@ def test_the_journal_tells_the_table_until_something_else_changes_it(
     assert open_index(index).delete(["photos/3.png"]) == 1
     assert not Journal(index).read()[1] and not Journal(index).in_step()
     assert counts(model, folder, index) == (1, 0, 0, 0, 6)
-    (index / "files.jsonl").write_text("[1]\n")  # damaged, or of an index that had none
+    for damaged in ("[1]", "1", "[" * 9000, '["-", []]', '["+", "a", 5, 1, 1, "", "", ""]'):
+        (index / "files.jsonl").write_text(f"{damaged}\n")
+        assert Journal(index).read() == ({}, False)
     assert counts(model, folder, index) == (0, 7, 0, 0, 0)
     assert counts(model, folder, index) == (0, 0, 0, 0, 7)
 

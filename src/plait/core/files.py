@@ -254,20 +254,31 @@ def is_below(path: str | Path, roots: Iterable[str | Path]) -> bool:
 
 
 class RealPaths:
-    """Paths with their links followed; what a folder is, is asked once for all files in it."""
+    """Paths with their links followed; what a folder is, is asked once for all files in it.
+
+    Each path is asked for once, too.
+    """
 
     def __init__(self) -> None:
         self._folders: dict[str, str] = {}
+        self._known: dict[str, str] = {}
 
     def __call__(self, path: str | Path) -> str:
         """The same as ``os.path.realpath``, in a fraction of its time for many files of a folder."""
+        stated = os.fspath(path)
+        found = self._known.get(stated)
+        if found is None:
+            found = self._known[stated] = self._followed(stated)
+        return found
+
+    def _followed(self, path: str) -> str:
         folder, name = os.path.split(path)
         if name in ("", ".", "..") or os.path.islink(path):  # noqa: PTH114  many
             return os.path.realpath(path)
         real = self._folders.get(folder)
         if real is None:
             real = self._folders[folder] = os.path.realpath(folder)
-        return os.path.join(real, name)  # noqa: PTH118  many
+        return f"{real.rstrip(os.sep)}{os.sep}{name}"
 
 
 class BadJson(DataError, ValueError):

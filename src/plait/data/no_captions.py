@@ -68,7 +68,7 @@ def no_captions(sample: Sample) -> Iterator[int]:
     A text is none when it is a program's word for a missing value, nothing but dashes, dots and
     question marks, or the name of a picture file, its own above all.
     """
-    if "question" in sample.labels:
+    if not sample.texts or "question" in sample.labels:
         return
     own = () if sample.image is None else _names(sample.image.name)
     for which, text in enumerate(sample.texts):

@@ -98,6 +98,9 @@ def rows(found: Found) -> Rows:
 
 def with_bare(found: Found) -> Rows:
     """The rows, those that lack only a text too, then the pictures of the folder that none names."""
+    if found.format == "images":  # its rows are the pictures of the folder
+        yield from rows(found)
+        return
     named = set()
     for row in rows(found):
         one = row.bare or row if isinstance(row, BadRow) else row

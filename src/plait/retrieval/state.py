@@ -14,11 +14,11 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from plait.core.errors import DataError
-from plait.core.files import RealPaths, digest, read_regular, replacing
+from plait.core.files import RealPaths, digest, parse_json, read_regular, replacing
 from plait.data.sample import Sample
 from plait.retrieval.identity import Known
 
@@ -67,6 +67,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / NAME
         self._lines = 0
+        self._damaged = False
 
     def read(self) -> tuple[States, bool]:
         """The states, and whether they describe the table as it is now.
@@ -77,14 +78,16 @@ class Journal:
         table = None
         try:
             data = read_regular(self.path, most_bytes=_MOST_BYTES)
-            lines = json.loads(b"[" + b",".join(data[: data.rfind(b"\n")].splitlines()) + b"]")
+            whole = data[: data.rfind(b"\n")].decode().split("\n")
+            lines = parse_json(f"[{','.join(whole)}]")
             for sign, *values in lines:
                 if sign == "+":
-                    states[values[0]] = FileState(*values[1:])
+                    states[_text(values[0])] = _checked(FileState(*values[1:]))
                 elif sign == "-":
-                    states.pop(values[0], None)
+                    states.pop(_text(values[0]), None)
                 table = values[0] if sign == "=" else None
         except (DataError, ValueError, TypeError, IndexError):
+            self._damaged = True
             return {}, False
         self._lines = len(lines)
         return states, table is not None and table == table_state(self.folder)
@@ -107,11 +110,12 @@ class Journal:
             drop: ids that are out of it.
             whole: the file then describes all of the table.
         """
-        lines = [_line("+", id, *astuple(one)) for id, one in put.items()]
+        lines = [_put(id, one) for id, one in put.items()]
         lines += [_line("-", id) for id in drop]
         if whole:
             lines.append(_line("=", table_state(self.folder)))
-        with self.path.open("ab") as file:
+        with self.path.open("wb" if self._damaged else "ab") as file:
+            self._damaged = False
             if file.tell():
                 self._end_line(file.tell())
             file.write("".join(lines).encode())
@@ -130,8 +134,27 @@ class Journal:
         if self._lines <= 2 * len(states) + _SPARE:
             return
         with replacing(self.path) as temporary, temporary.open("w", encoding="utf-8") as file:
-            file.writelines(_line("+", id, *astuple(one)) for id, one in states.items())
+            file.writelines(_put(id, one) for id, one in states.items())
             file.write(_line("=", table_state(self.folder)))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _checked(one: FileState) -> FileState:
+    """A state as it was read: whoever made the index may have written the file by hand."""
+    if type(one.size) is not int or type(one.time) is not int:
+        raise TypeError(f"{one} is no state of a file")
+    for value in (one.path or "", one.sha, one.told, one.split):
+        _text(value)
+    return one
+
+
+def _put(id: str, one: FileState) -> str:
+    return _line("+", id, one.path, one.size, one.time, one.sha, one.told, one.split)
 
 
 def _line(*values: object) -> str:
