@@ -306,3 +306,16 @@ def test_a_link_to_itself_hides_no_other_file(make: Make) -> None:
         "image,title\n3.jpg,three\n"
     )  # in one folder, and a link to it
     assert texts(folder) == {"3": ("three",)}
+
+
+def test_notes_that_begin_with_a_bracket_stop_nothing(tmp_path: Path) -> None:
+    for number in range(2):
+        Image.new("RGB", (8, 8), (90 * number, 9, 9)).save(tmp_path / f"{number}.png")
+        (tmp_path / f"{number}.txt").write_text(f"picture {number}")
+    (tmp_path / "more").mkdir()
+    for name, words in (("notes", "[section]\na = b\n"), ("draft", "{not finished")):
+        (tmp_path / "more" / f"{name}.txt").write_text(words)
+    dataset = open_dataset(tmp_path)
+    assert [sample.texts for sample in dataset] == [("picture 0",), ("picture 1",)]
+    told = str([as_json(note) for note in dataset.notes])
+    assert "notes.txt" in told and "draft.txt" in told

@@ -165,6 +165,8 @@ def _json_kind(path: Path, text: str) -> str | None:
         except ValueError as error:
             if path.suffix.lower() == ".jsonl":
                 return "table"  # its bad first line is a bad row
+            if path.suffix.lower() == ".txt":
+                return None  # words that begin with a bracket
             raise DataError(f"is no valid JSON: {error}", path=path) from None
     if isinstance(whole, dict):
         return _document_kind(whole) or ("entries" if is_entry(whole, path) else None)
