@@ -18,8 +18,8 @@ from plait.data.preprocess import ImagePreprocess
 from plait.encoders import clip_checkpoint, clip_keys
 from plait.encoders.byte_tokenizer import byte_preprocess
 from plait.models.alignment import AlignmentModel
+from plait.models.files import fill
 from plait.models.published import alignment_of
-from plait.models.storage import fill
 
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
 

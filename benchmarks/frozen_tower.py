@@ -82,8 +82,8 @@ def ours(paths: list[Path], threads: int) -> tuple[Callable[[], np.ndarray], dic
     """plait's; (a pass with the engine open, its parts alone)."""
     import torch
 
+    from plait.core.media import FileRef
     from plait.data.fast_decode import load_pixels, pixel_batches
-    from plait.data.sample import FileRef
     from plait.encoders.registry import build_encoder
     from plait.engines.base import open_engine
     from plait.engines.features import image_features

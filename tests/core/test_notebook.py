@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 
 from plait.core import progress
+from plait.core.media import BytesRef, FileRef
 from plait.core.notebook import MOST_LINES, Report, reported
 from plait.data.audit import audit
 from plait.data.dataset import PairDataset
-from plait.data.sample import BytesRef, FileRef, Sample
+from plait.data.sample import Sample
 from plait.retrieval.rows import Hits
 
 BAD = "<script>alert(1)</script>"

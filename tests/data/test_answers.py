@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from plait.core.errors import DataError
+from plait.core.media import BytesRef
 from plait.data.answers import AnswerSet, answer_set, check_question, given_answers, score
-from plait.data.sample import BytesRef, Sample
+from plait.data.sample import Sample
 
 
 def question(*answers: str, **labels: Any) -> Sample:

@@ -7,10 +7,11 @@ from pathlib import Path
 from tests.data import planted
 from typer.testing import CliRunner
 
+from plait.core.media import BytesRef
+from plait.data.answers import describe
 from plait.data.audit import audit
-from plait.data.audit_questions import describe
 from plait.data.dataset import PairDataset
-from plait.data.sample import BytesRef, Sample
+from plait.data.sample import Sample
 
 PICTURES = [BytesRef(planted.jpeg(number), f"{number}.jpg") for number in range(3)]
 

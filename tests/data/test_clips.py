@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from plait.core.errors import DataError
+from plait.core.media import BytesRef
 from plait.data.clips import frames_of
 from plait.data.decode import decode_image
-from plait.data.sample import BytesRef
 
 SHADES = (0, 50, 100, 150, 200, 250)
 

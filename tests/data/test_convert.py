@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from tests.data import planted
 
 from plait.core.errors import DataError
+from plait.core.media import BytesRef
 from plait.data.convert import convert
 from plait.data.dataset import PairDataset
 from plait.data.open import open_dataset
-from plait.data.sample import BytesRef, Sample
+from plait.data.sample import Sample
 from plait.data.writers import WRITERS
 
 LETTERS = string.ascii_letters + "0123 ,.'\"[]{}<>#|;:\t-_/\\äß犬🐶"

@@ -24,6 +24,7 @@ from pydicom.uid import (
 from tests.data.test_picture_forms import changed, without
 
 from plait.core.errors import DataError
+from plait.core.media import BytesRef
 from plait.data import forms, inspect, open_dataset
 from plait.data.audit import audit
 from plait.data.clips import frames_of
@@ -31,7 +32,6 @@ from plait.data.convert import convert
 from plait.data.decode import decode_image, decode_lines
 from plait.data.dicom_fields import words_of
 from plait.data.levels import Levels
-from plait.data.sample import BytesRef
 from plait.data.structure import SAFE_FORMATS
 
 SECRETS = {

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from plait.core.errors import DataError
+from plait.core.media import BytesRef, FileRef
 from plait.data import fast_decode
 from plait.data.decode import decode_image
 from plait.data.fast_decode import (
@@ -24,7 +25,6 @@ from plait.data.fast_decode import (
     preprocess_fast,
 )
 from plait.data.preprocess import ImagePreprocess
-from plait.data.sample import BytesRef, FileRef
 
 
 def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:

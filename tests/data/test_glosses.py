@@ -11,7 +11,7 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from plait.core.errors import MissingExtra, ModelError
 from plait.data.glosses import GLOSSES_FILE, Glossary, open_glossary, read_cedict
-from plait.data.preprocess import TextPreprocess
+from plait.data.tokenize import TextPreprocess
 
 # Lines in the dictionary's format, made up to show one rule each.
 LINES = """\

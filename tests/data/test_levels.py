@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 from plait.core.errors import RecipeError
+from plait.core.media import BytesRef
 from plait.data.audit import audit
 from plait.data.clips import frames_of
 from plait.data.decode import decode_image, decode_lines, decode_to_show, to_rgb
 from plait.data.fast_decode import load_pixels
 from plait.data.levels import Levels
 from plait.data.preprocess import ImagePreprocess
-from plait.data.sample import BytesRef
 from plait.retrieval.rows import small_jpeg
 from plait.runtime.decoding import Job, decoded
 from plait.runtime.pictures import pixels_of

@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 from plait.core.errors import DataError, UserError
+from plait.core.media import BytesRef, FileRef, TarRef
 from plait.data.fast_decode import load_pixels, read_pixels
 from plait.data.pixel_cache import PixelCache, file_identity
 from plait.data.preprocess import ImagePreprocess
-from plait.data.sample import BytesRef, FileRef, TarRef
 
 SMALL = ImagePreprocess(4)
 

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from plait.core.errors import DataError
+from plait.core.media import BytesRef, FileRef
 from plait.data.regions import (
     RegionPreprocess,
     check_regions,
@@ -18,7 +19,6 @@ from plait.data.regions import (
     pad_regions,
     read_regions,
 )
-from plait.data.sample import BytesRef, FileRef
 
 FEATURES = np.arange(6, dtype=np.float32).reshape(2, 3)
 PIXELS = np.array([[0, 0, 50, 20], [25, 10, 100, 40]], dtype=np.float32)

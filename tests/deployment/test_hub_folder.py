@@ -23,8 +23,8 @@ from plait.core.errors import ModelError, PlaitError, UserError
 from plait.deployment.hub_folder import form_of, pair_of, write_hub_folder
 from plait.encoders.adapt import set_trainable
 from plait.models.alignment import AlignmentModel
+from plait.models.files import weights_fingerprint
 from plait.models.published import load_published
-from plait.models.storage import weights_fingerprint
 
 
 def tuned(source: Path) -> AlignmentModel:

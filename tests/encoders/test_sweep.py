@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from plait.core.batch import Encoded, ModalityInput
-from plait.data.preprocess import ImagePreprocess, TextPreprocess
+from plait.data.preprocess import ImagePreprocess
+from plait.data.tokenize import TextPreprocess
 from plait.encoders.adapt import merged_state_dict, set_trainable
 from plait.encoders.base import Encoder, Example
 from plait.encoders.registry import FAMILIES, build_encoder, encoder_from_spec

@@ -13,7 +13,7 @@ from torch import nn
 
 from plait.core.batch import Encoded, ModalityInput
 from plait.core.errors import MissingExtra, ModelError, UserError, install_command
-from plait.data.preprocess import TextPreprocess
+from plait.data.tokenize import TextPreprocess
 from plait.encoders.base import Encoder
 from plait.encoders.registry import FAMILIES, build_encoder
 from plait.engines import choices as choices_module

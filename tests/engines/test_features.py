@@ -13,8 +13,9 @@ from PIL import Image
 from tests.engines.towers import CountingEngine, save_pictures
 
 from plait.core.errors import DataError, ModelError
+from plait.core.media import BytesRef, FileRef
 from plait.data.dataset import PairDataset
-from plait.data.sample import BytesRef, FileRef, Sample
+from plait.data.sample import Sample
 from plait.encoders.base import Encoder
 from plait.engines.cache import FeatureCache
 from plait.engines.choices import Choice
@@ -280,7 +281,7 @@ def test_an_engine_is_chosen_once_for_a_tower(
 def test_a_text_read_through_a_dictionary_is_another_text(text_encoder: Encoder) -> None:
     """Equal weights and tokens: the preprocessing alone tells the rows of the two apart."""
     from plait.data.glosses import Glossary
-    from plait.data.preprocess import TextPreprocess
+    from plait.data.tokenize import TextPreprocess
 
     plain = text_encoder.preprocess
     assert isinstance(plain, TextPreprocess)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from plait.data.sample import FileRef
+from plait.core.media import FileRef
 from plait.encoders.base import Encoder
 from plait.engines.torch_engine import TorchEngine
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from plait.data.sample import BytesRef, Sample
+from plait.core.media import BytesRef
+from plait.data.sample import Sample
 from plait.evaluation.gallery import Gallery, gallery_of
 
 COLOURS = ("red", "green", "blue", "black")

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from plait.core.errors import DataError
+from plait.core.media import BytesRef, MediaRef
 from plait.data import PairDataset
-from plait.data.sample import BytesRef, MediaRef, Sample
+from plait.data.sample import Sample
 from plait.evaluation import evaluate_bridged as bridged
 from plait.evaluation.caption_metrics import evaluate_captions
 from plait.evaluation.evaluate_bridged import evaluate_bridged

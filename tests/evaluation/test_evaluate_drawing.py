@@ -13,9 +13,10 @@ from tests.models.drawing.made import TEXTS
 from tests.models.drawing.made import drawing as made
 
 from plait.core.errors import DataError
+from plait.core.media import BytesRef
 from plait.data import PairDataset
 from plait.data.fast_decode import load_pixels
-from plait.data.sample import BytesRef, Sample
+from plait.data.sample import Sample
 from plait.evaluation import evaluate_drawing as drawing
 from plait.evaluation.evaluate_drawing import evaluate_drawing
 from plait.models.drawing.drawing import DrawingModel

@@ -11,8 +11,9 @@ import torch
 
 from plait.core.batch import Batch
 from plait.core.errors import DataError
+from plait.core.media import BytesRef, MediaRef
 from plait.data import PairDataset
-from plait.data.sample import BytesRef, MediaRef, Sample
+from plait.data.sample import Sample
 from plait.evaluation import evaluate_answers as answering
 from plait.evaluation import evaluate_fusion as fusing
 from plait.evaluation.evaluate_answers import asked, evaluate_answers

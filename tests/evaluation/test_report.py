@@ -17,7 +17,7 @@ from PIL import Image
 
 from plait.core.errors import DataError
 from plait.core.files import write_json
-from plait.data.sample import FileRef
+from plait.core.media import FileRef
 from plait.evaluation import evaluate_gallery, write_report
 from plait.evaluation.curves import curves
 from plait.evaluation.plots import Series, histogram, line_chart, short, thinned, ticks

@@ -13,8 +13,8 @@ from PIL import Image
 
 from plait.core.errors import DataError
 from plait.core.files import read_json
+from plait.core.media import BytesRef
 from plait.data.dataset import PairDataset
-from plait.data.sample import BytesRef
 from plait.encoders.registry import build_encoder
 from plait.evaluation import evaluate_alignment, write_report
 from plait.evaluation.retrieval_metrics import retrieval

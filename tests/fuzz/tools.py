@@ -14,9 +14,10 @@ from tests.fuzz.seeds import picture
 from plait.agents import schemas
 from plait.agents.checking import unfit
 from plait.agents.toolbox import reply_of
+from plait.core.base64 import from_base64
 from plait.core.errors import UserError
 from plait.core.foreign import bounded_json, clean, one_line
-from plait.data.inline import data_url, from_base64, kind_within
+from plait.data.inline import data_url, kind_within
 
 _ARGUMENTS = (
     schemas.SearchIn,

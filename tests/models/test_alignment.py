@@ -119,7 +119,7 @@ def test_embeddings_do_not_depend_on_company(
 def test_pictures_may_come_in_any_form(
     model: AlignmentModel, pictures: list[np.ndarray], tmp_path
 ) -> None:
-    from plait.data.sample import BytesRef
+    from plait.core.media import BytesRef
 
     path = tmp_path / "a.png"
     Image.fromarray(pictures[0]).save(path)

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from plait.core.errors import ModelError
 from plait.encoders.adapt import merge_lora, set_trainable
 from plait.models.alignment import AlignmentModel
-from plait.models.storage import load_model, save_model, weights_fingerprint
+from plait.models.files import weights_fingerprint
+from plait.models.storage import load_model, save_model
 
 TEXTS = ["a cat", "猫"]
 

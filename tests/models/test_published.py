@@ -16,8 +16,9 @@ from plait.core.errors import ModelError
 from plait.encoders.byte_tokenizer import byte_preprocess
 from plait.encoders.registry import build_encoder
 from plait.models.alignment import AlignmentModel
+from plait.models.files import weights_fingerprint
 from plait.models.published import load_published
-from plait.models.storage import load_model, save_model, weights_fingerprint
+from plait.models.storage import load_model, save_model
 
 SMALL = {
     "hidden_size": 16,

@@ -16,12 +16,13 @@ from plait.encoders.base import Encoder
 from plait.encoders.registry import build_encoder
 from plait.encoders.sharing import separate_blocks, share_blocks, shared_layers
 from plait.models.alignment import AlignmentModel, Tower
+from plait.models.files import weights_fingerprint
 from plait.models.fusion_model import FusionModel
 from plait.models.heads import Head
 from plait.models.joints import build_joint
 from plait.models.projection import build_projection
 from plait.models.shared_layers import other_names, parameter_count, separated
-from plait.models.storage import load_model, save_model, weights_fingerprint
+from plait.models.storage import load_model, save_model
 
 WIDTH, HEADS = 12, 2
 BLOCK = 12 * WIDTH**2 + 13 * WIDTH  # 4 D^2 + 4 D of attention, 8 D^2 + 5 D of the MLP, 4 D of norms

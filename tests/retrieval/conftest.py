@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from plait.core.media import BytesRef, FileRef
 from plait.data.dataset import PairDataset
-from plait.data.sample import BytesRef, FileRef, Sample
+from plait.data.sample import Sample
 from plait.encoders.registry import build_encoder
 from plait.models.alignment import AlignmentModel, Tower
 from plait.models.projection import build_projection

@@ -15,9 +15,9 @@ from PIL import Image
 from tests.retrieval.conftest import noise
 
 from plait.core.errors import DataError, SearchIndexError, UserError
+from plait.core.media import BytesRef
 from plait.data import open_dataset
 from plait.data.dataset import PairDataset
-from plait.data.sample import BytesRef
 from plait.models.storage import save_model
 from plait.retrieval import build_index as build
 from plait.retrieval import open_index

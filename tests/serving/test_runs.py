@@ -13,7 +13,7 @@ from tests.deployment.made import alignment_model, fusion_model, jpeg, picture
 
 from plait import api
 from plait.core.errors import UserError
-from plait.data.sample import BytesRef
+from plait.core.media import BytesRef
 from plait.models.alignment import AlignmentModel
 from plait.models.fusion_model import FusionModel
 from plait.models.storage import save_model

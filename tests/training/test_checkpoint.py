@@ -13,9 +13,9 @@ from plait.training.checkpoint import (
     checkpoints,
     latest_checkpoint,
     read_checkpoint,
-    seed_update,
     write_checkpoint,
 )
+from plait.training.seeding import seed_update
 
 
 def make(step: int) -> Checkpoint:

@@ -12,9 +12,9 @@ from PIL import Image
 
 from plait import api
 from plait.core.batch import Encoded, ModalityInput
+from plait.core.media import FileRef
 from plait.data.clips import frames_of
 from plait.data.fast_decode import load_pixels
-from plait.data.sample import FileRef
 from plait.models.bridged.model import BridgedModel
 from plait.models.storage import load_model
 from plait.training.recipe import check

@@ -17,9 +17,9 @@ from PIL import Image
 
 from plait import api
 from plait.core.errors import Interrupted, ModelError, RecipeError, UserError
+from plait.core.media import FileRef
 from plait.data import open_dataset
 from plait.data.fast_decode import load_pixels
-from plait.data.sample import FileRef
 from plait.models.alignment import AlignmentModel
 from plait.models.drawing.drawing import DrawingModel
 from plait.models.storage import load_model

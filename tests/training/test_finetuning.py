@@ -19,14 +19,16 @@ from plait.core.errors import Interrupted, ModelError, RecipeError
 from plait.encoders.adapt import block_names, set_trainable
 from plait.encoders.registry import build_encoder
 from plait.models.alignment import AlignmentModel
+from plait.models.files import weights_fingerprint
 from plait.models.published import load_published
-from plait.models.storage import load_model, weights_fingerprint
+from plait.models.storage import load_model
 from plait.training import build
-from plait.training.finetuning import mix, start_of, wise_ft
+from plait.training.finetuning import mix, wise_ft
 from plait.training.init_from import start_from
 from plait.training.recipe import check, load_recipe, read_run_recipe
 from plait.training.run import train
 from plait.training.schema import Recipe
+from plait.training.start import start_of
 
 CLASSES = {
     "red": (220, 30, 30),

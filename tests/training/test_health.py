@@ -16,7 +16,7 @@ from plait.core.batch import Batch, ModalityInput
 from plait.objectives import info_nce_plain
 from plait.training.health import examine
 from plait.training.nan_origin import find_origin
-from plait.training.tasks import TaskLoss
+from plait.training.task import TaskLoss
 from plait.training.update import Updater, info_nce_floor
 
 Record = dict[str, Any]

@@ -16,7 +16,7 @@ from plait.training.average import WeightAverage
 from plait.training.loop import LoopPlan, Position, StageLoop, trained_tensors
 from plait.training.optimise import build_optimiser
 from plait.training.schema_stage import Optimiser, Schedule
-from plait.training.tasks import TaskLoss
+from plait.training.task import TaskLoss
 from plait.training.update import Updater, UpdateRecord
 
 

@@ -10,11 +10,11 @@ import torch
 from accelerate import Accelerator
 
 from plait.core.batch import Batch, ModalityInput
-from plait.data.preprocess import TextPreprocess
+from plait.data.tokenize import TextPreprocess
+from plait.models.files import weights_fingerprint
 from plait.models.fusion_model import FusionModel
 from plait.models.kinds import Model
 from plait.models.shared_layers import parameter_count
-from plait.models.storage import weights_fingerprint
 from plait.training.build import build_model
 from plait.training.recipe import check
 from plait.training.savings import savings

@@ -6,7 +6,8 @@ from torch import nn
 
 from plait.core.batch import Batch, ModalityInput
 from plait.objectives import info_nce_plain, sigmoid_loss_plain
-from plait.training.tasks import Aligner, Contrast, ContrastiveTask, EmbeddingTask, Task
+from plait.training.task import EmbeddingTask, Task
+from plait.training.tasks import Aligner, Contrast, ContrastiveTask
 from plait.training.update import Updater
 
 

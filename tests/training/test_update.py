@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from plait.core.batch import Batch, ModalityInput
-from plait.training.tasks import TaskLoss
+from plait.training.task import TaskLoss
 from plait.training.update import Updater
 
 

@@ -14,9 +14,9 @@ from PIL import Image
 from plait import api
 from plait.core.batch import ModalityInput
 from plait.core.errors import DataError, ModelError, RecipeError
+from plait.core.media import FileRef
 from plait.data import open_dataset
 from plait.data.fast_decode import load_pixels
-from plait.data.sample import FileRef
 from plait.models.bridged.model import BridgedModel
 from plait.models.storage import load_model
 from plait.training.build import build_model

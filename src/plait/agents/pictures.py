@@ -18,9 +18,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from plait.core.base64 import from_base64
 from plait.core.errors import DataError
 from plait.data.decode import decode_image, decode_to_show, open_image
-from plait.data.inline import OCTETS, data_url, from_base64
+from plait.data.inline import OCTETS, data_url
 from plait.data.structure import SAFE_FORMATS
 
 MAX_BYTES = 20_000_000

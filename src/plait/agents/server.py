@@ -25,10 +25,10 @@ from mcp.types import (
     ToolAnnotations,
 )
 
-from plait import __version__
 from plait.agents.pictures import MAX_BYTES
 from plait.agents.served import BadArguments, Served, ServedTool
 from plait.core.errors import UserError, did_you_mean
+from plait.core.version import __version__
 
 PATH = "/mcp"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")

@@ -30,9 +30,9 @@ from mcp.types import (
 from plait.agents.checking import Checker, unfit
 from plait.agents.pictures import MAX_BYTES, Picture
 from plait.agents.transports import over_http, over_stdio
+from plait.core.base64 import from_base64
 from plait.core.errors import UserError, shown
 from plait.core.foreign import clean, is_deeper, one_line
-from plait.data.inline import from_base64
 from plait.data.structure import kind_of
 
 MOST_TOOLS, MOST_PAGES = 256, 64

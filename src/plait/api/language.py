@@ -10,7 +10,7 @@ from plait.api.sources import Source, aligned_model, load
 from plait.core.errors import DataError
 
 if TYPE_CHECKING:
-    from plait.data.sample import MediaRef
+    from plait.core.media import MediaRef
     from plait.models.kinds import Model
 
 
@@ -32,7 +32,7 @@ def ask(
         ModelError: the run holds a model that answers nothing.
         DataError: a picture that cannot be used, or an empty question.
     """
-    from plait.data.sample import FileRef, MediaRef
+    from plait.core.media import FileRef, MediaRef
     from plait.data.wording import filled
     from plait.models.asking import answer_logits
     from plait.models.bridged.model import BridgedModel
@@ -101,7 +101,7 @@ def caption(
         ModelError: the run holds a model that writes nothing.
         DataError: a picture that cannot be used, or a prompt without ``<image>``.
     """
-    from plait.data.sample import FileRef
+    from plait.core.media import FileRef
     from plait.models.bridged.generate import Writing
     from plait.models.bridged.write import prompt_for, write
     from plait.models.kinds import bridged

@@ -64,7 +64,7 @@ app.command("doctor", rich_help_panel=ABOUT)(doctor.doctor)
 
 def _show_version(value: bool) -> None:
     if value:
-        from plait import __version__
+        from plait.core.version import __version__
 
         typer.echo(f"plait {__version__}")
         raise typer.Exit

@@ -13,13 +13,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from plait.core.errors import DataError
+from plait.core.media import MediaRef
 from plait.core.modality import IMAGE, TEXT
 from plait.data.dataset import PairDataset
 from plait.data.equal_texts import EqualTexts
 from plait.data.fast_decode import pixel_batches
-from plait.data.preprocess import ImagePreprocess, TextPreprocess
+from plait.data.preprocess import ImagePreprocess
 from plait.data.random import permutation
-from plait.data.sample import MediaRef
+from plait.data.tokenize import TextPreprocess
 from plait.engines.pooled import text_batches
 from plait.evaluation.gallery import corrected, gallery_of
 from plait.evaluation.retrieval_metrics import bootstrap_interval, ranks_of, retrieval

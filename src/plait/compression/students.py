@@ -18,8 +18,9 @@ from plait.core.files import read_json
 from plait.core.modality import IMAGE, TEXT
 from plait.encoders.registry import build_encoder
 from plait.models.alignment import AlignmentModel, Tower
+from plait.models.files import CONFIG_FILE
 from plait.models.shared_layers import shared_layers
-from plait.models.storage import CONFIG_FILE, model_spec, save_model
+from plait.models.storage import model_spec, save_model
 from plait.training.overrides import apply_overrides
 from plait.training.recipe import check, load_recipe
 from plait.training.run import train

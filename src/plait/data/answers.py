@@ -6,7 +6,7 @@ Shape legend: A answers.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -222,3 +222,29 @@ def answer_set(
         )
     kept = sorted(kept, key=lambda one: (-one[1], one[0]))[:top_k]
     return AnswerSet(tuple(one for one, _ in kept), tuple(count for _, count in kept))
+
+
+def is_question(sample: Sample) -> bool:
+    """Whether the sample's text is a question to answer, not a caption."""
+    return "question" in sample.labels
+
+
+def describe(samples: Sequence[Sample]) -> dict[str, Any]:
+    """What an overview says of questions, as plain JSON values; {} where there are none.
+
+    Returns:
+        ``questions``, ``pictures`` they are about, ``answered`` ones, ``different answers`` after
+        the normaliser, and ``most frequent`` five of them.
+    """
+    questions = [sample for sample in samples if is_question(sample)]
+    if not questions:
+        return {}
+    answers = [given_answers(sample) for sample in questions]
+    counts = Counter(answer for given in answers for answer in given)
+    return {
+        "questions": len(questions),
+        "pictures": len({sample.group_key for sample in questions}),
+        "answered": sum(bool(given) for given in answers),
+        "different answers": len(counts),
+        "most frequent": [answer for answer, _ in counts.most_common(5)],
+    }

@@ -35,9 +35,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from plait.core.errors import DataError
 from plait.core.notebook import MOST_LINES, table_html
+from plait.data.answers import is_question
 from plait.data.audit_images import MAX_PIXELS, image_findings
 from plait.data.audit_pairs import Vectors, mismatches
-from plait.data.audit_questions import is_question, question_findings
+from plait.data.audit_questions import question_findings
 from plait.data.audit_rows import Audited, Finding
 from plait.data.audit_text import (
     label_findings,

@@ -19,6 +19,7 @@ from PIL import Image
 
 from plait.core import progress
 from plait.core.errors import DataError
+from plait.core.media import MediaRef
 from plait.data.audit_rows import Audited, Finding
 from plait.data.decode import (
     MAX_PIXELS,
@@ -32,7 +33,6 @@ from plait.data.decode import (
 )
 from plait.data.exif import upright
 from plait.data.levels import narrow_share
-from plait.data.sample import MediaRef
 from plait.data.whole import with_end
 
 BITS = 10

@@ -2,41 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 from plait.core.errors import shown
-from plait.data.answers import given_answers
+from plait.data.answers import given_answers, is_question
 from plait.data.audit_rows import Audited, Finding
 from plait.data.equal_texts import normalised
-from plait.data.sample import Sample
-
-
-def is_question(sample: Sample) -> bool:
-    """Whether the sample's text is a question to answer, not a caption."""
-    return "question" in sample.labels
-
-
-def describe(samples: Sequence[Sample]) -> dict[str, Any]:
-    """What an overview says of questions, as plain JSON values; {} where there are none.
-
-    Returns:
-        ``questions``, ``pictures`` they are about, ``answered`` ones, ``different answers`` after
-        the normaliser, and ``most frequent`` five of them.
-    """
-    questions = [sample for sample in samples if is_question(sample)]
-    if not questions:
-        return {}
-    answers = [given_answers(sample) for sample in questions]
-    counts = Counter(answer for given in answers for answer in given)
-    return {
-        "questions": len(questions),
-        "pictures": len({sample.group_key for sample in questions}),
-        "answered": sum(bool(given) for given in answers),
-        "different answers": len(counts),
-        "most frequent": [answer for answer, _ in counts.most_common(5)],
-    }
 
 
 def question_findings(audited: Audited) -> Iterator[Finding]:

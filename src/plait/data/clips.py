@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from plait.core.errors import DataError
+from plait.core.media import MediaRef
 from plait.data.decode import Deep, deep_of, open_image, to_rgb
-from plait.data.sample import MediaRef
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,12 @@ from typing import Any
 from plait.core import progress
 from plait.core.errors import DataError, did_you_mean
 from plait.core.files import digest, new_folder
+from plait.core.media import MediaRef
 from plait.data.dataset import PairDataset
 from plait.data.open import OnBadRow, Roots, open_dataset
 from plait.data.readers.assemble import short_ids
 from plait.data.readers.files import MEDIA_SUFFIXES, suffix
-from plait.data.sample import MediaRef, Sample
+from plait.data.sample import Sample
 from plait.data.structure import kind_of
 
 _ENDINGS = {"WEBP": "webp", "AVIF": "avif", "HEIC": "heic", "DICOM": "dcm"}

@@ -16,7 +16,8 @@ from plait.core.notebook import strip_html, table_html
 from plait.data.decode import decode_to_show
 
 if TYPE_CHECKING:
-    from plait.data.sample import MediaRef, Sample
+    from plait.core.media import MediaRef
+    from plait.data.sample import Sample
 
 MOST_SHOWN = 6
 _SIDE = 128  # pixels

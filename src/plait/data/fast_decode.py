@@ -25,11 +25,11 @@ from jaxtyping import UInt8
 from torch.nn import functional
 
 from plait.core.errors import DataError
+from plait.core.media import MediaRef
 from plait.data.decode import MAX_PIXELS, decode_image, open_image, orientation_of
 from plait.data.exif import upright
 from plait.data.levels import Levels
 from plait.data.preprocess import ImagePreprocess
-from plait.data.sample import MediaRef
 
 # What to do with a picture that cannot be used: called with its position and the error.
 OnError = Callable[[int, DataError], None]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import unquote_to_bytes
 
+from plait.core.base64 import from_base64
 from plait.data.structure import kind_of
 
 OCTETS: Final = ("", "application/octet-stream", "binary/octet-stream")  # says nothing of the kind
@@ -16,7 +14,6 @@ OCTETS: Final = ("", "application/octet-stream", "binary/octet-stream")  # says 
 _HEAD_CHARACTERS = 1000  # in which the head of a data URL must end
 _DATA_URL = re.compile(r"\s*data:(?!\s)([^,;]*)((?:;[^,;]*)*)(,?)", re.IGNORECASE)
 _MIME = re.compile(r"[\w.+*-]+/[\w.+*-]+")
-_SPACES = b" \t\n\r\f\v"
 
 # What stands before base64 by mistake: the head of a data URL without its beginning, a quotation
 # mark, Python's b'...'.
@@ -69,39 +66,6 @@ def data_url(text: str) -> DataUrl | None:
     if not (_MIME.fullmatch(mime) or (not mime and is_base64)):
         return None
     return DataUrl(mime, is_base64, head.end() if head[3] else None)
-
-
-def from_base64(text: str, *, url: bool = False) -> bytes:
-    """The bytes of base64 text: line breaks and missing padding do no harm, nor ``-_`` for ``+/``.
-
-    Args:
-        text: as WHATWG's "forgiving base64", or RFC 4648's alphabet for URLs.
-        url: whether it stands in a URL, where ``%2B`` is a plus.
-
-    Raises:
-        ValueError: other characters, two alphabets mixed, padding inside, or a lost character.
-    """
-    try:
-        data = text.encode("ascii")
-    except UnicodeEncodeError:
-        raise ValueError("there are characters that base64 does not have") from None
-    if url and b"%" in data:
-        data = unquote_to_bytes(data)
-    data = data.translate(None, _SPACES)
-    if len(data) % 4 == 0 and data.endswith(b"="):
-        data = data[:-2] if data.endswith(b"==") else data[:-1]
-    if b"=" in data:
-        raise ValueError("there is padding (=) in the wrong place")
-    if len(data) % 4 == 1:
-        raise ValueError("its length fits no bytes: something was lost")
-    if b"-" in data or b"_" in data:
-        if b"+" in data or b"/" in data:
-            raise ValueError("two alphabets are mixed (-_ and +/)")
-        data = data.replace(b"-", b"+").replace(b"_", b"/")
-    try:
-        return base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
-    except binascii.Error:
-        raise ValueError("there are characters that base64 does not have") from None
 
 
 def kind_within(text: str) -> str | None:

@@ -182,11 +182,11 @@ def inspect(
 
     Returns:
         ``format``, ``detected``, ``samples``, ``texts``, ``splits``, ``languages``,
-        ``questions`` (see `plait.data.audit_questions.describe`), ``notes`` (each ``kind``, ``count``,
+        ``questions`` (see `plait.data.answers.describe`), ``notes`` (each ``kind``, ``count``,
         ``message``, ``examples``), ``skipped`` (count, by kind, the first ten) and up to three
         ``examples``.
     """
-    from plait.data.audit_questions import describe
+    from plait.data.answers import describe
 
     dataset = open_dataset(
         source,

@@ -21,8 +21,8 @@ from jaxtyping import UInt8
 
 from plait.core.errors import DataError, UserError
 from plait.core.files import cache_home, write_json
+from plait.core.media import MediaRef, TarRef
 from plait.data.preprocess import ImagePreprocess
-from plait.data.sample import MediaRef, TarRef
 
 _KEY_BYTES = 16
 _RECORD_BYTES = _KEY_BYTES + 4  # and the checksum of the pixels

@@ -21,12 +21,11 @@ from plait.core.errors import DataError, RecipeError, did_you_mean
 from plait.core.files import digest
 from plait.core.shapes import UInt8
 from plait.data.levels import Levels
-from plait.data.tokenize import TextPreprocess
 
 LONGEST_EDGE: Final = 100_000
 MOST_RESIZED: Final = 25_000_000  # pixels; a square encoder of 224 gets there at 500 to 1
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "ImagePreprocess", "TextPreprocess"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "ImagePreprocess"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from plait.core.batch import ModalityInput
 from plait.core.errors import DataError, did_you_mean
 from plait.core.files import check_weights, digest, regular
-from plait.data.sample import MediaRef
+from plait.core.media import MediaRef
 
 FEATURES = "features_of_regions"
 BOXES = "boxes"

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plait.core.errors import DataError
+from plait.core.media import MediaRef
 from plait.data.readers.cells import listed
 from plait.data.readers.columns import NAMES
 from plait.data.readers.talk import PLACEHOLDER
-from plait.data.sample import MediaRef
 from plait.data.splits import SPLITS
 
 if TYPE_CHECKING:

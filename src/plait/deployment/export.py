@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from plait import __version__
 from plait.core.files import new_folder, write_json, write_text
-from plait.data.preprocess import ImagePreprocess, TextPreprocess
+from plait.core.version import __version__
+from plait.data.preprocess import ImagePreprocess
+from plait.data.tokenize import TextPreprocess
 from plait.deployment.card import Origin, model_card
 from plait.deployment.graphs import Exportable, export_graph, exportables
 from plait.deployment.parity import Extent, check_parity, parity_report, write_parity
 from plait.deployment.probe import Probe
 from plait.deployment.tensorrt import write_tensorrt
 from plait.models.alignment import AlignmentModel
+from plait.models.files import weights_fingerprint
 from plait.models.fusion_model import FusionModel
 from plait.models.kinds import Model
-from plait.models.storage import weights_fingerprint
 from plait.retrieval.manifest import model_fingerprint
 from plait.runtime.bundle import IMAGE_PREPROCESS
 from plait.runtime.choose import READS, engines

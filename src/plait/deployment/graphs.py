@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from plait.core.errors import MissingExtra, ModelError
 from plait.core.modality import IMAGE, TEXT
-from plait.data.preprocess import ImagePreprocess, TextPreprocess
+from plait.data.preprocess import ImagePreprocess
+from plait.data.tokenize import TextPreprocess
 from plait.encoders.base import Encoder
 from plait.engines.tower import MASK, UnitRows, traced_input
 from plait.models.alignment import AlignmentModel

@@ -14,10 +14,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from plait import __version__
 from plait.core.errors import ModelError, PlaitError, UserError, shown
 from plait.core.files import new_folder, replacing, write_json, write_text
 from plait.core.modality import IMAGE, TEXT
+from plait.core.version import __version__
 from plait.deployment.card import Origin, data_lines, quality_lines
 from plait.encoders import clip_keys, clip_writing
 from plait.encoders.adapt import merged_state_dict

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from plait.core.batch import Encoded, ModalityInput
 from plait.core.errors import ModelError, did_you_mean
 from plait.data.levels import Levels
-from plait.data.preprocess import ImagePreprocess, TextPreprocess
+from plait.data.preprocess import ImagePreprocess
 from plait.data.regions import RegionPreprocess
+from plait.data.tokenize import TextPreprocess
 
 Preprocess = ImagePreprocess | TextPreprocess | RegionPreprocess
 

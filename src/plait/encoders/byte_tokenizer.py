@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from plait.data.preprocess import TextPreprocess
+from plait.data.tokenize import TextPreprocess
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 FIRST_BYTE = len(SPECIAL)

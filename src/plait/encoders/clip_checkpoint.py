@@ -16,8 +16,8 @@ from torch import Tensor
 
 from plait.core.errors import ModelError
 from plait.core.files import check_weights, read_json
-from plait.data.preprocess import ImagePreprocess, TextPreprocess
-from plait.data.tokenize import read_tokenizer
+from plait.data.preprocess import ImagePreprocess
+from plait.data.tokenize import TextPreprocess, read_tokenizer
 from plait.encoders import clip_keys, hf_weights
 from plait.encoders.clip_text import TextConfig
 from plait.encoders.clip_vision import VisionConfig

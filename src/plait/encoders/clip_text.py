@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from plait.core.batch import Encoded, ModalityInput
 from plait.core.errors import DataError, ModelError
 from plait.core.modality import TEXT
-from plait.data.preprocess import TextPreprocess
+from plait.data.tokenize import TextPreprocess
 from plait.encoders.base import Encoder, token_mask
 from plait.encoders.transformer import Block, initialise
 

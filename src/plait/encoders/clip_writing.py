@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from plait.data.preprocess import ImagePreprocess, TextPreprocess
+from plait.data.preprocess import ImagePreprocess
 from plait.data.preprocess_sources import PILLOW_FILTERS
+from plait.data.tokenize import TextPreprocess
 from plait.encoders.clip_checkpoint import ACTIVATIONS
 from plait.encoders.clip_text import ClipText, TextConfig
 from plait.encoders.clip_vision import ClipVision, VisionConfig

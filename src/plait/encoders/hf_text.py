@@ -15,8 +15,7 @@ from plait.core.errors import ModelError
 from plait.core.files import read_json
 from plait.core.modality import TEXT
 from plait.data.glosses import open_glossary
-from plait.data.preprocess import TextPreprocess
-from plait.data.tokenize import read_tokenizer
+from plait.data.tokenize import TextPreprocess, read_tokenizer
 from plait.encoders import hf_weights
 from plait.encoders.base import Encoder, check_options, token_mask
 from plait.encoders.pooling import Pool

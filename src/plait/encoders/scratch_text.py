@@ -16,8 +16,7 @@ from torch.nn import functional as F
 
 from plait.core.batch import Encoded, ModalityInput
 from plait.core.modality import TEXT
-from plait.data.preprocess import TextPreprocess
-from plait.data.tokenize import read_tokenizer
+from plait.data.tokenize import TextPreprocess, read_tokenizer
 from plait.encoders.base import Encoder, token_mask
 from plait.encoders.byte_tokenizer import FIRST_BYTE, VOCABULARY, byte_preprocess
 from plait.encoders.pooling import mean_pool

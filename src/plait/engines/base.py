@@ -12,7 +12,8 @@ from typing import Any, Final, Protocol, runtime_checkable
 import numpy as np
 
 from plait.core.errors import ModelError
-from plait.data.preprocess import ImagePreprocess, TextPreprocess
+from plait.data.preprocess import ImagePreprocess
+from plait.data.tokenize import TextPreprocess
 from plait.encoders.base import Encoder
 from plait.engines.choices import Choice, choices
 from plait.engines.tower import least_cosine

@@ -14,10 +14,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from plait.core.errors import DataError, ModelError
+from plait.core.media import MediaRef
 from plait.data.fast_decode import OnError, PixelStore, pixel_batches
 from plait.data.pixel_cache import file_identity
-from plait.data.preprocess import ImagePreprocess, TextPreprocess
-from plait.data.sample import MediaRef
+from plait.data.preprocess import ImagePreprocess
+from plait.data.tokenize import TextPreprocess
 from plait.encoders.base import Encoder
 from plait.engines.base import Engine
 from plait.engines.cache import KEY_BYTES, FeatureCache

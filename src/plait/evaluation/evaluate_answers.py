@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from plait.core.errors import DataError
+from plait.core.media import MediaRef
 from plait.core.modality import IMAGE, TEXT
 from plait.core.progress import track
 from plait.data.answers import stated_answers
 from plait.data.dataset import PairDataset
-from plait.data.sample import MediaRef, Sample
+from plait.data.sample import Sample
 from plait.data.wording import text_of
 from plait.evaluation.vqa import vqa_figures
 from plait.models.asking import (

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from plait.core.errors import DataError
+from plait.core.media import MediaRef
 from plait.core.progress import track
 from plait.data.answers import stated_answers
 from plait.data.dataset import PairDataset
 from plait.data.notes import with_notes
 from plait.data.random import uniform
-from plait.data.sample import MediaRef, Sample
+from plait.data.sample import Sample
 from plait.data.wording import filled
 from plait.evaluation.caption_metrics import evaluate_captions
 from plait.evaluation.vqa import vqa_figures

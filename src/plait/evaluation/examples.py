@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from plait.data.sample import MediaRef
+from plait.core.media import MediaRef
 from plait.evaluation.gallery import Gallery
 from plait.evaluation.retrieval_metrics import ranks_of
 

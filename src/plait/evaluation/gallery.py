@@ -12,9 +12,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from plait.core.errors import DataError
+from plait.core.media import MediaRef
 from plait.core.modality import IMAGE, TEXT
 from plait.data.equal_texts import EqualTexts, RightAnswers, text_numbers
-from plait.data.sample import MediaRef, Sample
+from plait.data.sample import Sample
 from plait.models.hubs import HubCorrection
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from plait.core.errors import DataError
 from plait.core.files import BadJson, parse_json, read_json, write_json
+from plait.core.media import MediaRef
 from plait.data.decode import decode_to_show
-from plait.data.sample import MediaRef
 from plait.evaluation.examples import (
     Found,
     Search,

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from plait.core.batch import Batch, ModalityInput
 from plait.core.errors import DataError
+from plait.core.media import MediaRef
 from plait.core.modality import IMAGE, TEXT
 from plait.data.fast_decode import load_pixels
-from plait.data.preprocess import ImagePreprocess, TextPreprocess
+from plait.data.preprocess import ImagePreprocess
 from plait.data.regions import RegionPreprocess, load_regions
-from plait.data.sample import MediaRef
+from plait.data.tokenize import TextPreprocess
 from plait.models.embedding import answering
 from plait.models.encoding import ROWS
 from plait.models.fusion_model import FusionModel

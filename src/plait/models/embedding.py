@@ -13,7 +13,8 @@ from plait.core.batch import ModalityInput
 from plait.core.errors import ModelError
 from plait.core.modality import IMAGE, TEXT
 from plait.data.fast_decode import decode_fast, preprocess_fast
-from plait.data.preprocess import ImagePreprocess, TextPreprocess
+from plait.data.preprocess import ImagePreprocess
+from plait.data.tokenize import TextPreprocess
 from plait.models.dispatch import device_of
 from plait.runtime.pictures import to_array
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from plait.core.modality import IMAGE, TEXT
-from plait.data.preprocess import TextPreprocess
+from plait.data.tokenize import TextPreprocess
 from plait.encoders.base import Encoder
 from plait.fusion.base import Fusion
 from plait.fusion.registry import FUSIONS, build_fusion, fusion_from_spec

@@ -8,8 +8,8 @@ from plait.core.modality import IMAGE, TEXT
 from plait.encoders import clip, hf_weights
 from plait.encoders.clip_checkpoint import Checkpoint, read_checkpoint
 from plait.models.alignment import AlignmentModel, Tower
+from plait.models.files import CONFIG_FILE, fill
 from plait.models.projection import build_projection
-from plait.models.storage import CONFIG_FILE, fill
 
 
 def is_published(path: str | Path) -> bool:

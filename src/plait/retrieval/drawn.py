@@ -15,8 +15,8 @@ from PIL import Image
 
 from plait.core.errors import UserError
 from plait.core.files import replacing
+from plait.core.media import FileRef
 from plait.data.fast_decode import load_pixels
-from plait.data.sample import FileRef
 from plait.models.alignment import AlignmentModel
 from plait.models.drawing.drawing import DrawingModel
 from plait.retrieval.sheet import contact_sheet

@@ -14,9 +14,10 @@ from dataclasses import replace
 
 from plait.core.errors import DataError, shown
 from plait.core.files import RealPaths
+from plait.core.media import TarRef
 from plait.data.dataset import PairDataset
 from plait.data.readers.files import shown as readable
-from plait.data.sample import Sample, TarRef
+from plait.data.sample import Sample
 
 Known = Mapping[str, str | None]  # path by id
 

@@ -13,9 +13,10 @@ from PIL import Image
 from plait.core.errors import DataError, SearchIndexError, UserError, shown
 from plait.core.files import RealPaths
 from plait.core.lock import FolderLock
+from plait.core.media import MediaRef
 from plait.core.modality import IMAGE, TEXT
 from plait.data.dataset import PairDataset
-from plait.data.sample import BadRow, MediaRef
+from plait.data.sample import BadRow
 from plait.data.scripts import query_note
 from plait.data.tokenize import TextPreprocess
 from plait.retrieval.columns import MOST_ROWS as MOST_LOOKED_AT

@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from jaxtyping import Float
 
-import plait
 from plait.core.errors import DataError, ModelError, SearchIndexError, UserError
 from plait.core.files import cache_home, digest, new_folder, read_json, write_json
+from plait.core.media import MediaRef
 from plait.core.modality import IMAGE, TEXT
+from plait.core.version import __version__
 from plait.data.preprocess import ImagePreprocess
-from plait.data.sample import MediaRef
 from plait.data.tokenize import TextPreprocess
 from plait.retrieval.manifest import NAME, Manifest
 from plait.retrieval.memory import passing
@@ -57,13 +57,13 @@ Write = Callable[[Path], None]
 def tower_place(manifest: Manifest, run: Path, modality: str) -> Path:
     """Where a tower of the model in ``run`` is kept, or would be."""
     state = _state(_model_files(run))
-    return _home() / digest("tower-1", plait.__version__, manifest.model, modality, state)
+    return _home() / digest("tower-1", __version__, manifest.model, modality, state)
 
 
 def rows_place(index: Path) -> Path:
     """Where a copy of an index's rows is kept, or would be, to be asked before they are read."""
     state = _state([index / NAME, *(index / "rows.lance").rglob("*")])
-    return _home() / digest("rows-1", plait.__version__, state)
+    return _home() / digest("rows-1", __version__, state)
 
 
 def keep_tower(model: AlignmentModel, modality: str, place: Path) -> bool:

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import plait
 from plait.core.errors import DataError, SearchIndexError, shown
 from plait.core.files import digest, read_regular, write_json
 from plait.core.modality import IMAGE, TEXT
+from plait.core.version import __version__
 from plait.retrieval.corrected import EXTRA
 from plait.retrieval.roots import is_own, seal
 
@@ -53,7 +53,7 @@ class Manifest:
     corrected: bool = False
     roots: tuple[str, ...] = ()
     seal: str = ""
-    created_by: str = f"plait {plait.__version__}"
+    created_by: str = f"plait {__version__}"
     created: str = ""
 
     @property
@@ -162,7 +162,7 @@ def run_folder(manifest: Manifest, folder: Path) -> Path:
 
 def model_fingerprint(model: AlignmentModel) -> str:
     """16 hex digits of all weights, the towers' preprocessing and a correction for hubs."""
-    from plait.models.storage import weights_fingerprint
+    from plait.models.files import weights_fingerprint
 
     parts = [model.tower(name).encoder.preprocess.fingerprint for name in sorted(model.modalities)]
     if model.hubs is not None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from plait.core.errors import UserError, shown
-from plait.data.sample import FileRef
+from plait.core.media import FileRef
 from plait.models.asking import match_scores
 from plait.models.fusion_model import FusionModel
 

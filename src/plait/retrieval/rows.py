@@ -15,11 +15,12 @@ from jaxtyping import Float
 from PIL import Image
 
 from plait.core.files import RealPaths, digest, is_below, replacing
+from plait.core.media import MediaRef
 from plait.core.modality import IMAGE, TEXT
 from plait.core.notebook import MOST_LINES, cut, strip_html
 from plait.data.decode import MAX_PIXELS, decode_to_show
 from plait.data.display import picture_url
-from plait.data.sample import MediaRef, Sample
+from plait.data.sample import Sample
 from plait.retrieval.store import Row
 
 THUMBNAILS = "thumbnails"

@@ -13,8 +13,8 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any, Final
 
-from plait import __version__
 from plait.core.files import digest, write_json
+from plait.core.version import __version__
 
 BILL: Final = "sbom.cdx.json"
 _REQUIREMENT = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")

@@ -16,11 +16,11 @@ import numpy as np
 from PIL import Image
 
 from plait.core.errors import DataError
+from plait.core.media import FileRef, MediaRef
 from plait.core.shapes import UInt8
 from plait.data.decode import decode_image, to_rgb
 from plait.data.levels import Levels
 from plait.data.preprocess import ImagePreprocess
-from plait.data.sample import FileRef, MediaRef
 from plait.runtime.resize import preprocess_exactly
 
 Decode = Callable[..., np.ndarray]

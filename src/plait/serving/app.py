@@ -14,8 +14,8 @@ from fastapi.exceptions import HTTPException
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from plait import __version__
 from plait.core.errors import UserError
+from plait.core.version import __version__
 from plait.serving import routes, status, towers
 from plait.serving.errors import RequestError
 from plait.serving.openapi import describe

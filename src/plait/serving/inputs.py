@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from plait.core.base64 import from_base64
 from plait.core.errors import shown
 from plait.core.modality import IMAGE, TEXT
-from plait.data.inline import (
-    OCTETS,
-    DataUrl,
-    data_url,
-    from_base64,
-    kind_within,
-)
+from plait.data.inline import OCTETS, DataUrl, data_url, kind_within
 from plait.data.structure import kind_of
 from plait.runtime.ranking import prompts
 from plait.serving.errors import RequestError

@@ -168,7 +168,7 @@ class RunAskLane:
         import io
 
         from plait import api
-        from plait.data.sample import BytesRef
+        from plait.core.media import BytesRef
 
         buffer = io.BytesIO()
         asked.picture.save(buffer, "PNG", compress_level=1)

@@ -100,7 +100,7 @@ Answer = tuple[Literal["done", "unfit", "late", "unreadable"], Any]
 def main() -> int:
     """Opens the index that the worker names, and answers its jobs."""
     from plait.retrieval.index import open_index
-    from plait.serving.watch import configure_logs
+    from plait.serving.logs import configure_logs
 
     pipe = Connection(int(sys.argv[1]))
     try:

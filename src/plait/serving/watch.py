@@ -5,13 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import re
-import sys
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
-import orjson
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -38,38 +35,6 @@ ROUTES = frozenset(
     }
 )
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object a record: time, level, logger, message, and whatever ``fields`` holds."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """See logging."""
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str).decode()
-
-
-def configure_logs(level: str) -> None:
-    """JSON lines on stderr, from plait, uvicorn and everything else."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
-    for name in ("plait", "uvicorn"):
-        logger = logging.getLogger(name)
-        logger.handlers[:] = []
-        logger.propagate = True
-        logger.setLevel(level.upper())
-    logging.getLogger("uvicorn.access").setLevel(logging.WARNING)  # `Watch` writes its own
 
 
 class Watch:

@@ -32,15 +32,16 @@ from plait.serving.app import PAGE, create_app
 from plait.serving.connections import Guard
 from plait.serving.decoders import Decoders
 from plait.serving.environment import TOWER_KEY, keep
+from plait.serving.logs import configure_logs
+from plait.serving.opening import open_models
 from plait.serving.protocol import guarded_protocol
 from plait.serving.search_process import Place
 from plait.serving.searching import Searcher
-from plait.serving.served import Served, open_models
+from plait.serving.served import Served
 from plait.serving.service import Service
 from plait.serving.settings import Settings
 from plait.serving.shedding import Shedding
 from plait.serving.supervisor import BEAT, READY
-from plait.serving.watch import configure_logs
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from plait.core.errors import RecipeError
 from plait.core.modality import IMAGE, TEXT
-from plait.data.preprocess import TextPreprocess
+from plait.data.tokenize import TextPreprocess
 from plait.data.tokenizer_training import train_tokenizer
 from plait.encoders.adapt import merge_lora, set_trainable
 from plait.encoders.base import Encoder
@@ -34,7 +34,6 @@ from plait.training.build_bridged import build_bridged
 from plait.training.build_drawing import build_drawing
 from plait.training.distilling import DISTIL, DistilTask, distil_of, distillation_of
 from plait.training.drawing import DrawTask, DvaeTask
-from plait.training.finetuning import start_of
 from plait.training.fusion_tasks import FusionTask, Objective, special_ids
 from plait.training.init_from import tokenizer_of
 from plait.training.optimise import part_of
@@ -51,7 +50,9 @@ from plait.training.parts import (
     part_names,
 )
 from plait.training.qformer_task import QFORMER, QFormerTask, rest_text_branch
-from plait.training.tasks import Contrast, ContrastiveTask, Softening, Task
+from plait.training.start import start_of
+from plait.training.task import Task
+from plait.training.tasks import Contrast, ContrastiveTask, Softening
 from plait.training.writing import WriteTask
 
 LORA_DEFAULTS: Mapping[str, Any] = {"rank": 8, "alpha": 16}

@@ -10,15 +10,12 @@ and its own number (`seed_update`), and the order of rows is a function of seed 
 
 from __future__ import annotations
 
-import random
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -47,14 +44,6 @@ class Checkpoint:
         """The tensors whose names start with ``prefix/``, without it."""
         start = len(prefix) + 1
         return {k[start:]: v for k, v in self.tensors.items() if k.startswith(f"{prefix}/")}
-
-
-def seed_update(seed: int, stage: int, step: int, rank: int = 0) -> None:
-    """Seeds python, numpy and torch for one update."""
-    value = int(np.random.SeedSequence([seed, stage, step, rank]).generate_state(1)[0])
-    random.seed(value)
-    np.random.seed(value)
-    torch.manual_seed(value)
 
 
 def write_checkpoint(run: Path, checkpoint: Checkpoint, *, keep: int) -> Path:

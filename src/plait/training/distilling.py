@@ -33,7 +33,8 @@ from plait.training.features import frozen_features
 from plait.training.material import Material
 from plait.training.rows import Rows
 from plait.training.schema_stage import Features, Stage, Task
-from plait.training.tasks import ContrastiveTask, Embeddings, TaskLoss
+from plait.training.task import Embeddings, TaskLoss
+from plait.training.tasks import ContrastiveTask
 
 DISTIL = "distil"
 PREFIX = "teacher_"  # of the teacher's rows among a batch's targets

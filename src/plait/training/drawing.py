@@ -29,7 +29,7 @@ from plait.training.precision import autocast
 from plait.training.rows import Rows
 from plait.training.schema_stage import Stage
 from plait.training.supply import Change, PixelSource, Source, Supply, TokenSource
-from plait.training.tasks import TaskLoss
+from plait.training.task import TaskLoss
 
 PROGRESS = "progress"
 """Name of the target (B,) that tells how much of the stage is done, in 0..1."""

@@ -13,17 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plait.core.errors import ModelError, RecipeError
 from plait.core.files import read_json, write_json
-from plait.core.modality import IMAGE, TEXT
 from plait.data.dataset import PairDataset
-from plait.encoders import hf_weights
 from plait.models.alignment import AlignmentModel
-from plait.models.kinds import aligned
-from plait.models.loading import open_model
 from plait.training.combinations import watched_metric
 from plait.training.schema import Recipe
-from plait.training.schema_model import PUBLISHED
+from plait.training.start import start_of
 from plait.training.validation import watched
 
 BEFORE = "before.json"
@@ -31,40 +26,6 @@ ENGINE: dict[str, Any] = {"engine": "torch", "precision": "float32"}
 """Of figures that are compared: no engine's rounding stands between before and after."""
 
 Measure = Callable[[AlignmentModel], Mapping[str, Any]]
-
-
-def require_start(recipe: Recipe) -> None:
-    """Sees that a recipe which trains a published model on names one.
-
-    Raises:
-        RecipeError: it names none.
-    """
-    encoders = [tower.encoder for tower in recipe.model.towers.values()]
-    if PUBLISHED in encoders and recipe.model.published is None:
-        raise RecipeError(
-            f"the recipe {recipe.name!r} names no model to start from: give --model OWNER/NAME or "
-            "--model FOLDER"
-        )
-
-
-def start_of(recipe: Recipe) -> AlignmentModel:
-    """The published model, every weight as it is, in evaluation mode on the CPU.
-
-    Raises:
-        RecipeError: the recipe names none.
-        ModelError: no CLIP, SigLIP or alignment run there, or one without both towers.
-    """
-    require_start(recipe)
-    assert recipe.model.published is not None
-    folder = hf_weights.resolve(recipe.model.published)
-    model = aligned(open_model(folder), "fine-tuning")
-    if set(model.modalities) != {IMAGE, TEXT}:
-        told = " and ".join(model.modalities)
-        raise ModelError(f"{folder} embeds {told}; fine-tuning is of pictures and texts")
-    model.hubs = None  # by the old weights; training makes its own
-    for parameter in model.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())
-    return model
 
 
 def figures_before(

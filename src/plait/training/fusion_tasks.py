@@ -25,7 +25,7 @@ from plait.objectives.ranks import Alone, Group, Ranks
 from plait.objectives.transport import word_region_alignment
 from plait.objectives.vqa import vqa_bce, vqa_ce, vqa_kl
 from plait.training.balance import Balance
-from plait.training.tasks import TaskLoss
+from plait.training.task import TaskLoss
 
 SCORES, ANSWER, LABEL = "answer_scores", "answer", "label"
 """Targets of a batch: (B, A) score of each answer; (B,) the row of the usual answer, or -100; (B,)

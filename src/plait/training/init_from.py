@@ -14,11 +14,11 @@ from torch import Tensor
 from plait.core.errors import ModelError
 from plait.core.files import read_json
 from plait.data.tokenize import TextPreprocess
+from plait.models.files import CONFIG_FILE, WEIGHTS_FILE, read_weights
 from plait.models.fusion_model import FusionModel
 from plait.models.kinds import Model
 from plait.models.published import is_published
 from plait.models.shared_layers import other_names
-from plait.models.storage import CONFIG_FILE, WEIGHTS_FILE, read_weights
 
 
 @dataclass(frozen=True)

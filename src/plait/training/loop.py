@@ -19,9 +19,9 @@ from plait.core.batch import Batch
 from plait.core.errors import Interrupted
 from plait.core.progress import Bar
 from plait.training.average import WeightAverage
-from plait.training.checkpoint import seed_update
 from plait.training.optimise import rate_factor
 from plait.training.schema_stage import Schedule
+from plait.training.seeding import seed_update
 from plait.training.update import Updater, UpdateRecord
 
 

@@ -14,15 +14,17 @@ import numpy as np
 
 from plait.core.batch import ModalityInput
 from plait.core.errors import DataError, RecipeError
+from plait.core.media import MediaRef
 from plait.data.clips import frames_of
 from plait.data.dataset import PairDataset
 from plait.data.equal_texts import text_numbers
 from plait.data.fast_decode import load_pixels
 from plait.data.pixel_cache import PixelCache
-from plait.data.preprocess import ImagePreprocess, TextPreprocess
+from plait.data.preprocess import ImagePreprocess
 from plait.data.random import uniform
 from plait.data.regions import RegionPreprocess, load_regions
-from plait.data.sample import MediaRef, Sample
+from plait.data.sample import Sample
+from plait.data.tokenize import TextPreprocess
 from plait.data.wording import worded
 from plait.models.bridged.model import BridgedModel
 from plait.models.fusion_model import FusionModel

@@ -40,6 +40,7 @@ from plait.training.run_folder import REPORT, Resume, RunFolder
 from plait.training.savings import savings
 from plait.training.schema import Recipe
 from plait.training.stages import StageRunner
+from plait.training.start import require_start
 from plait.training.trackers import checked_trackers
 
 WORTH_CONVERTING = 500  # samples
@@ -129,7 +130,7 @@ def train(
         recipe = recipe.model_copy(
             update={"data": recipe.data.model_copy(update={"source": str(data)})}
         )
-    finetuning.require_start(recipe)
+    require_start(recipe)
     clock, folder = Clock(), RunFolder(Path(out), checked_trackers(log))
     start = time.perf_counter()
     dataset = _open(recipe)

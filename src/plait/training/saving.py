@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from plait.core.errors import ModelError
+from plait.models.files import weights_fingerprint
 from plait.models.kinds import Model
-from plait.models.storage import weights_fingerprint
 from plait.training import build
 from plait.training.checkpoint import Checkpoint, latest_checkpoint, write_checkpoint
 from plait.training.loop import Position, StageLoop, trained_tensors

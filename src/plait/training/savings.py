@@ -18,9 +18,9 @@ from plait.models.fusion_model import FusionModel
 from plait.models.kinds import Model
 from plait.models.shared_layers import parameter_count, separated, shared_layers
 from plait.training import build
-from plait.training.checkpoint import seed_update
 from plait.training.optimise import optimiser_tensors
 from plait.training.schema import Recipe
+from plait.training.seeding import seed_update
 from plait.training.update import Updater
 from plait.training.updating import updater_of
 

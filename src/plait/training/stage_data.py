@@ -15,7 +15,7 @@ from plait.core.modality import IMAGE, TEXT
 from plait.data.dataset import PairDataset
 from plait.data.equal_texts import text_numbers
 from plait.data.notes import with_notes
-from plait.data.preprocess import TextPreprocess
+from plait.data.tokenize import TextPreprocess
 from plait.models.alignment import AlignmentModel
 from plait.models.bridged.model import BridgedModel
 from plait.models.drawing.drawing import DrawingModel

@@ -17,7 +17,7 @@ from jaxtyping import Int, Int64
 
 from plait.core.batch import Batch, ModalityInput
 from plait.data.equal_texts import RightAnswers, joined
-from plait.data.preprocess import TextPreprocess
+from plait.data.tokenize import TextPreprocess
 from plait.training.rows import Plan, Rows
 
 

@@ -9,46 +9,16 @@ Shape legend: B rows, D features.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, distributed
 
 from plait.core.batch import Batch
 from plait.objectives import info_nce, sigmoid_loss, softened_info_nce
-
-Scalar = Float[Tensor, ""]
-Embeddings = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class TaskLoss:
-    """A loss to minimise, and what it is made of (detached, for the record)."""
-
-    total: Scalar
-    parts: Mapping[str, Scalar]
-
-
-@runtime_checkable
-class Task(Protocol):
-    """A model, an objective, and the fields of the batch that they need."""
-
-    def loss(self, batch: Batch) -> TaskLoss:
-        """The loss of a batch, with its graph."""
-
-
-@runtime_checkable
-class EmbeddingTask(Task, Protocol):
-    """A task whose loss needs one vector a row, and nothing else of the graph."""
-
-    def embed(self, batch: Batch) -> dict[str, Tensor]:
-        """Named (B, D) rows; every row depends on its own row of the batch alone."""
-
-    def loss_of_embeddings(self, embeddings: Embeddings, batch: Batch) -> TaskLoss:
-        """The loss, given all rows that `embed` made of ``batch``."""
+from plait.training.task import Embeddings, TaskLoss
 
 
 @runtime_checkable

@@ -15,7 +15,7 @@ from plait.core.batch import Batch
 from plait.objectives.gradient_caching import cached_step
 from plait.training.optimise import part_of, set_rate
 from plait.training.precision import autocast
-from plait.training.tasks import EmbeddingTask, Task, TaskLoss
+from plait.training.task import EmbeddingTask, Task, TaskLoss
 
 
 @dataclass(frozen=True)

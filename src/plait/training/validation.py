@@ -20,7 +20,7 @@ from plait.models.alignment import AlignmentModel
 from plait.training.precision import autocast
 from plait.training.rows import Rows
 from plait.training.supply import Alike, Source
-from plait.training.tasks import EmbeddingTask
+from plait.training.task import EmbeddingTask
 
 RANK_ROWS = 512  # enough to see a rank fall
 

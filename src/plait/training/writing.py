@@ -22,7 +22,7 @@ from plait.training.material import Material
 from plait.training.precision import autocast
 from plait.training.rows import Rows
 from plait.training.supply import Supply
-from plait.training.tasks import TaskLoss
+from plait.training.task import TaskLoss
 from plait.training.wording import Wording
 
 WRITE = "write"

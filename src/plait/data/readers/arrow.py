@@ -18,13 +18,13 @@ import pyarrow.compute as pc
 
 from plait.core.errors import DataError
 from plait.core.files import parse_json
+from plait.core.media import ArrowRef
 from plait.data.inline import kind_within
 from plait.data.readers.cells import Embedded
 from plait.data.readers.columns import Plan, plan
 from plait.data.readers.files import Finder
 from plait.data.readers.records import row_of
 from plait.data.readers.rows import Found, Rows
-from plait.data.sample import ArrowRef
 
 
 @dataclass(frozen=True, slots=True)

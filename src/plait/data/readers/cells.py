@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from plait.core.base64 import from_base64
 from plait.core.errors import shown
 from plait.core.files import parse_json
-from plait.data.inline import data_url, from_base64, kind_within
+from plait.core.media import BytesRef, FileRef, MediaRef
+from plait.data.inline import data_url, kind_within
 from plait.data.readers.files import Finder
 from plait.data.readers.rows import Bad
-from plait.data.sample import BytesRef, FileRef, MediaRef
 
 _LISTED = 1 << 20  # characters of a list in a cell: Python's own parser takes 500 bytes for each
 

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from plait.core.base64 import from_base64
 from plait.core.errors import DataError, shown
 from plait.core.files import regular
-from plait.data.inline import from_base64
 from plait.data.readers import documents
 from plait.data.readers.files import MOST_TEXT
 from plait.data.readers.rows import Bad, Found, Row, Rows, clean_texts

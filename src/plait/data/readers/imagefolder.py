@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
+from plait.core.media import FileRef
 from plait.data.readers.cells import file_key
 from plait.data.readers.files import (
     Finder,
@@ -18,7 +19,7 @@ from plait.data.readers.leave import OUTSIDE
 from plait.data.readers.rows import Bad, Found, Row, Rows
 from plait.data.readers.sidecars import fill, sidecars, used
 from plait.data.readers.table import rows_of
-from plait.data.sample import BadRow, FileRef
+from plait.data.sample import BadRow
 from plait.data.splits import in_splits
 
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from plait.core.media import FileRef
 from plait.data.readers import documents
 from plait.data.readers.cells import file_key
 from plait.data.readers.files import Finder
 from plait.data.readers.rows import Bad, Found, Row, Rows, clean_split, clean_texts
-from plait.data.sample import FileRef
 
 _FIELDS = frozenset(
     ["filepath", "filename", "split", "sentences", "sentids", "group", "sample_id", "labels"]

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from plait.core.errors import shown
+from plait.core.media import MediaRef
 from plait.data import splits
 from plait.data.readers.leave import Leave
-from plait.data.sample import BadRow, MediaRef
+from plait.data.sample import BadRow
 
 
 class Bad(Exception):

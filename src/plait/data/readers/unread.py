@@ -10,13 +10,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from plait.core.errors import cut, install_command
+from plait.core.media import FileRef, MediaRef
 from plait.data.forms import undecoded
 from plait.data.notes import Note, names
 from plait.data.readers import spelling, spreadsheet
 from plait.data.readers.dicom import is_unnamed
 from plait.data.readers.files import MEDIA_SUFFIXES, is_hidden, is_image, shown, suffix
 from plait.data.readers.rows import Found
-from plait.data.sample import BadRow, FileRef, MediaRef, Sample
+from plait.data.sample import BadRow, Sample
 
 SHEETS = (*spreadsheet.SUFFIXES, ".xls", ".xlsb", ".ods", ".numbers")
 ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".zst", ".rar")

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from plait.core.errors import DataError
+from plait.core.media import FileRef
 from plait.data.readers import documents
 from plait.data.readers.detect import file_kind
 from plait.data.readers.files import is_image, stem, walk
 from plait.data.readers.imagefolder import inside
 from plait.data.readers.leave import OUTSIDE
 from plait.data.readers.rows import Bad, Found, Row, Rows, clean_texts
-from plait.data.sample import FileRef
 
 _NUMBER = re.compile(r"(\d+)$")
 

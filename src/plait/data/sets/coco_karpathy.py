@@ -11,11 +11,11 @@ from typing import Any
 
 from plait.core.errors import DataError
 from plait.core.files import cache_home
+from plait.core.media import FileRef
 from plait.data import splits
 from plait.data.dataset import PairDataset
 from plait.data.readers.assemble import assemble
 from plait.data.readers.rows import Row, clean_texts
-from plait.data.sample import FileRef
 from plait.data.sets import hub
 from plait.data.sets.download import fetch_all
 

@@ -10,11 +10,11 @@ import itertools
 from pathlib import Path
 
 from plait.core.files import cache_home, digest
+from plait.core.media import FileRef
 from plait.data import splits
 from plait.data.dataset import PairDataset
 from plait.data.readers.assemble import assemble
 from plait.data.readers.rows import Bad, Row, Rows, clean_texts
-from plait.data.sample import FileRef
 from plait.data.sets import hub
 from plait.data.sets.download import fetch_all
 

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from plait.core.errors import DataError, MissingExtra
+from plait.core.media import FileRef
 from plait.data.dataset import PairDataset
-from plait.data.sample import FileRef, Sample
+from plait.data.sample import Sample
 from plait.data.splits import split_of
 
 NAME = "easy-vqa"

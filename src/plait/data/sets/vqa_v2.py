@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from plait.core.errors import DataError
 from plait.core.files import cache_home
+from plait.core.media import ArrowRef, FileRef
 from plait.data import splits
 from plait.data.dataset import PairDataset
 from plait.data.readers import huggingface, vqa
@@ -26,7 +27,6 @@ from plait.data.readers.assemble import assemble
 from plait.data.readers.documents import required
 from plait.data.readers.files import stem
 from plait.data.readers.rows import Bad, Row, Rows, clean_texts
-from plait.data.sample import ArrowRef, FileRef
 from plait.data.sets import hub
 from plait.data.sets.download import fetch_all
 

@@ -13,11 +13,11 @@ import torch
 
 from plait.core.batch import Batch, ModalityInput
 from plait.core.errors import DataError, ModelError
+from plait.core.media import MediaRef
 from plait.core.modality import IMAGE, TEXT
 from plait.data.clips import frames_of
 from plait.data.fast_decode import load_pixels
 from plait.data.preprocess import ImagePreprocess
-from plait.data.sample import MediaRef
 from plait.data.wording import filled
 from plait.models.bridged.generate import Writing, generate
 from plait.models.bridged.model import LABELS, BridgedModel

@@ -17,8 +17,8 @@ from plait.data.tokenize import TextPreprocess
 from plait.models.drawing.drawing import DrawingModel
 from plait.models.drawing.dvae import DiscreteVAE
 from plait.models.drawing.transformer import DrawingTransformer
+from plait.models.files import CONFIG_FILE, WEIGHTS_FILE, load_weights
 from plait.models.memory import check_sizes, described
-from plait.models.storage import CONFIG_FILE, WEIGHTS_FILE, load_weights
 
 KIND, DVAE_KIND = "drawing", "dvae"
 VERSION = 1
