@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from plait.core.batch import ModalityInput
-from plait.data.preprocess import ImagePreprocess
-from plait.encoders import clip_checkpoint, clip_keys
-from plait.encoders.byte_tokenizer import byte_preprocess
-from plait.models.alignment import AlignmentModel
-from plait.models.files import fill
-from plait.models.published import alignment_of
+from plait.encoders.clip import checkpoint as clip_checkpoint
+from plait.encoders.clip import keys as clip_keys
+from plait.encoders.scratch.byte_tokenizer import byte_preprocess
+from plait.modalities.image.preprocess import ImagePreprocess
+from plait.models.alignment.alignment import AlignmentModel
+from plait.models.store.files import fill
+from plait.models.store.published import alignment_of
 
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
 

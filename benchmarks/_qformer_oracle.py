@@ -14,7 +14,7 @@ from plait.bridges.qformer import QFormerBridge, joint_mask
 from plait.bridges.qformer_heads import QFormerHeads
 from plait.bridges.qformer_weights import HEADS, load_heads, load_published, published_names
 from plait.core.batch import Encoded
-from plait.objectives.qformer import query_similarity
+from plait.objectives.matching.qformer import query_similarity
 
 
 def reference(draw: random.Random) -> Any:

@@ -22,9 +22,9 @@ from benchmarks._system_tools import (
 from torch import Tensor
 
 from plait.core.batch import Fused
-from plait.objectives.lxmert import region_feature_loss, region_label_loss
-from plait.objectives.masked import mlm_loss
-from plait.objectives.matching import itm_loss
+from plait.objectives.masked.lxmert import region_feature_loss, region_label_loss
+from plait.objectives.masked.masked import mlm_loss
+from plait.objectives.matching.matching import itm_loss
 from plait.objectives.vqa import vqa_ce, vqa_kl
 
 WORDS, REGION_WIDTH, ANSWERS, OBJECTS, ATTRIBUTES = 23, 5, 6, 7, 4

@@ -20,9 +20,9 @@ from benchmarks._system_tools import (
 from torch import Tensor
 
 from plait.core.batch import Fused
-from plait.objectives.masked import mlm_loss, mrc_kl_loss, mrfr_loss
-from plait.objectives.matching import itm_loss
-from plait.objectives.transport import word_region_alignment
+from plait.objectives.masked.masked import mlm_loss, mrc_kl_loss, mrfr_loss
+from plait.objectives.matching.matching import itm_loss
+from plait.objectives.matching.transport import word_region_alignment
 
 
 def _loss(out: Mapping[str, Tensor], inputs: Inputs, targets: Mapping[str, Tensor]) -> Tensor:

@@ -34,8 +34,8 @@ BRIDGES = {
 
 def frozen(out: Path, seed: int) -> float:
     """Trains the language model alone; seconds."""
-    from plait.training.recipe import load_recipe
-    from plait.training.run import train
+    from plait.training.recipe.recipe import load_recipe
+    from plait.training.run.run import train
 
     recipe = load_recipe("frozen-lm", [f"seed={seed}", "evaluation.test=null"])
     first = recipe.model_copy(update={"stages": recipe.stages[:1]})
@@ -47,9 +47,9 @@ def frozen(out: Path, seed: int) -> float:
 def seeing(words: Path, settings: list[str], out: Path, seed: int, epochs: int) -> dict[str, Any]:
     """Trains encoder and bridge before the frozen model; what came of it."""
     from plait.models.bridged.model import BridgedModel
-    from plait.models.storage import load_model
-    from plait.training.recipe import load_recipe
-    from plait.training.run import train
+    from plait.models.store.storage import load_model
+    from plait.training.recipe.recipe import load_recipe
+    from plait.training.run.run import train
 
     start_from = f"model.init_from={{run: {words}, leave: [bridge]}}"
     length = f"stages.1.epochs={epochs}"

@@ -53,14 +53,14 @@ def main() -> None:
     parser.add_argument("--method", choices=("greedy", "beam"), default="beam")
     chosen = parser.parse_args()
     from plait.data import open_dataset
-    from plait.evaluation.caption_metrics import evaluate_captions
-    from plait.evaluation.clip_score import clip_scores
+    from plait.evaluation.metrics.captions import evaluate_captions
+    from plait.evaluation.metrics.clip_score import clip_scores
     from plait.models.bridged.generate import Writing
     from plait.models.bridged.write import prompt_for, write
-    from plait.models.kinds import aligned, bridged
-    from plait.models.storage import load_model
-    from plait.training.recipe import load_recipe
-    from plait.training.run import train
+    from plait.models.store.kinds import aligned, bridged
+    from plait.models.store.storage import load_model
+    from plait.training.recipe.recipe import load_recipe
+    from plait.training.run.run import train
 
     with tempfile.TemporaryDirectory() as folder:
         runs = {}

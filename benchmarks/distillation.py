@@ -39,8 +39,8 @@ def recipe_of(
 ) -> Any:
     """The student's recipe, with its teacher or without."""
     from plait.compression.students import exchange, student_recipe
-    from plait.training.overrides import apply_overrides
-    from plait.training.recipe import check, read_run_recipe
+    from plait.training.recipe.overrides import apply_overrides
+    from plait.training.recipe.recipe import check, read_run_recipe
 
     base = read_run_recipe(teacher)
     if taught:
@@ -75,7 +75,7 @@ def recall(run: Path) -> dict[str, float]:
 def cost(run: Path) -> dict[str, int]:
     """Multiply-adds by tower, of a picture and an emoji's name."""
     from plait.compression.cost import model_cost
-    from plait.models.storage import load_model
+    from plait.models.store.storage import load_model
 
     model = load_model(run)
     ids, mask = model.tower("text").encoder.preprocess(["smiling face with sunglasses"])
@@ -83,7 +83,7 @@ def cost(run: Path) -> dict[str, int]:
 
 
 def main() -> None:
-    from plait.training.run import train
+    from plait.training.run.run import train
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--teacher", type=Path, default=Path("runs/demo"))

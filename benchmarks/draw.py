@@ -26,18 +26,18 @@ from torch import Tensor
 
 from _measure import machine, set_threads, write_results
 from plait.core.files import read_json
-from plait.data.dataset import PairDataset
-from plait.data.fast_decode import load_pixels
-from plait.data.open import open_dataset
-from plait.data.random import permutation
-from plait.data.sample import Sample
-from plait.evaluation.evaluate_drawing import evaluate_drawing
-from plait.models.alignment import AlignmentModel
+from plait.core.random import permutation
+from plait.data.base.dataset import PairDataset
+from plait.data.base.sample import Sample
+from plait.data.open.open import open_dataset
+from plait.evaluation.evaluate.drawing import evaluate_drawing
+from plait.modalities.image.fast_decode import load_pixels
+from plait.models.alignment.alignment import AlignmentModel
 from plait.models.drawing.drawing import DrawingModel
-from plait.models.storage import load_model
-from plait.retrieval.sheet import contact_sheet
-from plait.training.recipe import load_recipe
-from plait.training.run import train
+from plait.models.store.storage import load_model
+from plait.retrieval.sheet.sheet import contact_sheet
+from plait.training.recipe.recipe import load_recipe
+from plait.training.run.run import train
 
 PROMPTS = 50
 BAR = 5.0  # times chance

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from _measure import RESULTS, machine, set_threads, write_results
-from plait.data.preprocess import ImagePreprocess
+from plait.modalities.image.preprocess import ImagePreprocess
 from plait.models.drawing.codebook import annealed, code_use
 from plait.models.drawing.dvae import DiscreteVAE
 
@@ -45,8 +45,8 @@ class Plan:
 
 def emoji_pixels(size: int) -> dict[str, Tensor]:
     """By split, uint8 (B, 3, size, size)."""
-    from plait.data.fast_decode import load_pixels
-    from plait.data.open import open_dataset
+    from plait.data.open.open import open_dataset
+    from plait.modalities.image.fast_decode import load_pixels
 
     dataset = open_dataset("openmoji")
     preprocess = ImagePreprocess(size=size, resize="pad")
@@ -161,7 +161,7 @@ def main(model: DiscreteVAE, plan: Plan, out: Path | None, name: str) -> int:
     if out is None:
         publish(model, plan, rows, measured, seconds, len(pixels["train"]), name)
     else:
-        from plait.models.drawing.storage import save_dvae
+        from plait.models.store.drawing import save_dvae
 
         save_dvae(model, out)
     return 0 if seen["codes used"] > BAR else 1

@@ -240,12 +240,12 @@ def serve_plait(folder: Path, batch: int, threads: int) -> None:
     import torch
     from accelerate import Accelerator
 
+    from plait.core.clock import Clock
     from plait.core.progress import bar
     from plait.data import open_dataset
-    from plait.training.clock import Clock
-    from plait.training.run_folder import RunFolder
-    from plait.training.schema import Recipe
-    from plait.training.stages import StageRunner
+    from plait.training.recipe.schema import Recipe
+    from plait.training.run.run_folder import RunFolder
+    from plait.training.run.stages import StageRunner
 
     torch.set_num_threads(threads)
     chosen = Recipe.model_validate(recipe(folder, batch))
@@ -260,7 +260,7 @@ def serve_plait(folder: Path, batch: int, threads: int) -> None:
     )
     assert not found.unexpected_keys, found
     assert not [key for key in found.missing_keys if not key.endswith("position_ids")], found
-    from plait.training import build
+    from plait.training.build import build
 
     build.prepare_stage(runner.model, chosen, 0)
     loop = runner._loop(0)
@@ -304,7 +304,7 @@ def make_bert(folder: Path, layers: int) -> None:
     """Configuration and tokenizer of BERT-base, without weights."""
     from transformers import BertConfig
 
-    from plait.encoders.packaged import find_file
+    from plait.encoders.image.packaged import find_file
 
     BertConfig(num_hidden_layers=layers, architectures=["BertModel"]).save_pretrained(folder)
     source = find_file("minilm-l6").parent  # BERT's own word pieces

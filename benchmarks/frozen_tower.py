@@ -83,10 +83,10 @@ def ours(paths: list[Path], threads: int) -> tuple[Callable[[], np.ndarray], dic
     import torch
 
     from plait.core.media import FileRef
-    from plait.data.fast_decode import load_pixels, pixel_batches
     from plait.encoders.registry import build_encoder
     from plait.engines.base import open_engine
     from plait.engines.features import image_features
+    from plait.modalities.image.fast_decode import load_pixels, pixel_batches
 
     torch.set_num_threads(threads)
     encoder = build_encoder(SOURCE, modality="image")

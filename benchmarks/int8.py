@@ -65,8 +65,8 @@ def prepared(run: Path, folder: Path) -> dict[str, dict[str, np.ndarray]]:
     """Test pictures and texts as both sides take them, kept in files for the workers."""
     from plait.compression.calibration import Split
     from plait.compression.sides import dataset_of, pictured, timing_inputs
-    from plait.models.storage import load_model
-    from plait.training.recipe import read_run_recipe
+    from plait.models.store.storage import load_model
+    from plait.training.recipe.recipe import read_run_recipe
 
     model = load_model(run)
     test = pictured(dataset_of(read_run_recipe(run), None), "test")

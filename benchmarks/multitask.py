@@ -36,12 +36,12 @@ TOGETHER = {
 def train_one(tasks: list[str], settings: list[str], seed: int, out: Path) -> dict[str, Any]:
     """Trains some tasks in one network; what was measured."""
     from plait.data import open_dataset
-    from plait.evaluation.evaluate_fusion import evaluate_fusion
-    from plait.models.fusion_model import FusionModel
-    from plait.models.storage import load_model
-    from plait.training.recipe import load_recipe
-    from plait.training.run import train
-    from plait.training.run_folder import RunFolder
+    from plait.evaluation.evaluate.fusion import evaluate_fusion
+    from plait.models.fusion.model import FusionModel
+    from plait.models.store.storage import load_model
+    from plait.training.recipe.recipe import load_recipe
+    from plait.training.run.run import train
+    from plait.training.run.run_folder import RunFolder
 
     chosen = [
         f"seed={seed}",

@@ -93,7 +93,7 @@ def lite_row() -> dict[str, Any]:
     from efficientnet_lite_pytorch import EfficientNet
 
     from plait.core.batch import ModalityInput
-    from plait.encoders.packaged import find_file
+    from plait.encoders.image.packaged import find_file
     from plait.encoders.registry import build_encoder
 
     ours = build_encoder("pkg/efficientnet-lite0", modality="image").double()

@@ -40,9 +40,9 @@ ANSWERS = (
 
 def train_one(stages: list[str], seed: int, out: Path) -> Any:
     """Trains a list of stages; the trained model."""
-    from plait.models.storage import load_model
-    from plait.training.recipe import load_recipe
-    from plait.training.run import train
+    from plait.models.store.storage import load_model
+    from plait.training.recipe.recipe import load_recipe
+    from plait.training.run.run import train
 
     settings = [
         f"seed={seed}",
@@ -57,8 +57,8 @@ def train_one(stages: list[str], seed: int, out: Path) -> Any:
 def right(model: Any) -> np.ndarray:
     """Whether each official test question is answered rightly."""
     from plait.data import open_dataset
-    from plait.evaluation.evaluate_answers import asked, predict
-    from plait.evaluation.vqa import vqa_accuracy
+    from plait.evaluation.evaluate.answers import asked, predict
+    from plait.evaluation.metrics.vqa import vqa_accuracy
 
     samples = list(open_dataset("easy-vqa").split("test"))
     pictures, questions, answers = asked(samples)

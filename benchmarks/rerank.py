@@ -57,9 +57,9 @@ def one_seed(seed: int, folder: Path) -> dict[str, np.ndarray]:
     """Ranks before and after, both ways."""
     from plait.data import open_dataset
     from plait.engines.features import image_features, project, text_features
-    from plait.models.storage import load_model
-    from plait.training.recipe import load_recipe
-    from plait.training.run import train
+    from plait.models.store.storage import load_model
+    from plait.training.recipe.recipe import load_recipe
+    from plait.training.run.run import train
 
     models = {}
     for recipe in ("demo", "rerank"):

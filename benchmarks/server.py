@@ -70,7 +70,7 @@ def write_checkpoint(folder: Path, *, small: bool) -> None:
     from open_clip.tokenizer import SimpleTokenizer
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
-    from plait.data.tokenizer_files import open_clip_tokenizer
+    from plait.modalities.text.tokenizer_files import open_clip_tokenizer
 
     torch.manual_seed(0)
     if small:

@@ -22,11 +22,11 @@ def main() -> None:
     parser.add_argument("--shots", type=int, nargs="+", default=[0, 1, 2, 4])
     chosen = parser.parse_args()
     from plait.data import open_dataset
-    from plait.evaluation.evaluate_bridged import evaluate_bridged
+    from plait.evaluation.evaluate.bridged import evaluate_bridged
     from plait.models.bridged.model import BridgedModel
-    from plait.models.storage import load_model
-    from plait.training.recipe import load_recipe
-    from plait.training.run import train
+    from plait.models.store.storage import load_model
+    from plait.training.recipe.recipe import load_recipe
+    from plait.training.run.run import train
 
     with tempfile.TemporaryDirectory() as folder:
         run = chosen.run or Path(folder) / "flamingo"

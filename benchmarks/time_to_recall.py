@@ -40,7 +40,7 @@ def recall_at_5(figures: Mapping[str, Any]) -> float:
 
 def demo_recipe(encoder: str | None, seed: int) -> Any:
     """The demo's recipe on English names, evaluated after every epoch."""
-    from plait.training.recipe import load_recipe
+    from plait.training.recipe.recipe import load_recipe
 
     changes = [f"seed={seed}", "data.languages=[en]", "evaluation.every=1", "evaluation.test=null"]
     if encoder:
@@ -51,8 +51,8 @@ def demo_recipe(encoder: str | None, seed: int) -> Any:
 def ours(encoder: str | None, seed: int) -> Curve:
     """Trains the demo's recipe; its curve."""
     start = time.perf_counter()
-    from plait.training import stages
-    from plait.training.run import train
+    from plait.training.run import stages
+    from plait.training.run.run import train
 
     curve: Curve = []
 
@@ -84,7 +84,7 @@ def tutorial(encoder: str | None, seed: int, target: float, cap: float) -> Curve
     from torch.nn import functional as F
 
     from plait.data import open_dataset
-    from plait.training.checked import only_languages
+    from plait.training.batches.checked import only_languages
 
     torch.manual_seed(seed)
     dataset = only_languages(open_dataset("openmoji"), ["en"])
@@ -127,7 +127,7 @@ def Tutorial(towers: Mapping[str, Any]) -> Any:  # noqa: N802  a class, once tor
     from torchvision import transforms
 
     from plait.core.batch import ModalityInput
-    from plait.encoders.base import PixelNorm
+    from plait.encoders.base.base import PixelNorm
     from plait.encoders.registry import build_encoder
 
     transform = transforms.Compose([transforms.Resize((SIZE, SIZE)), transforms.ToTensor()])
@@ -165,7 +165,7 @@ def measure(model: Any, samples: Sequence[Any]) -> float:
     import numpy as np
     import torch
 
-    from plait.evaluation.retrieval_metrics import retrieval
+    from plait.evaluation.metrics.retrieval import retrieval
 
     model.eval()
     with torch.inference_mode():

@@ -92,9 +92,9 @@ def parity_page() -> str | None:
 
 def openapi_page() -> str:
     """The description of the server's endpoints, for makers of clients."""
-    from plait.serving.app import create_app
-    from plait.serving.service import Service
-    from plait.serving.settings import Settings
+    from plait.serving.base.settings import Settings
+    from plait.serving.http.app import create_app
+    from plait.serving.service.service import Service
 
     document = create_app(Service(Settings(models={}), {})).openapi()
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"

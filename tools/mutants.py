@@ -38,27 +38,27 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-DRAWN = "evaluation/{plots,gallery,compare_chart,report_html}.py"  # looks, not figures
+DRAWN = "evaluation/report/{plots,compare_chart,html}.py"  # looks, not figures
 AREAS = {
-    "objectives": ["objectives/*.py"],
-    "evaluation": ["evaluation/*.py"],
+    "objectives": ["objectives/**/*.py"],
+    "evaluation": ["evaluation/**/*.py"],
     "compression": ["compression/*.py"],
     "splits": [
-        "data/splits.py",
-        "data/dataset.py",
-        "data/equal_texts.py",
+        "data/base/splits.py",
+        "data/base/dataset.py",
+        "data/base/equal_texts.py",
         "data/sets/openmoji.py",
     ],
     "training": [
-        "training/average.py",
-        "training/checkpoint.py",
-        "training/loop.py",
-        "training/rows.py",
-        "training/run_folder.py",
-        "training/saving.py",
-        "training/stage_data.py",
-        "training/supply.py",
-        "training/validation.py",
+        "training/loop/average.py",
+        "training/run/checkpoint.py",
+        "training/loop/loop.py",
+        "training/batches/rows.py",
+        "training/run/run_folder.py",
+        "training/run/saving.py",
+        "training/run/stage_data.py",
+        "training/batches/supply.py",
+        "training/tasks/validation.py",
     ],
 }
 TESTS = {
@@ -67,10 +67,15 @@ TESTS = {
         "evaluation",
         "parity/test_captions.py",
         "property",
-        "training/test_validation.py",
+        "training/tasks/test_validation.py",
     ],
     "compression": ["compression"],
-    "splits": [f"data/test_{n}.py" for n in ("splits", "equal_texts", "openmoji", "open", "sets")],
+    "splits": [
+        "data/base",
+        "data/sets/test_openmoji.py",
+        "data/sets/test_sets.py",
+        "data/open/test_open.py",
+    ],
     "training": ["training", "engines/test_features.py", "e2e/test_resume.py"],
 }
 """Where the tests of an area are; with several areas, those of each are asked about all."""
@@ -402,7 +407,7 @@ def test_files(areas: list[str]) -> list[Path]:
     """The files with the tests of some areas."""
     home = ROOT / "tests"
     paths = (path for area in areas for pattern in TESTS[area] for path in home.glob(pattern))
-    return sorted({f for p in paths for f in (p.glob("test_*.py") if p.is_dir() else [p])})
+    return sorted({f for p in paths for f in (p.rglob("test_*.py") if p.is_dir() else [p])})
 
 
 def _pytest(names: Iterable[str], recorder: _Recorder) -> int:

@@ -53,12 +53,12 @@ def _remove_run(out: Path) -> None:
 
 def _make(out: Path, seed: int) -> dict[str, Any]:
     from plait.data import open_dataset
-    from plait.evaluation.report import write_report
-    from plait.models.kinds import aligned
-    from plait.models.storage import load_model
+    from plait.evaluation.report.report import write_report
+    from plait.models.store.kinds import aligned
+    from plait.models.store.storage import load_model
     from plait.retrieval import build_index, contact_sheet
-    from plait.training.recipe import load_recipe
-    from plait.training.run import train
+    from plait.training.recipe.recipe import load_recipe
+    from plait.training.run.run import train
 
     seconds: dict[str, float] = {}
     with _timed(seconds, "pictures"):

@@ -15,12 +15,12 @@ from plait.agents.pictures import Doorkeeper
 from plait.agents.schemas import DrawOut
 from plait.agents.served import BadArguments, ServedTool, served_tool
 from plait.core.errors import DataError
-from plait.data.tokenize import TextPreprocess
-from plait.data.tokenizer_training import train_tokenizer
+from plait.modalities.text.tokenize import TextPreprocess
+from plait.modalities.text.tokenizer_training import train_tokenizer
 from plait.models.drawing.drawing import DrawingModel
 from plait.models.drawing.dvae import DiscreteVAE
 from plait.models.drawing.transformer import DrawingTransformer
-from plait.retrieval.drawn import draw_pictures
+from plait.retrieval.sheet.drawn import draw_pictures
 
 
 @pytest.fixture(scope="module")

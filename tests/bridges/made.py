@@ -10,7 +10,7 @@ from torch import Tensor
 from plait.bridges.base import Bridge
 from plait.bridges.registry import BRIDGES, build_bridge
 from plait.core.batch import Encoded
-from plait.encoders.regions import grid_boxes
+from plait.encoders.base.regions import grid_boxes
 
 KINDS = tuple(BRIDGES)
 SMALL: dict[str, dict[str, Any]] = {

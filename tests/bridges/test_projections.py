@@ -12,7 +12,7 @@ from plait.bridges.projections import space_to_depth
 from plait.bridges.registry import build_bridge
 from plait.core.batch import Encoded
 from plait.core.errors import ModelError
-from plait.encoders.regions import grid_boxes
+from plait.encoders.base.regions import grid_boxes
 
 
 def grid(rows: int, columns: int, prefix: int = 0, boxes: bool = True) -> Encoded:

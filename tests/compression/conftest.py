@@ -11,8 +11,8 @@ import yaml
 from tests.training.conftest import TINY, colours  # noqa: F401
 
 from plait.compression import timing
-from plait.training.recipe import load_recipe
-from plait.training.run import train
+from plait.training.recipe.recipe import load_recipe
+from plait.training.run.run import train
 
 
 @pytest.fixture(autouse=True)

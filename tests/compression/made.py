@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from plait.encoders.base import Encoder
+from plait.encoders.base.base import Encoder
 from plait.encoders.registry import build_encoder
 from plait.engines.tower import PooledTower, evaluating
 

@@ -13,10 +13,10 @@ from plait.compression.onnx_int8 import quantise_dynamically
 from plait.compression.quantiser import drift
 from plait.compression.report import markdown
 from plait.core.errors import ModelError, UserError
-from plait.models.storage import load_model
+from plait.models.store.storage import load_model
 from plait.runtime import open_bundle
 from plait.runtime.sessions import OnnxSession
-from plait.training.recipe import read_run_recipe
+from plait.training.recipe.recipe import read_run_recipe
 
 FAST = {"samples": 16, "threads": 1}
 LOOSE = {"max_recall_drop": 100.0, **FAST}

@@ -13,8 +13,8 @@ from plait.compression.cost import multiply_adds
 from plait.compression.prune import _choose, prune
 from plait.compression.units import Group, groups_of
 from plait.core.errors import ModelError, UserError
-from plait.encoders.base import Encoder
-from plait.encoders.narrowed import narrowed
+from plait.encoders.base.base import Encoder
+from plait.encoders.compose.narrowed import narrowed
 from plait.encoders.registry import build_encoder, encoder_from_spec
 
 CASES = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.training.test_splits_apart import change, stated
+from tests.training.run.test_splits_apart import change, stated
 
 from plait import api
 from plait.compression import compress as module
@@ -26,7 +26,7 @@ def inputs_of_split(run: Path, source: Path, split: str) -> set[bytes]:
     from plait.compression.calibration import calibration_inputs
     from plait.compression.sides import preprocesses
     from plait.data import open_dataset
-    from plait.models.storage import load_model
+    from plait.models.store.storage import load_model
 
     part = open_dataset(str(source)).split(split)
     found = calibration_inputs(part, preprocesses(load_model(run)), samples=len(part))

@@ -10,10 +10,10 @@ import pytest
 
 from plait.compression.students import _batches, exchange, spell_out, student_recipe
 from plait.core.errors import RecipeError, UserError
-from plait.models.storage import load_model
-from plait.training.build import build_model, prepare_stage
-from plait.training.init_from import start_from
-from plait.training.recipe import read_run_recipe
+from plait.models.store.storage import load_model
+from plait.training.build.build import build_model, prepare_stage
+from plait.training.build.init_from import start_from
+from plait.training.recipe.recipe import read_run_recipe
 
 
 def test_the_other_tower_is_the_teacher_s_and_rests(run: Path) -> None:

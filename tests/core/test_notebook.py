@@ -15,10 +15,10 @@ from PIL import Image
 from plait.core import progress
 from plait.core.media import BytesRef, FileRef
 from plait.core.notebook import MOST_LINES, Report, reported
-from plait.data.audit import audit
-from plait.data.dataset import PairDataset
-from plait.data.sample import Sample
-from plait.retrieval.rows import Hits
+from plait.data.audit.audit import audit
+from plait.data.base.dataset import PairDataset
+from plait.data.base.sample import Sample
+from plait.retrieval.index.rows import Hits
 
 BAD = "<script>alert(1)</script>"
 
@@ -91,9 +91,9 @@ def test_the_audit_of_a_folder_is_short(tmp_path: Path) -> None:
 def test_a_model_is_one_line() -> None:
     from torch import nn
 
-    from plait.models.alignment import AlignmentModel
-    from plait.models.kinds import Model
-    from plait.models.summary import short_repr
+    from plait.models.alignment.alignment import AlignmentModel
+    from plait.models.base.summary import short_repr
+    from plait.models.store.kinds import Model
 
     model = nn.Module()
     model.towers = nn.ModuleDict({"image": nn.Linear(1000, 1200), "text": nn.ReLU()})

@@ -46,10 +46,10 @@ GUARDS = (
     *("sys.platform", "os.name ==", ".is_file()", "except OSError"),
 )
 ELSEWHERE = {
-    "runtime/decoding.py": 'sys.platform.startswith("linux")',  # asked by serving/decoders.py
-    "serving/decoders.py": 'sys.platform.startswith("linux")',
-    "serving/supervisor.py": 'sys.platform == "win32"',  # asked by serving/run.py
-    "serving/searching.py": 'sys.platform == "win32"',
+    "runtime/decoding.py": 'sys.platform.startswith("linux")',  # asked by serving/queue/decoders.py
+    "serving/queue/decoders.py": 'sys.platform.startswith("linux")',
+    "serving/process/supervisor.py": 'sys.platform == "win32"',  # asked by serving/process/run.py
+    "serving/service/searching.py": 'sys.platform == "win32"',
 }
 """Files of processes that only start where what they use is there, and the question that decides."""
 
@@ -104,7 +104,7 @@ def test_nothing_that_a_system_lacks_is_used_unasked() -> None:
     texts = {one.relative_to(SOURCE).as_posix(): one.read_text(encoding="utf-8") for one in files}
     found = {name: lines for name, text in texts.items() if (lines := unguarded(text))}
     assert {name: lines for name, lines in found.items() if name not in ELSEWHERE} == {}
-    asked = texts["serving/decoders.py"] + texts["serving/run.py"]
+    asked = texts["serving/queue/decoders.py"] + texts["serving/process/run.py"]
     assert found.keys() == ELSEWHERE.keys() and all(one in asked for one in ELSEWHERE.values())
 
 

@@ -18,7 +18,7 @@ from plait.core.registry import Registry
 MODULE = """
 import torch
 from plait.core.batch import Encoded
-from plait.encoders.base import Encoder, Family
+from plait.encoders.base.base import Encoder, Family
 from plait.fusion.concat import ConcatFusion
 
 class Mine(ConcatFusion):
@@ -38,7 +38,7 @@ import pytest
 from plait.core.errors import ModelError
 from plait.encoders.registry import FAMILIES, build_encoder
 from plait.fusion.registry import FUSIONS, build_fusion
-from plait.models.joints import JOINTS
+from plait.models.fusion.joints import JOINTS
 loaded = set(sys.modules)
 assert "braids_of_others" not in loaded, "listing names imported the package"
 assert "mine" in FUSIONS and "mine" in JOINTS and list(FUSIONS)[0] == "concat"

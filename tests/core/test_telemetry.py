@@ -79,7 +79,7 @@ import_openvino()
 silenced_onnxruntime()
 if "all" in sys.argv:
     from plait.compression.nncf_int8 import _nncf
-    from plait.serving.page import require_gradio
+    from plait.serving.page.page import require_gradio
     _nncf()
     require_gradio()
 time.sleep(2)  # they report from threads

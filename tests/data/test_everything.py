@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.data.planted import tar_file
-from tests.data.test_forms import png
+from tests.modalities.image.test_forms import png
 
 from plait.data import inspect, open_dataset
-from plait.data.audit import audit
-from plait.data.notes import as_json
+from plait.data.audit.audit import audit
+from plait.data.base.notes import as_json
 
 # one of each kind, beside what a form itself is made of
 OTHERS: dict[str, bytes] = {

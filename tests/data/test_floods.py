@@ -15,7 +15,7 @@ from PIL import Image
 
 from plait.core.errors import DataError, UserError, cut_path, tamed
 from plait.data import inspect, open_dataset
-from plait.data.audit import audit
+from plait.data.audit.audit import audit
 
 LONG = base64.b64encode(random.Random(0).randbytes(30_000)).decode()
 MOST = 5000  # characters of all that is told of one or two rows, and of two files

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.data.planted import tar_file
-from tests.data.test_forms import COLOURS, EXPECTED, pairs, png
+from tests.modalities.image.test_forms import COLOURS, EXPECTED, pairs, png
 
 from plait.core.errors import DataError
 from plait.data import inspect, open_dataset

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from plait.encoders.base import Encoder
+from plait.encoders.base.base import Encoder
 from plait.encoders.registry import build_encoder
-from plait.models.alignment import AlignmentModel, Tower
-from plait.models.fusion_model import FusionModel
-from plait.models.heads import Head
-from plait.models.joints import build_joint
-from plait.models.projection import build_projection
+from plait.models.alignment.alignment import AlignmentModel, Tower
+from plait.models.base.heads import Head
+from plait.models.base.projection import build_projection
+from plait.models.fusion.joints import build_joint
+from plait.models.fusion.model import FusionModel
 from plait.models.systems.registry import SYSTEMS
 
 TEXTS = ["a red apple", "", "two dogs on the green grass behind a very long fence", "红苹果", "x"]

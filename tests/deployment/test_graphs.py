@@ -18,7 +18,7 @@ from plait.core.errors import DataError, ModelError
 from plait.deployment.export import export_bundle
 from plait.deployment.graphs import Exportable, assert_dynamic, export_graph, exportables
 from plait.models.drawing.drawing import DrawingModel
-from plait.models.joints import JOINTS
+from plait.models.fusion.joints import JOINTS
 from plait.runtime import open_bundle
 from plait.runtime.manifest import Manifest, Port, graph_of
 from plait.runtime.ranking import answers_of

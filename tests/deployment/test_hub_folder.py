@@ -16,15 +16,15 @@ import pytest
 import torch
 import yaml
 from tests.deployment.made import alignment_model
-from tests.models.test_published import TEXTS, write_clip, write_open_clip
+from tests.models.store.test_published import TEXTS, write_clip, write_open_clip
 
 from plait import api
 from plait.core.errors import ModelError, PlaitError, UserError
 from plait.deployment.hub_folder import form_of, pair_of, write_hub_folder
-from plait.encoders.adapt import set_trainable
-from plait.models.alignment import AlignmentModel
-from plait.models.files import weights_fingerprint
-from plait.models.published import load_published
+from plait.models.alignment.alignment import AlignmentModel
+from plait.models.store.files import weights_fingerprint
+from plait.models.store.published import load_published
+from plait.nn.adapt import set_trainable
 
 
 def tuned(source: Path) -> AlignmentModel:

@@ -22,7 +22,7 @@ from plait.deployment.parity import (
     parity_report,
 )
 from plait.deployment.probe import Probe
-from plait.models.alignment import AlignmentModel
+from plait.models.alignment.alignment import AlignmentModel
 from plait.runtime.manifest import Port, TowerEntry, read_manifest
 
 TEXT = TowerEntry({"ids": Port("int64", ("batch", "length"))}, "embeddings", ())

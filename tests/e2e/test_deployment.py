@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from plait.models.storage import load_model
+from plait.models.store.storage import load_model
 from plait.runtime import open_bundle
 
 

@@ -72,7 +72,7 @@ def test_tracing_a_tower_of_transformers_reads_no_loss(
     """Tracing reads every attribute of a model, and one without a head names no loss."""
     from transformers import BertConfig, modeling_utils
 
-    from plait.encoders.hf_weights import load_model, model_from_config
+    from plait.encoders.hf.weights import load_model, model_from_config
 
     size = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 9}
     config = BertConfig(num_hidden_layers=1, **size)

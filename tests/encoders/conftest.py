@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from plait.core.modality import IMAGE, TEXT
-from plait.encoders.base import Example
-from plait.encoders.byte_tokenizer import byte_preprocess
+from plait.encoders.base.base import Example
+from plait.encoders.scratch.byte_tokenizer import byte_preprocess
 
 torch.set_num_threads(1)  # tiny tensors; more threads only wait for one another
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plait.encoders.registry import build_encoder
-from plait.encoders.scratch_text import NgramEncoder
+from plait.encoders.scratch.text import NgramEncoder
 
 
 def encoder() -> NgramEncoder:

@@ -12,9 +12,9 @@ import torch
 
 from plait.core.batch import ModalityInput
 from plait.core.errors import ModelError
-from plait.data.preprocess import ImagePreprocess
-from plait.encoders.base import Example
+from plait.encoders.base.base import Example
 from plait.encoders.registry import build_encoder, encoder_from_spec
+from plait.modalities.image.preprocess import ImagePreprocess
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from plait.core.batch import Encoded, ModalityInput
-from plait.data.preprocess import ImagePreprocess
-from plait.data.tokenize import TextPreprocess
-from plait.encoders.adapt import merged_state_dict, set_trainable
-from plait.encoders.base import Encoder, Example
+from plait.encoders.base.base import Encoder, Example
 from plait.encoders.registry import FAMILIES, build_encoder, encoder_from_spec
+from plait.modalities.image.preprocess import ImagePreprocess
+from plait.modalities.text.tokenize import TextPreprocess
+from plait.nn.adapt import merged_state_dict, set_trainable
 
 EXAMPLES = {
     f"{number} {example.source}": example

@@ -8,13 +8,13 @@ import pytest
 import torch
 from tests.engines.towers import save_pictures
 
-from plait.data.dataset import PairDataset
-from plait.data.sample import Sample
-from plait.encoders.base import Encoder
+from plait.data.base.dataset import PairDataset
+from plait.data.base.sample import Sample
+from plait.encoders.base.base import Encoder
 from plait.encoders.registry import build_encoder
 from plait.engines import runner
-from plait.models.alignment import AlignmentModel, Tower
-from plait.models.projection import build_projection
+from plait.models.alignment.alignment import AlignmentModel, Tower
+from plait.models.base.projection import build_projection
 
 
 @pytest.fixture(autouse=True)

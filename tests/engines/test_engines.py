@@ -13,14 +13,14 @@ from torch import nn
 
 from plait.core.batch import Encoded, ModalityInput
 from plait.core.errors import MissingExtra, ModelError, UserError, install_command
-from plait.data.tokenize import TextPreprocess
-from plait.encoders.base import Encoder
+from plait.encoders.base.base import Encoder
 from plait.encoders.registry import FAMILIES, build_encoder
 from plait.engines import choices as choices_module
 from plait.engines.base import EngineWarning, open_engine, probe_inputs
 from plait.engines.choices import Choice, choices
 from plait.engines.openvino_engine import OpenVinoEngine
 from plait.engines.tower import evaluating, fingerprint, least_cosine
+from plait.modalities.text.tokenize import TextPreprocess
 
 HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
 needs_openvino = pytest.mark.skipif(not HAS_OPENVINO, reason="openvino is not installed")

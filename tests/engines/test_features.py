@@ -14,20 +14,20 @@ from tests.engines.towers import CountingEngine, save_pictures
 
 from plait.core.errors import DataError, ModelError
 from plait.core.media import BytesRef, FileRef
-from plait.data.dataset import PairDataset
-from plait.data.sample import Sample
-from plait.encoders.base import Encoder
+from plait.data.base.dataset import PairDataset
+from plait.data.base.sample import Sample
+from plait.encoders.base.base import Encoder
 from plait.engines.cache import FeatureCache
 from plait.engines.choices import Choice
 from plait.engines.features import embed_dataset, image_features, text_features
-from plait.models.alignment import AlignmentModel
+from plait.models.alignment.alignment import AlignmentModel
 
 
 def test_rows_are_the_encoders_own_output(image_encoder: Encoder, tmp_path: Path) -> None:
     refs = save_pictures(tmp_path / "p", range(5))
     rows = image_features(image_encoder, refs, engine="torch", precision="float32", batch_size=2)
     from plait.core.batch import ModalityInput
-    from plait.data.fast_decode import read_pixels
+    from plait.modalities.image.fast_decode import read_pixels
 
     pixels = [read_pixels(ref, image_encoder.preprocess) for ref in refs]
     with torch.no_grad():
@@ -280,8 +280,8 @@ def test_an_engine_is_chosen_once_for_a_tower(
 
 def test_a_text_read_through_a_dictionary_is_another_text(text_encoder: Encoder) -> None:
     """Equal weights and tokens: the preprocessing alone tells the rows of the two apart."""
-    from plait.data.glosses import Glossary
-    from plait.data.tokenize import TextPreprocess
+    from plait.modalities.text.glosses import Glossary
+    from plait.modalities.text.tokenize import TextPreprocess
 
     plain = text_encoder.preprocess
     assert isinstance(plain, TextPreprocess)

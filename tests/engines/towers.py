@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from plait.core.media import FileRef
-from plait.encoders.base import Encoder
+from plait.encoders.base.base import Encoder
 from plait.engines.torch_engine import TorchEngine
 
 

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from plait.core.media import BytesRef
-from plait.data.sample import Sample
-from plait.evaluation.gallery import Gallery, gallery_of
+from plait.data.base.sample import Sample
+from plait.evaluation.evaluate.gallery import Gallery, gallery_of
 
 COLOURS = ("red", "green", "blue", "black")
 CHINESE = {"red": "红色", "green": "绿色", "blue": "蓝色", "black": "黑色"}

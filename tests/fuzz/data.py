@@ -12,13 +12,13 @@ from tests.fuzz.kinds import MIB, Target
 
 from plait.core.errors import UserError
 from plait.core.files import read_json
-from plait.data.decode import decode_image
-from plait.data.open import open_dataset, stream
-from plait.retrieval.filters import parse_where
-from plait.retrieval.manifest import read_manifest as read_index
-from plait.retrieval.predicate import facts, to_predicate, to_sql
+from plait.data.open.open import open_dataset, stream
+from plait.modalities.image.decode import decode_image
+from plait.retrieval.index.manifest import read_manifest as read_index
+from plait.retrieval.store.filters import parse_where
+from plait.retrieval.store.predicate import facts, to_predicate, to_sql
 from plait.runtime.manifest import read_manifest as read_bundle
-from plait.training.recipe import list_recipes, load_recipe, recipe_text
+from plait.training.recipe.recipe import list_recipes, load_recipe, recipe_text
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".txt", ".parquet", ".tar")
 """Of the readers' files; the first byte of an input names one, ``0`` the first."""
@@ -114,7 +114,7 @@ def manifest(data: bytes) -> None:
         for tower in made.towers.values():
             assert all(isinstance(graph.file, str) for graph in tower.graphs)
     elif kind == b"m":
-        from plait.models.storage import load_model
+        from plait.models.store.storage import load_model
 
         load_model(FOLDER)
     elif kind == b"j":

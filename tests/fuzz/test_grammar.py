@@ -16,7 +16,7 @@ from tests.fuzz.targets import NAMES, target_named
 from tests.fuzz.web import _SITE, body, connection
 
 from plait.core.errors import UserError
-from plait.serving.errors import RequestError
+from plait.serving.base.errors import RequestError
 
 few = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True

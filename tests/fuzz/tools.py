@@ -17,7 +17,7 @@ from plait.agents.toolbox import reply_of
 from plait.core.base64 import from_base64
 from plait.core.errors import UserError
 from plait.core.foreign import bounded_json, clean, one_line
-from plait.data.inline import data_url, kind_within
+from plait.data.base.inline import data_url, kind_within
 
 _ARGUMENTS = (
     schemas.SearchIn,

@@ -16,13 +16,14 @@ from tests.fuzz.kinds import MIB, Target
 from tests.fuzz.seeds import picture
 from uvicorn.server import ServerState
 
-from plait.serving import routes, schemas
-from plait.serving.body import Body, checked, parse_json
-from plait.serving.connections import Guard
-from plait.serving.errors import RequestError
-from plait.serving.inputs import image_input, prompt_inputs, text_input
-from plait.serving.protocol import guarded_protocol
-from plait.serving.settings import Limits
+from plait.serving.base import schemas
+from plait.serving.base.connections import Guard
+from plait.serving.base.errors import RequestError
+from plait.serving.base.inputs import image_input, prompt_inputs, text_input
+from plait.serving.base.settings import Limits
+from plait.serving.http import routes
+from plait.serving.http.protocol import guarded_protocol
+from plait.serving.service.body import Body, checked, parse_json
 
 LIMITS = Limits(
     head_bytes=2048, headers=20, target_bytes=200, characters=200, inputs=20, pictures=5

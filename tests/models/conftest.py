@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from plait.encoders.registry import build_encoder
-from plait.models.alignment import AlignmentModel, Tower
-from plait.models.projection import build_projection
+from plait.models.alignment.alignment import AlignmentModel, Tower
+from plait.models.base.projection import build_projection
 
 torch.set_num_threads(1)
 

@@ -22,9 +22,9 @@ def test_examples_run(page: str) -> None:
 
 
 def test_every_source_family_is_documented() -> None:
-    from plait.encoders.packaged import PACKAGES
+    from plait.encoders.image.packaged import PACKAGES
     from plait.encoders.registry import FAMILIES
-    from plait.encoders.scratch import KINDS
+    from plait.encoders.scratch.scratch import KINDS
 
     for page in PAGES[:2]:
         text = (DOCS / page).read_text("utf-8")

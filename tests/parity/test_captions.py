@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from torchmetrics.functional.text import bleu_score, rouge_score
 
-from plait.evaluation.caption_metrics import (
+from plait.evaluation.metrics.captions import (
     DocumentFrequencies,
     bleu,
     bleu_statistics,

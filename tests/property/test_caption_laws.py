@@ -8,14 +8,14 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plait.evaluation.caption_metrics import (
+from plait.evaluation.metrics.captions import (
     _longest_common,
     bleu,
     bleu_statistics,
     cider_d,
     rouge_l,
 )
-from plait.evaluation.caption_tokenize import caption_words
+from plait.evaluation.metrics.tokenize import caption_words
 
 FEW = settings(max_examples=60, deadline=None)
 captions = st.lists(st.sampled_from("abcdef"), max_size=9)

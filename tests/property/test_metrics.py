@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plait.evaluation.classification import brier_score, expected_calibration_error
-from plait.evaluation.geometry import rankme, uniformity
-from plait.evaluation.retrieval_metrics import retrieval, retrieval_ranks
+from plait.evaluation.metrics.classification import brier_score, expected_calibration_error
+from plait.evaluation.metrics.geometry import rankme, uniformity
+from plait.evaluation.metrics.retrieval import retrieval, retrieval_ranks
 
 fast = settings(max_examples=40, deadline=None)
 

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from plait.core.media import BytesRef, FileRef
-from plait.data.dataset import PairDataset
-from plait.data.sample import Sample
+from plait.data.base.dataset import PairDataset
+from plait.data.base.sample import Sample
 from plait.encoders.registry import build_encoder
-from plait.models.alignment import AlignmentModel, Tower
-from plait.models.projection import build_projection
+from plait.models.alignment.alignment import AlignmentModel, Tower
+from plait.models.base.projection import build_projection
 
 
 def make_model(seed: int = 0) -> AlignmentModel:

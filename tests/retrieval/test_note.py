@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from plait import api
-from plait.data.dataset import PairDataset
-from plait.models.alignment import AlignmentModel
-from plait.models.storage import save_model
+from plait.data.base.dataset import PairDataset
+from plait.models.alignment.alignment import AlignmentModel
+from plait.models.store.storage import save_model
 from plait.retrieval import build_index, contact_sheet, open_index
 
 

@@ -18,11 +18,12 @@ from plait.core.errors import SearchIndexError, UserError
 from plait.core.files import RealPaths
 from plait.core.lock import FolderLock
 from plait.data import open_dataset
-from plait.data.dataset import PairDataset
-from plait.models.storage import load_model, save_model
-from plait.retrieval import build_index, open_index, sync_index, writing
-from plait.retrieval.kept import keep_tower, tower_place
-from plait.retrieval.state import Journal
+from plait.data.base.dataset import PairDataset
+from plait.models.store.storage import load_model, save_model
+from plait.retrieval import build_index, open_index, sync_index
+from plait.retrieval.index import writing
+from plait.retrieval.index.kept import keep_tower, tower_place
+from plait.retrieval.index.state import Journal
 
 
 @pytest.fixture
@@ -106,8 +107,8 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from plait.data import open_dataset
-from plait.models.storage import load_model
-from plait.retrieval import building, index, syncing, writing
+from plait.models.store.storage import load_model
+from plait.retrieval.index import building, index, syncing, writing
 index.BLOCK = writing.BLOCK = 2
 left = int(sys.argv[4])
 put = index.Index.put
@@ -323,7 +324,7 @@ def test_the_journal_tells_the_table_until_something_else_changes_it(
 def test_the_journal_does_not_grow_for_ever(
     model, folder: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr("plait.retrieval.state._SPARE", 3)
+    monkeypatch.setattr("plait.retrieval.index.state._SPARE", 3)
     index = tmp_path / "index"
     for number in range(12):
         os.utime(folder / "1.png", (number, number))

@@ -8,7 +8,7 @@ import pytest
 from tests.deployment.made import alignment_model
 
 from plait.deployment.export import export_bundle
-from plait.models.alignment import AlignmentModel
+from plait.models.alignment.alignment import AlignmentModel
 
 
 @pytest.fixture(scope="session")

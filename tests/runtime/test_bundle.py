@@ -11,7 +11,7 @@ from PIL import Image
 from tests.deployment.made import TEXTS, jpeg, picture
 
 from plait.core.errors import DataError, ModelError
-from plait.models.alignment import AlignmentModel
+from plait.models.alignment.alignment import AlignmentModel
 from plait.runtime import Bundle, open_bundle
 
 ENGINES = ("openvino", "onnxruntime")

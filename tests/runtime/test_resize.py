@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.deployment.made import jpeg, picture
 
-from plait.data.fast_decode import decode_fast, preprocess_fast
-from plait.data.preprocess import ImagePreprocess
+from plait.modalities.image.fast_decode import decode_fast, preprocess_fast
+from plait.modalities.image.preprocess import ImagePreprocess
 from plait.runtime.pictures import pixels_of
 from plait.runtime.resize import preprocess_exactly
 

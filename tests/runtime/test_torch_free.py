@@ -13,7 +13,7 @@ import pytest
 from tests.deployment.made import TEXTS, jpeg, picture
 
 import plait
-from plait.models.alignment import AlignmentModel
+from plait.models.alignment.alignment import AlignmentModel
 
 BLOCKED = ("torch", "torchvision", "timm", "transformers", "jaxtyping", "pydantic", "safetensors")
 

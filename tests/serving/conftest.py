@@ -19,12 +19,12 @@ from tests.serving.made import (
 )
 from tests.serving.visitor import Page, serving_page
 
-from plait.retrieval.lance import LanceStore
-from plait.retrieval.manifest import Manifest
-from plait.retrieval.store import Row
-from plait.serving.app import create_app
-from plait.serving.settings import Limits, Settings
-from plait.serving.worker import build_service
+from plait.retrieval.index.manifest import Manifest
+from plait.retrieval.store.lance import LanceStore
+from plait.retrieval.store.store import Row
+from plait.serving.base.settings import Limits, Settings
+from plait.serving.http.app import create_app
+from plait.serving.process.worker import build_service
 
 KEY = "a-key-for-the-tests-0123456789"
 LIMITS = Limits(body_bytes=1 << 20, inputs=64, pictures=8, pixels=1_000_000, characters=2000)

@@ -22,8 +22,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from plait.core.files import write_json
-from plait.data.preprocess import ImagePreprocess
-from plait.data.tokenize import TextPreprocess
+from plait.modalities.image.preprocess import ImagePreprocess
+from plait.modalities.text.tokenize import TextPreprocess
 from plait.runtime.manifest import Manifest, Port, TowerEntry, graph_of, write_manifest
 
 SIDE, DIM, LONGEST = 8, 6, 12

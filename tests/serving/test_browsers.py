@@ -14,13 +14,13 @@ from fastapi.testclient import TestClient
 from starlette.datastructures import Headers
 from tests.serving.conftest import KEY
 
-from plait.serving import security
-from plait.serving.app import create_app
-from plait.serving.errors import RequestError
-from plait.serving.origins import check_origin, host_of
-from plait.serving.security import Guesses
-from plait.serving.settings import Settings
-from plait.serving.worker import build_service
+from plait.serving.base.errors import RequestError
+from plait.serving.base.settings import Settings
+from plait.serving.http import security
+from plait.serving.http.app import create_app
+from plait.serving.http.origins import check_origin, host_of
+from plait.serving.http.security import Guesses
+from plait.serving.process.worker import build_service
 
 EMBED = "/v1/embeddings"
 GOOD = "https://good.example"

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from fastapi import Request
 
-from plait.serving import body
-from plait.serving.body import Intake, client_in, read_body
-from plait.serving.errors import RequestError
-from plait.serving.settings import Limits
+from plait.serving.base.errors import RequestError
+from plait.serving.base.settings import Limits
+from plait.serving.service import body
+from plait.serving.service.body import Intake, client_in, read_body
 
 LIMITS = Limits(body_bytes=1000, inflight_bytes=4000, body_seconds=0.4, body_rate=100, requests=3)
 

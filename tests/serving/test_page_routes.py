@@ -16,10 +16,10 @@ import gradio
 import pytest
 from tests.serving.conftest import KEY
 from tests.serving.made import encoded, noisy
-from tests.serving.test_page_guard import guest  # noqa: F401
+from tests.serving.page.test_guard import guest  # noqa: F401
 from tests.serving.visitor import Page, Visitor, form
 
-from plait.serving.page_guard import PageGuard
+from plait.serving.page.guard import PageGuard
 
 DOCUMENT = Path(__file__).parents[2] / "docs/page-routes.md"
 FRONTEND = Path(gradio.__file__).parent / "templates/frontend"

@@ -25,9 +25,9 @@ from fastapi.testclient import TestClient
 from tests.serving.conftest import KEY
 from tests.serving.made import encoded, image_row, noisy, text_row
 
-from plait.serving.app import create_app
-from plait.serving.settings import Settings
-from plait.serving.worker import build_service
+from plait.serving.base.settings import Settings
+from plait.serving.http.app import create_app
+from plait.serving.process.worker import build_service
 
 OPTIONS = ("--engine", "onnxruntime", "--threads", "1", "--limit", "queue_seconds=60")
 

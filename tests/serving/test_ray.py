@@ -20,8 +20,8 @@ SCRIPT = """
 import json, sys, urllib.request
 import ray
 from ray import serve
-from plait.serving.ray_serve import deployment
-from plait.serving.settings import Settings
+from plait.serving.process.ray_serve import deployment
+from plait.serving.base.settings import Settings
 
 bundle, texts = sys.argv[1], sys.argv[2:]
 settings = Settings({"tiny": bundle}, engine="onnxruntime", threads=1, local_only=False)

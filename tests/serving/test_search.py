@@ -20,13 +20,13 @@ from tests.serving.conftest import LIMITS
 from tests.serving.made import DIM, MODEL, encoded, image_row, noisy, text_row
 
 from plait.core.errors import UserError
-from plait.retrieval.lance import LanceStore
-from plait.retrieval.manifest import Manifest
-from plait.retrieval.store import Row
-from plait.serving.app import create_app
-from plait.serving.search_process import OUTSIDE, sendable
-from plait.serving.settings import Settings
-from plait.serving.worker import build_service
+from plait.retrieval.index.manifest import Manifest
+from plait.retrieval.store.lance import LanceStore
+from plait.retrieval.store.store import Row
+from plait.serving.base.settings import Settings
+from plait.serving.http.app import create_app
+from plait.serving.process.worker import build_service
+from plait.serving.service.search_process import OUTSIDE, sendable
 
 
 @pytest.fixture(scope="module")
@@ -171,8 +171,8 @@ def test_an_index_of_another_model(settings: Settings, index: Path, tmp_path: Pa
 def test_a_worker_with_an_index_never_loads_torch(settings: Settings, index: Path) -> None:
     code = f"""
 import sys
-from plait.serving.settings import Settings
-from plait.serving.worker import build_service, load_libraries
+from plait.serving.base.settings import Settings
+from plait.serving.process.worker import build_service, load_libraries
 settings = Settings.from_json({replace(settings, index=str(index)).to_json()!r})
 load_libraries(settings)
 build_service(settings)

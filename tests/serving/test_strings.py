@@ -15,8 +15,8 @@ from tests.serving.made import DIM, encoded, image_row, noisy, text_row
 from tests.serving.test_endpoints import data_url, embed, refused
 
 from plait.core.base64 import from_base64
-from plait.data.inline import data_url as head_of
-from plait.data.inline import kind_within
+from plait.data.base.inline import data_url as head_of
+from plait.data.base.inline import kind_within
 
 ARRAY = noisy(11)
 PNG = encoded(ARRAY) + b"\0" * (-(len(encoded(ARRAY)) + 1) % 3)  # its base64 ends in padding

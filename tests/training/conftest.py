@@ -12,8 +12,8 @@ import torch
 import yaml
 from PIL import Image
 
-from plait.training.recipe import load_recipe
-from plait.training.schema import Recipe
+from plait.training.recipe.recipe import load_recipe
+from plait.training.recipe.schema import Recipe
 
 COLOURS = {
     "red": (220, 30, 30),

@@ -13,12 +13,12 @@ from PIL import Image
 from plait import api
 from plait.core.batch import Encoded, ModalityInput
 from plait.core.media import FileRef
-from plait.data.clips import frames_of
-from plait.data.fast_decode import load_pixels
+from plait.modalities.image.clips import frames_of
+from plait.modalities.image.fast_decode import load_pixels
 from plait.models.bridged.model import BridgedModel
-from plait.models.storage import load_model
-from plait.training.recipe import check
-from plait.training.run import train
+from plait.models.store.storage import load_model
+from plait.training.recipe.recipe import check
+from plait.training.run.run import train
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220)}
 

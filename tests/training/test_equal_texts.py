@@ -14,15 +14,15 @@ from accelerate import Accelerator
 from PIL import Image
 
 from plait.core.batch import Batch, ModalityInput
+from plait.core.clock import Clock
 from plait.core.errors import DataError
-from plait.data.audit import audit
+from plait.data.audit.audit import audit
 from plait.objectives import info_nce_plain, sigmoid_loss_plain
-from plait.training.clock import Clock
-from plait.training.rows import Rows
-from plait.training.run import opened, train
-from plait.training.schema import Recipe
-from plait.training.stage_data import StageData
-from plait.training.tasks import Contrast, ContrastiveTask
+from plait.training.batches.rows import Rows
+from plait.training.recipe.schema import Recipe
+from plait.training.run.run import opened, train
+from plait.training.run.stage_data import StageData
+from plait.training.tasks.tasks import Contrast, ContrastiveTask
 
 COLOURS = ("red", "green", "blue")
 

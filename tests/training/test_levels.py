@@ -14,12 +14,12 @@ from tests.training.conftest import TINY
 from plait import api
 from plait.core.errors import RecipeError
 from plait.core.modality import IMAGE
-from plait.data.levels import Levels
-from plait.data.preprocess import ImagePreprocess
+from plait.modalities.image.levels import Levels
+from plait.modalities.image.preprocess import ImagePreprocess
 from plait.runtime.bundle import open_bundle
-from plait.serving.decoders import Decoders
-from plait.serving.settings import Limits
-from plait.training.recipe import load_recipe
+from plait.serving.base.settings import Limits
+from plait.serving.queue.decoders import Decoders
+from plait.training.recipe.recipe import load_recipe
 
 WINDOW = Levels(window=(0, 4095))
 

@@ -33,12 +33,12 @@ from plait.agents.schemas import (
     SimilarityOut,
 )
 from plait.core.errors import DataError, UserError
-from plait.models.alignment import AlignmentModel
+from plait.models.alignment.alignment import AlignmentModel
 from plait.models.bridged.model import BridgedModel
 from plait.models.drawing.drawing import DrawingModel
-from plait.models.fusion_model import FusionModel
-from plait.retrieval.drawn import draw_pictures
-from plait.retrieval.index import Index
+from plait.models.fusion.model import FusionModel
+from plait.retrieval.index.index import Index
+from plait.retrieval.sheet.drawn import draw_pictures
 
 Admit = Callable[[str], Path]
 

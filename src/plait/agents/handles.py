@@ -15,7 +15,7 @@ from PIL import Image
 from plait.agents.pictures import MAX_BYTES, Picture, as_data_url
 from plait.core.errors import DataError, UserError
 from plait.core.foreign import one_line
-from plait.data.decode import open_image
+from plait.modalities.image.decode import open_image
 
 _HANDLE = re.compile(r"image:\d+")
 

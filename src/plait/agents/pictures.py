@@ -20,9 +20,9 @@ from PIL import Image
 
 from plait.core.base64 import from_base64
 from plait.core.errors import DataError
-from plait.data.decode import decode_image, decode_to_show, open_image
-from plait.data.inline import OCTETS, data_url
-from plait.data.structure import SAFE_FORMATS
+from plait.data.base.inline import OCTETS, data_url
+from plait.modalities.image.decode import decode_image, decode_to_show, open_image
+from plait.modalities.image.structure import SAFE_FORMATS
 
 MAX_BYTES = 20_000_000
 MAX_PIXELS = 50_000_000

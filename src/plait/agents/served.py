@@ -16,7 +16,7 @@ from plait.agents.capabilities import CAPABILITIES, Answer, Capability
 from plait.agents.pictures import Doorkeeper
 from plait.agents.schemas import Arguments
 from plait.core.errors import UserError
-from plait.models.alignment import AlignmentModel
+from plait.models.alignment.alignment import AlignmentModel
 from plait.retrieval import open_index
 
 

@@ -33,7 +33,7 @@ from plait.agents.transports import over_http, over_stdio
 from plait.core.base64 import from_base64
 from plait.core.errors import UserError, shown
 from plait.core.foreign import clean, is_deeper, one_line
-from plait.data.structure import kind_of
+from plait.modalities.image.structure import kind_of
 
 MOST_TOOLS, MOST_PAGES = 256, 64
 MOST_PARTS = 256  # of a result that are looked at

@@ -9,7 +9,7 @@ from plait.api.sources import Roots, Source, aligned_model, checked_policy
 from plait.core.notebook import reported
 
 if TYPE_CHECKING:
-    from plait.data.audit import AuditReport
+    from plait.data.audit.audit import AuditReport
 
 
 @reported
@@ -36,7 +36,7 @@ def convert(
     encoding: str | None = None,
 ) -> dict[str, Any]:
     """Writes pairs in another format; refuses to overwrite."""
-    from plait.data.convert import convert as convert_data
+    from plait.data.writers.convert import convert as convert_data
 
     done = convert_data(
         source,
@@ -61,15 +61,15 @@ def audit(
     encoding: str | None = None,
 ) -> AuditReport:
     """Findings about pairs, row by row; a model adds over-long texts and likely mismatches."""
-    from plait.data.audit import audit as audit_data
+    from plait.data.audit.audit import audit as audit_data
 
     if model is None:
         return audit_data(
             path, columns=columns, root=root, allow_outside=allow_outside, encoding=encoding
         )
     from plait.data import open_dataset
-    from plait.data.tokenize import TextPreprocess
     from plait.engines.features import embed_dataset
+    from plait.modalities.text.tokenize import TextPreprocess
 
     loaded = aligned_model(model, "the audit's search for mismatches")
     dataset = open_dataset(

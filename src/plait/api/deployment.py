@@ -10,7 +10,7 @@ from plait.api.sources import Roots, Source, aligned_model, data_overrides, load
 from plait.core.notebook import reported
 
 if TYPE_CHECKING:
-    from plait.models.alignment import AlignmentModel
+    from plait.models.alignment.alignment import AlignmentModel
 
 
 @reported
@@ -68,7 +68,7 @@ def compress(
     from plait.core.files import check_free
     from plait.deployment.card import origin_of
     from plait.deployment.export import export_bundle
-    from plait.training.recipe import RUN_RECIPE, read_run_recipe
+    from plait.training.recipe.recipe import RUN_RECIPE, read_run_recipe
 
     stated = data_overrides(root, allow_outside, encoding)
     settings = Settings(

@@ -11,7 +11,7 @@ from plait.core.errors import DataError
 
 if TYPE_CHECKING:
     from plait.core.media import MediaRef
-    from plait.models.kinds import Model
+    from plait.models.store.kinds import Model
 
 
 def ask(
@@ -33,11 +33,11 @@ def ask(
         DataError: a picture that cannot be used, or an empty question.
     """
     from plait.core.media import FileRef, MediaRef
-    from plait.data.wording import filled
-    from plait.models.asking import answer_logits
+    from plait.data.base.wording import filled
     from plait.models.bridged.model import BridgedModel
     from plait.models.bridged.write import written_answer
-    from plait.models.kinds import fused
+    from plait.models.fusion.asking import answer_logits
+    from plait.models.store.kinds import fused
 
     if not question.strip():
         raise DataError("the question is empty")
@@ -104,7 +104,7 @@ def caption(
     from plait.core.media import FileRef
     from plait.models.bridged.generate import Writing
     from plait.models.bridged.write import prompt_for, write
-    from plait.models.kinds import bridged
+    from plait.models.store.kinds import bridged
 
     model = bridged(load(run), "a caption")
     asked = prompt_for(model, "caption", {}) if prompt is None else prompt
@@ -165,8 +165,8 @@ def draw(
         ModelError: a run of another kind, or a setting out of range.
         DataError: a picture that cannot be used.
     """
-    from plait.models.kinds import drawing
-    from plait.retrieval.drawn import SHEET, check_free, draw_pictures, write_drawn
+    from plait.models.store.kinds import drawing
+    from plait.retrieval.sheet.drawn import SHEET, check_free, draw_pictures, write_drawn
 
     path = Path(out)
     check_free(path)

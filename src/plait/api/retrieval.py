@@ -12,11 +12,11 @@ from plait.core.errors import DataError, UserError
 from plait.core.notebook import reported
 
 if TYPE_CHECKING:
-    from plait.data.dataset import PairDataset
-    from plait.models.alignment import AlignmentModel
-    from plait.models.kinds import Model
-    from plait.retrieval.index import Index
-    from plait.retrieval.rows import Hits
+    from plait.data.base.dataset import PairDataset
+    from plait.models.alignment.alignment import AlignmentModel
+    from plait.models.store.kinds import Model
+    from plait.retrieval.index.index import Index
+    from plait.retrieval.index.rows import Hits
 
 
 def embed(
@@ -32,7 +32,7 @@ def embed(
 ) -> dict[str, Any]:
     """Writes unit vectors of ``data`` to ``out`` (.npz or .parquet); refuses to overwrite."""
     from plait.engines.features import embed_dataset
-    from plait.retrieval.vectors import check_target, write_vectors
+    from plait.retrieval.store.vectors import check_target, write_vectors
 
     dataset = open_split(
         data, split, on_bad_row, root=root, allow_outside=allow_outside, encoding=encoding
@@ -103,7 +103,7 @@ def _synced(
     allow_empty: bool,
     options: dict[str, Any],
 ) -> dict[str, Any]:
-    from plait.data.dataset import PairDataset
+    from plait.data.base.dataset import PairDataset
     from plait.retrieval import sync_index
 
     try:
@@ -143,7 +143,7 @@ def _synced(
 
 
 def _notes(dataset: PairDataset) -> list[dict[str, Any]]:
-    from plait.data.notes import Note, as_json
+    from plait.data.base.notes import Note, as_json
 
     return [as_json(note) for note in dataset.notes if isinstance(note, Note)]
 
@@ -159,8 +159,8 @@ def _deleted(index: Index, names: Sequence[str]) -> int:
 
 def _keep_towers(index: Path, model: AlignmentModel, run: Path) -> None:
     """While the model is loaded, so that neither the first search nor a sync must load it again."""
-    from plait.retrieval.kept import keep_tower, tower_place
-    from plait.retrieval.manifest import read_manifest
+    from plait.retrieval.index.kept import keep_tower, tower_place
+    from plait.retrieval.index.manifest import read_manifest
 
     manifest = read_manifest(index)
     for modality in model.modalities:
@@ -185,7 +185,7 @@ def search(
     Pictures that are no longer on the disk are passed over, and counted in ``gone`` of the result.
 
     Where the model cannot read the words, each row has a ``note`` that says so: what was found may
-    mean nothing (see `plait.data.scripts`).
+    mean nothing (see `plait.modalities.text.scripts`).
 
     With ``rerank``, the run of a fusion model trained to match, the nearest rows (at least 50) are
     ordered by its log odds (``match``) plus the logit scale times the cosine. Pictures outside the
@@ -193,7 +193,7 @@ def search(
     `plait.retrieval.open_index`).
     """
     from plait.retrieval import open_index
-    from plait.retrieval.rows import Hits
+    from plait.retrieval.index.rows import Hits
 
     if (query is None) == (image is None):
         raise UserError("give words to look for, or --image FILE, one of the two")
@@ -218,9 +218,9 @@ def search(
 
 
 def _reranked(index: Index, query: str | Path, k: int, where: str | None, run: Source) -> Hits:
-    from plait.models.kinds import fused
-    from plait.retrieval.rerank import CANDIDATES, rerank
-    from plait.retrieval.rows import Hits
+    from plait.models.store.kinds import fused
+    from plait.retrieval.index.rerank import CANDIDATES, rerank
+    from plait.retrieval.index.rows import Hits
 
     hits = index.search(query, k=max(k, CANDIDATES), where=where)
     scale = float(index.model.scale.detach())

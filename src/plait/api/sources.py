@@ -11,9 +11,9 @@ from plait.core.errors import DataError, UserError, shown
 
 if TYPE_CHECKING:
     from plait.data import PairDataset
-    from plait.models.alignment import AlignmentModel
-    from plait.models.kinds import Model
-    from plait.training.schema import Data
+    from plait.models.alignment.alignment import AlignmentModel
+    from plait.models.store.kinds import Model
+    from plait.training.recipe.schema import Data
 
 Source = str | Path
 Roots = str | Path | Sequence[str | Path] | None
@@ -32,7 +32,7 @@ def load(
 
     Args:
         path: the folder.
-        device_map: for a model larger than one device (see `plait.models.dispatch.dispatched`):
+        device_map: for a model larger than one device (see `plait.models.base.dispatch.dispatched`):
             ``auto``, or a device by part (``{"towers.image": 0, "towers.text": "cpu"}``).
         max_memory: by device, at most so much.
         offload: a folder for weights that fit nowhere else.
@@ -41,12 +41,12 @@ def load(
         UserError: a device map that leaves parts out, or weights that fit nowhere.
         ModelError: the folder holds neither, or a weight is missing, left over or of another shape.
     """
-    from plait.models.loading import open_model
+    from plait.models.store.loading import open_model
 
     model = open_model(Path(path)) if isinstance(path, str | Path) else path
     if device_map is None:
         return model
-    from plait.models.dispatch import dispatched
+    from plait.models.base.dispatch import dispatched
 
     return dispatched(model, device_map, max_memory=max_memory, offload=offload)
 
@@ -57,14 +57,14 @@ def aligned_model(path: Source | Model, duty: str) -> AlignmentModel:
     Raises:
         ModelError: the run holds another kind.
     """
-    from plait.models.kinds import aligned
+    from plait.models.store.kinds import aligned
 
     return aligned(load(path), duty)
 
 
 def data_of(run: Source) -> Data:
     """The data that a run was trained on: source, names of columns, where files may lie."""
-    from plait.training.recipe import read_run_recipe
+    from plait.training.recipe.recipe import read_run_recipe
 
     data = read_run_recipe(Path(run)).data
     if data.source is None:
@@ -98,7 +98,7 @@ def open_split(
         DataError: it has no samples.
     """
     from plait.data import open_dataset
-    from plait.data.notes import with_notes
+    from plait.data.base.notes import with_notes
 
     dataset = open_dataset(
         source,
@@ -133,7 +133,7 @@ def checked_equal_texts(run: Source, equal_texts: str | None) -> Literal["same",
         return "apart"
     if equal_texts is not None:
         raise UserError(f"--equal-texts is 'same' or 'apart', not {shown(equal_texts)}")
-    from plait.training.recipe import RUN_RECIPE, read_run_recipe
+    from plait.training.recipe.recipe import RUN_RECIPE, read_run_recipe
 
     folder = Path(run)
     if not (folder / RUN_RECIPE).is_file():

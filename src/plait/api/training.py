@@ -22,7 +22,7 @@ from plait.core.errors import UserError
 from plait.core.notebook import reported
 
 if TYPE_CHECKING:
-    from plait.training.run_folder import Resume
+    from plait.training.run.run_folder import Resume
 
 
 def tune_process() -> None:
@@ -76,8 +76,8 @@ def train(
         ``run``, ``split``, ``retrieval``, ``seconds`` by step, ``skipped`` rows, ``health`` lines, of
         a published model ``before`` and ``wise_ft``; None in a helper process of a distributed run.
     """
-    from plait.training.recipe import load_recipe
-    from plait.training.run import train as run_training
+    from plait.training.recipe.recipe import load_recipe
+    from plait.training.run.run import train as run_training
 
     if resume and out is None:
         raise UserError("--resume needs --out RUN: which run shall go on?")
@@ -122,7 +122,7 @@ def compare(
     """
     from dataclasses import asdict
 
-    from plait.training.compare import compare as run_comparison
+    from plait.training.studies.compare import compare as run_comparison
 
     name = Path(recipe).stem
     folder = Path(out) if out is not None else _new_run_folder(f"compare-{name}")
@@ -163,14 +163,14 @@ def evaluate(
     ``"apart"``; None: as the run was trained.
     """
     from plait.evaluation import evaluate_alignment
-    from plait.evaluation.caution import with_cautions
-    from plait.evaluation.evaluate_bridged import evaluate_bridged
-    from plait.evaluation.evaluate_drawing import evaluate_drawing
-    from plait.evaluation.evaluate_fusion import evaluate_fusion
+    from plait.evaluation.evaluate.bridged import evaluate_bridged
+    from plait.evaluation.evaluate.drawing import evaluate_drawing
+    from plait.evaluation.evaluate.fusion import evaluate_fusion
+    from plait.evaluation.report.caution import with_cautions
     from plait.models.bridged.model import BridgedModel
     from plait.models.drawing.drawing import DrawingModel
-    from plait.models.fusion_model import FusionModel
-    from plait.training.checked import usable
+    from plait.models.fusion.model import FusionModel
+    from plait.training.batches.checked import usable
 
     columns = None
     if data is None:

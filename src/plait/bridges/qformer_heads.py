@@ -1,6 +1,6 @@
 """What BLIP-2's first stage reads off a Q-Former: embeddings, match, and the next word.
 
-Source: Li et al. 2023, section 3.2. The losses are in `plait.objectives.qformer`.
+Source: Li et al. 2023, section 3.2. The losses are in `plait.objectives.matching.qformer`.
 Shape legend: B samples, Q queries, N words, D the Q-Former's features, E of embeddings, V words.
 """
 

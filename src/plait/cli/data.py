@@ -33,7 +33,7 @@ def _mapping(columns: list[str] | None) -> dict[str, str]:
 @app.command("list")
 def list_sets(as_json: JsonOption = False) -> None:
     """List the catalogue of built-in data sets with licence, size and source."""
-    from plait.data.catalog import CATALOG
+    from plait.data.open.catalog import CATALOG
 
     keys = ("name", "title", "licence", "size", "source", "version")
     entries = [{key: getattr(entry, key) for key in keys} for entry in CATALOG.values()]

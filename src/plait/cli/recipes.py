@@ -16,7 +16,7 @@ def recipes(
     as_json: JsonOption = False,
 ) -> None:
     """List the built-in recipes, or print one."""
-    from plait.training.recipe import list_recipes, recipe_text
+    from plait.training.recipe.recipe import list_recipes, recipe_text
 
     if name is not None:
         text = recipe_text(name)

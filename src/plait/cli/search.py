@@ -88,7 +88,7 @@ def search(
         allow_outside=allow_outside,
     )
     if hits.gone:
-        from plait.retrieval.gone import gone_note
+        from plait.retrieval.index.gone import gone_note
 
         say(f"[yellow]note:[/] {gone_note(hits.gone)}")
     outside = sum(hit["outside"] for hit in hits)

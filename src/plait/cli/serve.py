@@ -86,10 +86,10 @@ def serve(
     from plait.serving import require_extra
 
     require_extra()
-    from plait.serving.run import run_server
+    from plait.serving.process.run import run_server
 
     if page:
-        from plait.serving.page import require_gradio
+        from plait.serving.page.page import require_gradio
 
         require_gradio()
 

@@ -96,7 +96,7 @@ def train(
 ) -> None:
     """Train a model on pairs, evaluate it, and write a report."""
     from plait import api
-    from plait.evaluation.report_finetuning import tables as finetuning_tables
+    from plait.evaluation.report.finetuning import tables as finetuning_tables
 
     api.tune_process()
     overrides = list(settings or [])
@@ -118,7 +118,7 @@ def train(
         return
 
     def page() -> None:
-        from plait.data.notes import Note
+        from plait.data.base.notes import Note
 
         if result.get("retrieval"):
             retrieval_table(result["retrieval"], f"Retrieval, {result['split']} split")

@@ -15,16 +15,16 @@ from jaxtyping import Float, Int
 from plait.core.errors import DataError
 from plait.core.media import MediaRef
 from plait.core.modality import IMAGE, TEXT
-from plait.data.dataset import PairDataset
-from plait.data.equal_texts import EqualTexts
-from plait.data.fast_decode import pixel_batches
-from plait.data.preprocess import ImagePreprocess
-from plait.data.random import permutation
-from plait.data.tokenize import TextPreprocess
+from plait.core.random import permutation
+from plait.data.base.dataset import PairDataset
+from plait.data.base.equal_texts import EqualTexts
 from plait.engines.pooled import text_batches
-from plait.evaluation.gallery import corrected, gallery_of
-from plait.evaluation.retrieval_metrics import bootstrap_interval, ranks_of, retrieval
-from plait.models.hubs import HubCorrection
+from plait.evaluation.evaluate.gallery import corrected, gallery_of
+from plait.evaluation.metrics.retrieval import bootstrap_interval, ranks_of, retrieval
+from plait.modalities.image.fast_decode import pixel_batches
+from plait.modalities.image.preprocess import ImagePreprocess
+from plait.modalities.text.tokenize import TextPreprocess
+from plait.models.base.hubs import HubCorrection
 
 BATCH = 32
 Run = Callable[[str, Mapping[str, np.ndarray]], np.ndarray]
@@ -73,7 +73,7 @@ class Split:
         dataset: samples that all have a picture.
         preprocesses: by modality.
         hubs: the model's correction of scores, or None.
-        equal_texts: see `plait.evaluation.gallery.gallery_of`.
+        equal_texts: see `plait.evaluation.evaluate.gallery.gallery_of`.
     """
 
     dataset: PairDataset
@@ -111,7 +111,7 @@ class Split:
 
 @dataclass(frozen=True)
 class SplitRows:
-    """The embeddings of a split; as `plait.evaluation.gallery` takes them."""
+    """The embeddings of a split; as `plait.evaluation.evaluate.gallery` takes them."""
 
     split: Split
     image: Float[np.ndarray, "n E"]
@@ -145,7 +145,7 @@ class Judged:
     """Retrieval of a candidate on a split.
 
     Attributes:
-        figures: see `plait.evaluation.retrieval_metrics.retrieval`.
+        figures: see `plait.evaluation.metrics.retrieval.retrieval`.
         hits: 1 where a query's best answer is right, first of all texts, then of all pictures.
         cluster: which queries belong together (of the bootstrap).
         directions: 0 for a query by words, 1 by a picture.

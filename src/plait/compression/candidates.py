@@ -13,12 +13,12 @@ from plait.compression.cost import model_cost
 from plait.compression.settings import Settings
 from plait.compression.students import heal, pruned_model, student_recipe
 from plait.core.errors import UserError
-from plait.models.alignment import AlignmentModel
-from plait.models.kinds import aligned
-from plait.models.storage import load_model
-from plait.training.build import build_model
-from plait.training.run import train
-from plait.training.schema import Recipe
+from plait.models.alignment.alignment import AlignmentModel
+from plait.models.store.kinds import aligned
+from plait.models.store.storage import load_model
+from plait.training.build.build import build_model
+from plait.training.recipe.schema import Recipe
+from plait.training.run.run import train
 
 Tell = Callable[[str], None]
 Samples = Mapping[str, Sequence[Mapping[str, np.ndarray]]]

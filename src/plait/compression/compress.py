@@ -38,14 +38,14 @@ from plait.compression.timing import measure, open_runner, torch_runner
 from plait.core.errors import ModelError
 from plait.core.files import check_free, new_folder
 from plait.core.modality import IMAGE, TEXT
-from plait.data.dataset import PairDataset
+from plait.data.base.dataset import PairDataset
 from plait.engines.tower import least_cosine
-from plait.evaluation.caution import cautions
-from plait.models.alignment import AlignmentModel, Tower
+from plait.evaluation.report.caution import cautions
+from plait.models.alignment.alignment import AlignmentModel, Tower
 from plait.runtime.choose import cores
 from plait.runtime.manifest import read_manifest, write_manifest
 from plait.runtime.sessions import Session
-from plait.training.schema import Recipe
+from plait.training.recipe.schema import Recipe
 
 Export = Callable[[AlignmentModel, Path], None]
 Tell = Callable[[str], None]

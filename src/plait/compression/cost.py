@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from plait.encoders.base import Encoder
+from plait.encoders.base.base import Encoder
 from plait.engines.base import probe_inputs
 from plait.engines.tower import PooledTower, evaluating
-from plait.models.alignment import AlignmentModel
+from plait.models.alignment.alignment import AlignmentModel
 
 
 def multiply_adds(encoder: Encoder, sample: Mapping[str, np.ndarray] | None = None) -> int:

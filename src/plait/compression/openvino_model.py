@@ -22,7 +22,7 @@ from plait.core.errors import ModelError
 from plait.engines.base import EngineWarning
 from plait.engines.openvino_engine import convert_module
 from plait.engines.tower import UnitRows, evaluating
-from plait.models.alignment import Tower
+from plait.models.alignment.alignment import Tower
 from plait.runtime.sessions import OpenVinoSession, import_openvino
 
 FAITHFUL: Final = 0.9999

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from plait.compression.cost import multiply_adds, own_copy
 from plait.compression.units import Group, groups_of
 from plait.core.errors import UserError
-from plait.encoders.base import Encoder
-from plait.encoders.narrowed import Narrowed, narrow, narrowed, sizes_of
+from plait.encoders.base.base import Encoder
+from plait.encoders.compose.narrowed import Narrowed, narrow, narrowed, sizes_of
 from plait.engines.tower import PooledTower, evaluating
 
 KEPT: Final = 0.25  # of the units of a group, at least, and one

@@ -15,15 +15,15 @@ from plait.compression.timing import BATCHES
 from plait.core.errors import DataError
 from plait.core.modality import IMAGE, TEXT
 from plait.data import open_dataset
-from plait.data.dataset import PairDataset
-from plait.data.fast_decode import load_pixels
-from plait.data.notes import with_notes
-from plait.models.alignment import AlignmentModel
+from plait.data.base.dataset import PairDataset
+from plait.data.base.notes import with_notes
+from plait.modalities.image.fast_decode import load_pixels
+from plait.models.alignment.alignment import AlignmentModel
 from plait.runtime.bundle import open_bundle
 from plait.runtime.manifest import MANIFEST, read_manifest
-from plait.training.checked import usable
-from plait.training.run import opened
-from plait.training.schema import Recipe
+from plait.training.batches.checked import usable
+from plait.training.recipe.schema import Recipe
+from plait.training.run.run import opened
 
 
 def preprocesses(model: AlignmentModel) -> dict[str, Any]:

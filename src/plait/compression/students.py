@@ -17,14 +17,14 @@ from plait.core.errors import ModelError, UserError
 from plait.core.files import read_json
 from plait.core.modality import IMAGE, TEXT
 from plait.encoders.registry import build_encoder
-from plait.models.alignment import AlignmentModel, Tower
-from plait.models.files import CONFIG_FILE
-from plait.models.shared_layers import shared_layers
-from plait.models.storage import model_spec, save_model
-from plait.training.overrides import apply_overrides
-from plait.training.recipe import check, load_recipe
-from plait.training.run import train
-from plait.training.schema import Recipe
+from plait.models.alignment.alignment import AlignmentModel, Tower
+from plait.models.store.files import CONFIG_FILE
+from plait.models.store.shared_layers import shared_layers
+from plait.models.store.storage import model_spec, save_model
+from plait.training.recipe.overrides import apply_overrides
+from plait.training.recipe.recipe import check, load_recipe
+from plait.training.recipe.schema import Recipe
+from plait.training.run.run import train
 
 HEAL_RATE: Final = 1e-4
 HEAL_BATCH: Final = 16
@@ -187,7 +187,7 @@ def spell_out(content: dict[str, Any], spec: Mapping[str, Any], run: Path) -> No
 
     Args:
         content: of a recipe; changed in place where it trains a published model on.
-        spec: of the model that the recipe gave (`plait.models.storage.model_spec`).
+        spec: of the model that the recipe gave (`plait.models.store.storage.model_spec`).
         run: its folder, where encoders come from.
     """
     model = content["model"]

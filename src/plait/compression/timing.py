@@ -76,9 +76,9 @@ def open_runner(path: Path, threads: int) -> Callable[[str, Mapping[str, np.ndar
         return open_bundle(path, threads=threads).run
     import torch
 
-    from plait.models.alignment import AlignmentModel
-    from plait.models.published import is_published, load_published
-    from plait.models.storage import load_model
+    from plait.models.alignment.alignment import AlignmentModel
+    from plait.models.store.published import is_published, load_published
+    from plait.models.store.storage import load_model
 
     torch.set_num_threads(threads)
     model = load_published(path) if is_published(path) else load_model(path)

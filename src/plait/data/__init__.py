@@ -1,7 +1,7 @@
 """Sources of pairs -> samples -> batches.
 
 `open_dataset` reads every format of `plait.data.readers` and `inspect` tells what a path holds;
-`plait.data.audit.audit` says what is wrong with it, `plait.data.convert.convert` writes it in
+`plait.data.audit.audit.audit` says what is wrong with it, `plait.data.writers.convert.convert` writes it in
 another format.
 """
 
@@ -11,16 +11,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from plait.data.dataset import PairDataset
-    from plait.data.open import inspect, open_dataset, stream
-    from plait.data.sample import Sample
+    from plait.data.base.dataset import PairDataset
+    from plait.data.base.sample import Sample
+    from plait.data.open.open import inspect, open_dataset, stream
 
 _LAZY = {
-    "PairDataset": "plait.data.dataset",
-    "Sample": "plait.data.sample",
-    "inspect": "plait.data.open",
-    "open_dataset": "plait.data.open",
-    "stream": "plait.data.open",
+    "PairDataset": "plait.data.base.dataset",
+    "Sample": "plait.data.base.sample",
+    "inspect": "plait.data.open.open",
+    "open_dataset": "plait.data.open.open",
+    "stream": "plait.data.open.open",
 }
 
 __all__ = [

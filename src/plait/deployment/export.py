@@ -7,18 +7,18 @@ from pathlib import Path
 
 from plait.core.files import new_folder, write_json, write_text
 from plait.core.version import __version__
-from plait.data.preprocess import ImagePreprocess
-from plait.data.tokenize import TextPreprocess
 from plait.deployment.card import Origin, model_card
 from plait.deployment.graphs import Exportable, export_graph, exportables
 from plait.deployment.parity import Extent, check_parity, parity_report, write_parity
 from plait.deployment.probe import Probe
 from plait.deployment.tensorrt import write_tensorrt
-from plait.models.alignment import AlignmentModel
-from plait.models.files import weights_fingerprint
-from plait.models.fusion_model import FusionModel
-from plait.models.kinds import Model
-from plait.retrieval.manifest import model_fingerprint
+from plait.modalities.image.preprocess import ImagePreprocess
+from plait.modalities.text.tokenize import TextPreprocess
+from plait.models.alignment.alignment import AlignmentModel
+from plait.models.fusion.model import FusionModel
+from plait.models.store.files import weights_fingerprint
+from plait.models.store.kinds import Model
+from plait.retrieval.index.manifest import model_fingerprint
 from plait.runtime.bundle import IMAGE_PREPROCESS
 from plait.runtime.choose import READS, engines
 from plait.runtime.manifest import Manifest, TowerEntry, graph_of, write_manifest

@@ -22,13 +22,13 @@ from torch import Tensor, nn
 
 from plait.core.errors import MissingExtra, ModelError
 from plait.core.modality import IMAGE, TEXT
-from plait.data.preprocess import ImagePreprocess
-from plait.data.tokenize import TextPreprocess
-from plait.encoders.base import Encoder
+from plait.encoders.base.base import Encoder
 from plait.engines.tower import MASK, UnitRows, traced_input
-from plait.models.alignment import AlignmentModel
-from plait.models.fusion_model import FusionModel
-from plait.models.kinds import Model
+from plait.modalities.image.preprocess import ImagePreprocess
+from plait.modalities.text.tokenize import TextPreprocess
+from plait.models.alignment.alignment import AlignmentModel
+from plait.models.fusion.model import FusionModel
+from plait.models.store.kinds import Model
 from plait.models.systems.base import System
 from plait.runtime.manifest import ANSWER, Port
 

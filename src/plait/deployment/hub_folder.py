@@ -19,16 +19,17 @@ from plait.core.files import new_folder, replacing, write_json, write_text
 from plait.core.modality import IMAGE, TEXT
 from plait.core.version import __version__
 from plait.deployment.card import Origin, data_lines, quality_lines
-from plait.encoders import clip_keys, clip_writing
-from plait.encoders.adapt import merged_state_dict
-from plait.encoders.clip_text import ClipText
-from plait.encoders.clip_vision import ClipVision
-from plait.encoders.clip_writing import Pair
-from plait.evaluation.report_finetuning import lines as finetuning_lines
-from plait.models.alignment import AlignmentModel
-from plait.models.kinds import Model, aligned
-from plait.models.projection import LinearProjection
-from plait.training.recipe import RUN_RECIPE, read_run_recipe
+from plait.encoders.clip import keys as clip_keys
+from plait.encoders.clip import writing as clip_writing
+from plait.encoders.clip.text import ClipText
+from plait.encoders.clip.vision import ClipVision
+from plait.encoders.clip.writing import Pair
+from plait.evaluation.report.finetuning import lines as finetuning_lines
+from plait.models.alignment.alignment import AlignmentModel
+from plait.models.base.projection import LinearProjection
+from plait.models.store.kinds import Model, aligned
+from plait.nn.adapt import merged_state_dict
+from plait.training.recipe.recipe import RUN_RECIPE, read_run_recipe
 
 Target = Literal["hf-folder", "open-clip"]
 TARGETS = get_args(Target)

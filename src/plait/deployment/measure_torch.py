@@ -39,10 +39,10 @@ def measure(
     """See `plait.runtime.measure.measure`; eager torch, bfloat16 by autocast."""
     import torch
 
-    from plait.data.fast_decode import decode_fast, preprocess_fast
     from plait.deployment.export import preprocessing
     from plait.deployment.graphs import Exportable, exportables
-    from plait.models.loading import open_model
+    from plait.modalities.image.fast_decode import decode_fast, preprocess_fast
+    from plait.models.store.loading import open_model
 
     if threads is not None:
         torch.set_num_threads(threads)

@@ -10,8 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from plait.data.preprocess import ImagePreprocess
-from plait.data.tokenize import TextPreprocess
+from plait.modalities.image.preprocess import ImagePreprocess
+from plait.modalities.text.tokenize import TextPreprocess
 from plait.runtime.manifest import Port
 
 WORDS: Final = (

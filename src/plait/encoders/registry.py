@@ -11,22 +11,22 @@ from typing import Any
 
 from plait.core.errors import ModelError, did_you_mean
 from plait.core.registry import Registry
-from plait.encoders.base import Encoder, Family
+from plait.encoders.base.base import Encoder, Family
 
 FAMILIES: Registry[Family] = Registry(
     "encoder family",
     "plait.encoders",
     {
-        "pkg": "plait.encoders.packaged:FAMILY",
-        "timm": "plait.encoders.timm_image:FAMILY",
-        "torchvision": "plait.encoders.torchvision_image:FAMILY",
-        "hf": "plait.encoders.hf:FAMILY",
-        "clip": "plait.encoders.clip:FAMILY",
-        "scratch": "plait.encoders.scratch:FAMILY",
-        "join": "plait.encoders.joined:FAMILY",
-        "regions": "plait.encoders.precomputed_regions:FAMILY",
-        "narrowed": "plait.encoders.narrowed:FAMILY",
-        "run": "plait.encoders.narrowed:RUN",
+        "pkg": "plait.encoders.image.packaged:FAMILY",
+        "timm": "plait.encoders.image.timm_image:FAMILY",
+        "torchvision": "plait.encoders.image.torchvision_image:FAMILY",
+        "hf": "plait.encoders.hf.hf:FAMILY",
+        "clip": "plait.encoders.clip.clip:FAMILY",
+        "scratch": "plait.encoders.scratch.scratch:FAMILY",
+        "join": "plait.encoders.compose.joined:FAMILY",
+        "regions": "plait.encoders.image.precomputed_regions:FAMILY",
+        "narrowed": "plait.encoders.compose.narrowed:FAMILY",
+        "run": "plait.encoders.compose.narrowed:RUN",
     },
 )
 """By the prefix of their sources."""

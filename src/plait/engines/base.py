@@ -12,11 +12,11 @@ from typing import Any, Final, Protocol, runtime_checkable
 import numpy as np
 
 from plait.core.errors import ModelError
-from plait.data.preprocess import ImagePreprocess
-from plait.data.tokenize import TextPreprocess
-from plait.encoders.base import Encoder
+from plait.encoders.base.base import Encoder
 from plait.engines.choices import Choice, choices
 from plait.engines.tower import least_cosine
+from plait.modalities.image.preprocess import ImagePreprocess
+from plait.modalities.text.tokenize import TextPreprocess
 
 LEAST_MEAN_COSINE: Final = 0.995
 LEAST_COSINE: Final = 0.99

@@ -16,14 +16,14 @@ from jaxtyping import Float, Int64
 from plait.core.batch import ModalityInput
 from plait.core.errors import DataError
 from plait.core.modality import IMAGE, TEXT
-from plait.data.dataset import PairDataset
-from plait.data.fast_decode import PixelStore
-from plait.data.sample import BadRow
+from plait.data.base.dataset import PairDataset
+from plait.data.base.sample import BadRow
 from plait.engines.cache import FeatureCache
 from plait.engines.pooled import IMAGE_BATCH, cache_of, image_features, text_features
 from plait.engines.runner import TowerRunner
 from plait.engines.tower import evaluating
-from plait.models.alignment import AlignmentModel
+from plait.modalities.image.fast_decode import PixelStore
+from plait.models.alignment.alignment import AlignmentModel
 
 __all__ = ["Embeddings", "embed_dataset", "image_features", "project", "text_features"]
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from plait.core.errors import ModelError
-from plait.encoders.base import Encoder
+from plait.encoders.base.base import Encoder
 from plait.engines.tower import PooledTower, evaluating
 from plait.runtime.sessions import OpenVinoSession, import_openvino
 

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from plait.core.errors import DataError, ModelError
 from plait.core.media import MediaRef
-from plait.data.fast_decode import OnError, PixelStore, pixel_batches
-from plait.data.pixel_cache import file_identity
-from plait.data.preprocess import ImagePreprocess
-from plait.data.tokenize import TextPreprocess
-from plait.encoders.base import Encoder
+from plait.encoders.base.base import Encoder
 from plait.engines.base import Engine
 from plait.engines.cache import KEY_BYTES, FeatureCache
 from plait.engines.runner import Batches, Inputs, TowerRunner
+from plait.modalities.image.fast_decode import OnError, PixelStore, pixel_batches
+from plait.modalities.image.pixel_cache import file_identity
+from plait.modalities.image.preprocess import ImagePreprocess
+from plait.modalities.text.tokenize import TextPreprocess
 from plait.runtime.choose import cores
 
 Augment = Callable[[Tensor, Sequence[int]], Tensor]

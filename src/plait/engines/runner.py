@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from plait.core import progress
-from plait.encoders.base import Encoder
+from plait.encoders.base.base import Encoder
 from plait.engines.base import Engine, is_cuda, open_first
 from plait.engines.cache import FeatureCache, RowStore
 from plait.engines.choices import Choice, choices

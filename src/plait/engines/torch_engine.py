@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from plait.encoders.base import Encoder
+from plait.encoders.base.base import Encoder
 from plait.engines.tower import PooledTower, evaluating
 
 

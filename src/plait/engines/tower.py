@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from plait.core.batch import ModalityInput
 from plait.core.files import digest
-from plait.encoders.base import Encoder
-from plait.models.alignment import Tower
+from plait.encoders.base.base import Encoder
+from plait.models.alignment.alignment import Tower
 
 MASK = "mask"
 

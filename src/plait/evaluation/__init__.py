@@ -6,12 +6,12 @@ together.
 
 from __future__ import annotations
 
-from plait.evaluation.caption_metrics import evaluate_captions
-from plait.evaluation.clip_score import clip_scores
-from plait.evaluation.evaluate import evaluate_alignment, evaluate_gallery
-from plait.evaluation.gallery import Gallery, gallery_of
-from plait.evaluation.report import write_report
-from plait.evaluation.retrieval_metrics import mean_recall, retrieval, retrieval_by_language
+from plait.evaluation.evaluate.evaluate import evaluate_alignment, evaluate_gallery
+from plait.evaluation.evaluate.gallery import Gallery, gallery_of
+from plait.evaluation.metrics.captions import evaluate_captions
+from plait.evaluation.metrics.clip_score import clip_scores
+from plait.evaluation.metrics.retrieval import mean_recall, retrieval, retrieval_by_language
+from plait.evaluation.report.report import write_report
 
 __all__ = [
     "Gallery",

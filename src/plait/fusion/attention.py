@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from plait.core.errors import ModelError
-from plait.encoders.transformer import Block, Mlp
+from plait.nn.transformer import Block, Mlp
 
 
 def visible(real: Bool[Tensor, "B K"]) -> Bool[Tensor, "B 1 1 K"]:

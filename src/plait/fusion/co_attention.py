@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from plait.core.batch import Encoded, Fused
 from plait.core.errors import ModelError, did_you_mean
-from plait.encoders.transformer import Block
 from plait.fusion.attention import CrossBlock, visible
 from plait.fusion.base import Fusion, Parts, Present
 from plait.fusion.inputs import TokenInputs, only
+from plait.nn.transformer import Block
 
 JOINS = ("product", "sum")
 

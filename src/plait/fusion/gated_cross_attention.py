@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from plait.core.batch import Encoded, Fused
 from plait.core.errors import ModelError, did_you_mean
 from plait.core.modality import TEXT
-from plait.encoders.transformer import Mlp
 from plait.fusion.attention import CrossAttention
 from plait.fusion.base import Fusion, Parts, Present
 from plait.fusion.inputs import TokenInputs, check_parts, only, ordered
+from plait.nn.transformer import Mlp
 
 
 class GatedCrossBlock(nn.Module):

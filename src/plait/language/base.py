@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from plait.data.tokenize import TextPreprocess
+from plait.modalities.text.tokenize import TextPreprocess
 
 
 @runtime_checkable

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from plait.core.errors import ModelError
-from plait.data.tokenize import TextPreprocess
-from plait.encoders.transformer import Mlp
 from plait.language.base import Cache, LanguageModel
+from plait.modalities.text.tokenize import TextPreprocess
+from plait.nn.transformer import Mlp
 
 ROTARY_BASE = 10_000.0
 

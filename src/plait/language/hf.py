@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from plait.core.errors import ModelError
 from plait.core.files import read_json
-from plait.data.tokenize import TextPreprocess
-from plait.encoders import hf_weights
+from plait.encoders.hf import weights as hf_weights
 from plait.language.base import Cache, LanguageModel
+from plait.modalities.text.tokenize import TextPreprocess
 
 
 class HfCache:

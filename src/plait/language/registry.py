@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from plait.core.errors import ModelError, did_you_mean
-from plait.data.tokenize import TextPreprocess
 from plait.language import hf
 from plait.language.base import LanguageModel
 from plait.language.decoder import Decoder
+from plait.modalities.text.tokenize import TextPreprocess
 
 SOURCES = ("scratch/decoder", "hf/OWNER/NAME", "hf/FOLDER")
 

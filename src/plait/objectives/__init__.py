@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from plait.objectives.contrastive import chance_level, info_nce, sigmoid_loss
-from plait.objectives.distillation import (
+from plait.objectives.base.gather import gather
+from plait.objectives.contrastive.contrastive import chance_level, info_nce, sigmoid_loss
+from plait.objectives.contrastive.distillation import (
     affinity_mimicking,
     feature_mse,
     interactive_contrast,
 )
-from plait.objectives.gather import gather
-from plait.objectives.gradient_caching import cached_step
+from plait.objectives.contrastive.gradient_caching import cached_step
+from plait.objectives.contrastive.plain import info_nce_plain, sigmoid_loss_plain
+from plait.objectives.contrastive.ranking import hardest, ranking_loss
+from plait.objectives.contrastive.softened import softened_info_nce
 from plait.objectives.linear_cross_entropy import (
     linear_cross_entropy,
     linear_cross_entropy_plain,
 )
-from plait.objectives.lxmert import region_feature_loss, region_label_loss
-from plait.objectives.masked import mlm_loss, mrc_kl_loss, mrc_loss, mrfr_loss
-from plait.objectives.masking import mask_regions, mask_tokens
-from plait.objectives.matching import (
+from plait.objectives.masked.lxmert import region_feature_loss, region_label_loss
+from plait.objectives.masked.masked import mlm_loss, mrc_kl_loss, mrc_loss, mrfr_loss
+from plait.objectives.masked.masking import mask_regions, mask_tokens
+from plait.objectives.matching.matching import (
     Pairing,
     hard_negatives,
     hard_pairing,
@@ -25,10 +28,12 @@ from plait.objectives.matching import (
     mined_pairing,
     random_pairing,
 )
-from plait.objectives.plain import info_nce_plain, sigmoid_loss_plain
-from plait.objectives.ranking import hardest, ranking_loss
-from plait.objectives.softened import softened_info_nce
-from plait.objectives.transport import cosine_cost, ipot, transport_cost, word_region_alignment
+from plait.objectives.matching.transport import (
+    cosine_cost,
+    ipot,
+    transport_cost,
+    word_region_alignment,
+)
 from plait.objectives.vqa import soft_targets, vqa_bce, vqa_ce, vqa_kl
 
 __all__ = [

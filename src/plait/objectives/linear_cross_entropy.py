@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from plait.core.errors import UserError
-from plait.objectives.once import once
-from plait.objectives.precision import wide
-from plait.objectives.tiles import blocks
+from plait.objectives.base.once import once
+from plait.objectives.base.precision import wide
+from plait.objectives.base.tiles import blocks
 
 Reduction = Literal["mean", "sum", "none"]
 

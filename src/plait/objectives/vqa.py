@@ -10,9 +10,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from plait.data.answers import score
-from plait.objectives.masking import IGNORED
-from plait.objectives.precision import wide
+from plait.data.vqa.answers import score
+from plait.objectives.base.precision import wide
+from plait.objectives.masked.masking import IGNORED
 
 UNKNOWN = -1
 """In `soft_targets`: a person's answer that is not among the known ones."""
@@ -75,7 +75,7 @@ def soft_targets(
         size: A, how many answers are known.
         exact: the accuracy that the answer would get, averaged over which person is left out:
             0.3, 0.6, 0.9, 1 of ten; else min(1, count / 3), as UNITER and LXMERT train with.
-            See `plait.data.answers.score`.
+            See `plait.data.vqa.answers.score`.
     """
     rows, people = answers.shape
     counts = torch.zeros(rows, size + 1, dtype=torch.long, device=answers.device)

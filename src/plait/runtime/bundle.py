@@ -15,9 +15,9 @@ import numpy as np
 from plait.core.errors import DataError, ModelError, RecipeError, shown
 from plait.core.files import BadJson, read_json
 from plait.core.modality import IMAGE, TEXT
-from plait.data.glosses import GLOSSES_FILE
-from plait.data.preprocess import ImagePreprocess
-from plait.data.tokenize import TextPreprocess
+from plait.modalities.image.preprocess import ImagePreprocess
+from plait.modalities.text.glosses import GLOSSES_FILE
+from plait.modalities.text.tokenize import TextPreprocess
 from plait.runtime.choose import Chosen, choose
 from plait.runtime.external import external_files
 from plait.runtime.inputs import checked

@@ -28,10 +28,10 @@ from PIL import AvifImagePlugin, Image
 
 from plait.core.errors import DataError
 from plait.core.shapes import UInt8
-from plait.data.decode import decode_image, decode_lines
-from plait.data.levels import Levels
-from plait.data.preprocess import ImagePreprocess
-from plait.data.structure import SAFE_FORMATS
+from plait.modalities.image.decode import decode_image, decode_lines
+from plait.modalities.image.levels import Levels
+from plait.modalities.image.preprocess import ImagePreprocess
+from plait.modalities.image.structure import SAFE_FORMATS
 from plait.runtime.resize import preprocess_exactly, preprocess_lines
 
 _HEAD: Final = struct.Struct(">LQ")  # bytes of the JSON and of what follows it
@@ -46,11 +46,11 @@ class Job:
 
     Attributes:
         name: of the picture in messages.
-        max_pixels: see `plait.data.decode.decode_image`.
+        max_pixels: see `plait.modalities.image.decode.decode_image`.
         seconds: of processor time after which the decoder is ended.
         wall_seconds: the same by the clock.
         preprocess: settings of `ImagePreprocess`; None for the whole picture.
-        levels: `plait.data.levels.Levels` of the whole picture, as JSON.
+        levels: `plait.modalities.image.levels.Levels` of the whole picture, as JSON.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """From whatever a caller has to the pixels of an encoder, without torch.
 
-Training takes the fast twins of these functions (`plait.data.fast_decode`), which give the same
+Training takes the fast twins of these functions (`plait.modalities.image.fast_decode`), which give the same
 pixels.
 
 Shape legend: H, W a picture, B pictures, h, w the encoder's input.
@@ -18,9 +18,9 @@ from PIL import Image
 from plait.core.errors import DataError
 from plait.core.media import FileRef, MediaRef
 from plait.core.shapes import UInt8
-from plait.data.decode import decode_image, to_rgb
-from plait.data.levels import Levels
-from plait.data.preprocess import ImagePreprocess
+from plait.modalities.image.decode import decode_image, to_rgb
+from plait.modalities.image.levels import Levels
+from plait.modalities.image.preprocess import ImagePreprocess
 from plait.runtime.resize import preprocess_exactly
 
 Decode = Callable[..., np.ndarray]

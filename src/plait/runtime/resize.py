@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 
 from plait.core.shapes import UInt8
-from plait.data.preprocess import ImagePreprocess
+from plait.modalities.image.preprocess import ImagePreprocess
 
 _EXACT: Final = 1 << 24  # of float32
 _MOST_BITS: Final = 22
@@ -37,7 +37,7 @@ Lines = Callable[[int, int], np.ndarray]
 def preprocess_exactly(
     array: UInt8[np.ndarray, "H W 3"], preprocess: ImagePreprocess
 ) -> UInt8[np.ndarray, "3 h w"]:
-    """What `plait.data.fast_decode.preprocess_fast` gives."""
+    """What `plait.modalities.image.fast_decode.preprocess_fast` gives."""
     return preprocess_lines(array.shape[:2], lambda top, end: array[top:end], preprocess)
 
 

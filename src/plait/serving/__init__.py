@@ -1,6 +1,6 @@
 """Models behind HTTP: batching across requests, limits, keys, readiness, metrics.
 
-`plait.serving.app.create_app` is the application, `plait.serving.supervisor` what `plait serve`
+`plait.serving.http.app.create_app` is the application, `plait.serving.process.supervisor` what `plait serve`
 runs: a parent that holds the listening socket and a worker that computes. A bundle is served
 without torch.
 """

@@ -13,12 +13,12 @@ from tokenizers import Tokenizer
 from plait.bridges.registry import build_bridge
 from plait.core.batch import Batch, ModalityInput
 from plait.core.errors import DataError, ModelError
-from plait.data.tokenize import TextPreprocess
-from plait.data.tokenizer_training import train_tokenizer
 from plait.encoders.registry import build_encoder
 from plait.language.base import LanguageModel
 from plait.language.decoder import Decoder
 from plait.language.hf import HfLanguageModel
+from plait.modalities.text.tokenize import TextPreprocess
+from plait.modalities.text.tokenizer_training import train_tokenizer
 from plait.models.bridged.generate import Writing, generate, narrowed
 from plait.models.bridged.model import LABELS, BridgedModel, Media
 from plait.models.bridged.sequences import Writer

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from plait.data.tokenize import TextPreprocess
-from plait.data.tokenizer_training import train_tokenizer
+from plait.modalities.text.tokenize import TextPreprocess
+from plait.modalities.text.tokenizer_training import train_tokenizer
 from plait.models.drawing.drawing import DrawingModel
 from plait.models.drawing.dvae import DiscreteVAE
 from plait.models.drawing.transformer import DrawingTransformer

@@ -14,7 +14,7 @@ from plait.core.batch import Batch, ModalityInput
 from plait.core.errors import ModelError
 from plait.models.drawing import sampling
 from plait.models.drawing.drawing import DrawingModel, disturbed, without_text
-from plait.models.drawing.storage import load_drawing, load_dvae, save_drawing, save_dvae
+from plait.models.store.drawing import load_drawing, load_dvae, save_drawing, save_dvae
 
 
 def batch_of(model: DrawingModel) -> Batch:

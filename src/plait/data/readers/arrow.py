@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from plait.core.errors import DataError
 from plait.core.files import parse_json
 from plait.core.media import ArrowRef
-from plait.data.inline import kind_within
+from plait.data.base.inline import kind_within
 from plait.data.readers.cells import Embedded
 from plait.data.readers.columns import Plan, plan
 from plait.data.readers.files import Finder

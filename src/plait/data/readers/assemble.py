@@ -10,7 +10,7 @@ bytes) eight digits of their content. A picture without any name has the first s
 Numbers that a format counts its entries by (COCO's ``id``, Karpathy's ``imgid``, an ``id`` column)
 are not ids here, because the same photographs would have others in another format; they are kept
 in ``meta``. A column is the id when the mapping says so (``columns={"id": ...}``), or when it is
-called ``sample_id``, which `plait.data.convert` writes where a name does not give the id.
+called ``sample_id``, which `plait.data.writers.convert` writes where a name does not give the id.
 
 Names are compared after Unicode normalisation (NFC): macOS stores accents differently.
 """
@@ -25,9 +25,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from plait.core.errors import DataError, cut_path, shown
+from plait.data.base.sample import BadRow, Sample
 from plait.data.readers.files import stem
 from plait.data.readers.rows import Row, Rows
-from plait.data.sample import BadRow, Sample
 
 MOST_BAD = 1_000_000
 """Rows that may be left out of one source."""

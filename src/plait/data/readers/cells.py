@@ -13,7 +13,7 @@ from plait.core.base64 import from_base64
 from plait.core.errors import shown
 from plait.core.files import parse_json
 from plait.core.media import BytesRef, FileRef, MediaRef
-from plait.data.inline import data_url, kind_within
+from plait.data.base.inline import data_url, kind_within
 from plait.data.readers.files import Finder
 from plait.data.readers.rows import Bad
 

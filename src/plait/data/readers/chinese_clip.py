@@ -16,12 +16,12 @@ from pathlib import Path
 from plait.core.base64 import from_base64
 from plait.core.errors import DataError, shown
 from plait.core.files import regular
+from plait.data.base.sample import BadRow
+from plait.data.base.splits import splits_of_names
 from plait.data.readers import documents
 from plait.data.readers.files import MOST_TEXT
 from plait.data.readers.rows import Bad, Found, Row, Rows, clean_texts
 from plait.data.readers.table import parse
-from plait.data.sample import BadRow
-from plait.data.splits import splits_of_names
 
 _PICTURES = re.compile(r"^(?P<base>(?:.*[/_])?[^/]*?)_imgs\.tsv$", re.IGNORECASE)
 

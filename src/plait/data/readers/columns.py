@@ -10,7 +10,7 @@ from typing import Any
 
 from plait.core.errors import DataError, cut, did_you_mean, shown
 from plait.core.modality import AUDIO, SENSOR, VIDEO
-from plait.data.inline import is_picture_text
+from plait.data.base.inline import is_picture_text
 from plait.data.readers import talk
 from plait.data.readers.files import is_image
 

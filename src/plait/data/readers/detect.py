@@ -8,8 +8,9 @@ from pathlib import Path
 
 from plait.core.errors import DataError, UserError
 from plait.core.files import parse_json, regular
-from plait.data.notes import Note, with_notes
-from plait.data.notes import names as names_of
+from plait.data.base.notes import Note, with_notes
+from plait.data.base.notes import names as names_of
+from plait.data.base.splits import in_splits, splits_of_names
 from plait.data.readers import chinese_clip, dicom, spreadsheet
 from plait.data.readers.albums import no_labels
 from plait.data.readers.columns import lists_addresses
@@ -20,7 +21,6 @@ from plait.data.readers.rows import Found
 from plait.data.readers.sidecars import sidecars, telling
 from plait.data.readers.table import about_pictures, head_of, of_pairs
 from plait.data.readers.unread import ARCHIVES, SHEETS, undecoded_notes
-from plait.data.splits import in_splits, splits_of_names
 
 READERS: dict[str, str] = {
     "imagefolder": "plait.data.readers.imagefolder:read",

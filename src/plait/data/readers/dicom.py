@@ -1,4 +1,4 @@
-"""Folders of DICOM files: a picture a file, its words as columns (see `plait.data.dicom_fields`).
+"""Folders of DICOM files: a picture a file, its words as columns (see `plait.data.readers.dicom_fields`).
 
 Folder names are no labels here: they are patients, studies and series. Files without an ending count
 too, by their content. What a column is to plait is stated, e.g. ``{"text": "StudyDescription"}``.
@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Final
 
 from plait.core.errors import DataError, did_you_mean
-from plait.data.dicom import header
-from plait.data.dicom_fields import check_asked, meta_of, tags, words_of
-from plait.data.forms import has_pydicom
-from plait.data.notes import Note, names
+from plait.data.base.notes import Note, names
+from plait.data.base.sample import BadRow
+from plait.data.base.splits import in_splits
+from plait.data.readers.dicom_fields import check_asked, meta_of, tags, words_of
 from plait.data.readers.files import is_image, suffix, walk
 from plait.data.readers.imagefolder import row_of_file
 from plait.data.readers.rows import Bad, Found, Row, Rows, clean_split, clean_texts
-from plait.data.sample import BadRow
-from plait.data.splits import in_splits
-from plait.data.structure import MAGIC_OF_DICOM
+from plait.modalities.image.dicom import header
+from plait.modalities.image.forms import has_pydicom
+from plait.modalities.image.structure import MAGIC_OF_DICOM
 
 ENDINGS: Final = ("dcm", "dicom", "dic", "ima")
 ROLES: Final = ("text", "group", "split", "id", "labels")

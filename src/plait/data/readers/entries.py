@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from plait.core.errors import DataError
+from plait.data.base.sample import BadRow
 from plait.data.readers import documents
 from plait.data.readers.columns import plan
 from plait.data.readers.files import Finder
 from plait.data.readers.records import row_of
 from plait.data.readers.rows import Found, Rows
-from plait.data.sample import BadRow
 
 _EXAMPLES = 20  # files whose keys tell what is what
 

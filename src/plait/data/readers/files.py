@@ -12,11 +12,11 @@ from plait.core.errors import DataError, cut_path
 from plait.core.errors import shown as cut
 from plait.core.files import regular
 from plait.core.media import FileRef
-from plait.data import forms
 from plait.data.readers import spelling
 from plait.data.readers.encoding import STATED, guess, option, stated_for
 from plait.data.readers.leave import OUTSIDE, Leave
 from plait.data.readers.rows import Bad
+from plait.modalities.image import forms
 
 AUDIO_SUFFIXES = frozenset(["wav", "flac", "ogg", "mp3", "opus", "m4a"])
 VIDEO_SUFFIXES = frozenset(["mp4", "webm", "mkv", "mov", "avi"])

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from plait.core.errors import DataError, shown
 from plait.core.files import read_regular
-from plait.data.forms import DECODABLE
+from plait.data.base.splits import split_in_name
 from plait.data.readers import documents
 from plait.data.readers.cells import file_key, listed
 from plait.data.readers.files import MOST_TEXT, check_text, decoded, is_image
 from plait.data.readers.rows import Bad, Found, Row, Rows, clean_texts
-from plait.data.splits import split_in_name
+from plait.modalities.image.forms import DECODABLE
 
 _MOST_BYTES = 128 << 20  # ten times Flickr30k
 _FOLDERS = ("Images", "images", "Flicker8k_Dataset", "Flickr8k_Dataset")  # the first is no slip

@@ -12,13 +12,13 @@ from typing import Any
 
 from plait.core.errors import DataError
 from plait.core.media import BytesRef
+from plait.data.base.splits import splits_of_names
 from plait.data.readers import arrow
 from plait.data.readers.cells import Embedded
 from plait.data.readers.columns import plan
 from plait.data.readers.files import Finder
 from plait.data.readers.records import row_of
 from plait.data.readers.rows import Found, Rows
-from plait.data.splits import splits_of_names
 
 
 def read(found: Found) -> Rows:

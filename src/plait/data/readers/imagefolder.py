@@ -7,6 +7,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from plait.core.media import FileRef
+from plait.data.base.sample import BadRow
+from plait.data.base.splits import in_splits
 from plait.data.readers.cells import file_key
 from plait.data.readers.files import (
     Finder,
@@ -19,8 +21,6 @@ from plait.data.readers.leave import OUTSIDE
 from plait.data.readers.rows import Bad, Found, Row, Rows
 from plait.data.readers.sidecars import fill, sidecars, used
 from plait.data.readers.table import rows_of
-from plait.data.sample import BadRow
-from plait.data.splits import in_splits
 
 
 def read(found: Found) -> Rows:

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from plait.core.errors import DataError, shown
 from plait.core.files import is_below, own_folders
-from plait.data.sample import BadRow
+from plait.data.base.sample import BadRow
 
 OUTSIDE = "outside-file"
 _EXAMPLES = 3

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from plait.data.base.sample import BadRow
 from plait.data.readers import documents, talk
 from plait.data.readers.files import Finder, Lines
 from plait.data.readers.rows import Bad, Found, Row, Rows, clean_split
 from plait.data.readers.table import parse
-from plait.data.sample import BadRow
 
 _FIELDS = frozenset(
     [

@@ -8,12 +8,12 @@ from typing import Any
 
 from plait.core.errors import shown
 from plait.core.files import parse_json
+from plait.data.base.sample import BadRow
 from plait.data.readers import talk
 from plait.data.readers.cells import listed, medium
 from plait.data.readers.columns import Plan
 from plait.data.readers.files import Finder
 from plait.data.readers.rows import Bad, Row, clean_split, clean_texts
-from plait.data.sample import BadRow
 
 _LONGEST_ID = 500  # characters of an id or a group: they are repeated in every message
 

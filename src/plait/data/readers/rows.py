@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 
 from plait.core.errors import shown
 from plait.core.media import MediaRef
-from plait.data import splits
+from plait.data.base import splits
+from plait.data.base.sample import BadRow
 from plait.data.readers.leave import Leave
-from plait.data.sample import BadRow
 
 
 class Bad(Exception):

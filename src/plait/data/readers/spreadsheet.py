@@ -18,9 +18,9 @@ from typing import Any, TypeAlias
 
 from plait.core.errors import DataError, MissingExtra, cut, did_you_mean, shown
 from plait.core.files import regular
-from plait.data.notes import Note
+from plait.data.base.notes import Note
+from plait.data.base.sample import BadRow
 from plait.data.readers.columns import LANGUAGES, MOST_COLUMNS, NAMES, unnamed
-from plait.data.sample import BadRow
 
 SUFFIXES = (".xlsx", ".xlsm")
 MOST_UNPACKED = 512 << 20

@@ -12,13 +12,13 @@ from typing import Any, TypeAlias
 
 from plait.core.errors import DataError, UserError, cut, shown
 from plait.core.files import parse_json
-from plait.data.inline import is_picture_text
+from plait.data.base.inline import is_picture_text
+from plait.data.base.sample import BadRow
 from plait.data.readers import documents, spreadsheet
 from plait.data.readers.columns import MOST_COLUMNS, ignored, plan, tells, unnamed
 from plait.data.readers.files import Finder, Lines, check_text, is_image
 from plait.data.readers.records import row_of
 from plait.data.readers.rows import Bad, Found, Rows
-from plait.data.sample import BadRow
 
 Record: TypeAlias = tuple[int, dict[str, Any]]
 _QUOTED = re.compile(r'"[^"]*"')

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from plait.core.errors import cut, install_command
 from plait.core.media import FileRef, MediaRef
-from plait.data.forms import undecoded
-from plait.data.notes import Note, names
+from plait.data.base.notes import Note, names
+from plait.data.base.sample import BadRow, Sample
 from plait.data.readers import spelling, spreadsheet
 from plait.data.readers.dicom import is_unnamed
 from plait.data.readers.files import MEDIA_SUFFIXES, is_hidden, is_image, shown, suffix
 from plait.data.readers.rows import Found
-from plait.data.sample import BadRow, Sample
+from plait.modalities.image.forms import undecoded
 
 SHEETS = (*spreadsheet.SUFFIXES, ".xls", ".xlsb", ".ods", ".numbers")
 ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".zst", ".rar")

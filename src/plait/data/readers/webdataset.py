@@ -24,15 +24,15 @@ from plait.core.errors import DataError
 from plait.core.files import parse_json
 from plait.core.media import TarRef
 from plait.core.modality import AUDIO, SENSOR, VIDEO
-from plait.data import forms
+from plait.data.base.sample import BadRow
+from plait.data.base.splits import splits_of_names
 from plait.data.readers import files, talk, tar
 from plait.data.readers.cells import Embedded
 from plait.data.readers.columns import Plan, plan, text_columns
 from plait.data.readers.files import Finder, check_text, decoded
 from plait.data.readers.records import row_of
 from plait.data.readers.rows import Bad, Found, Row, Rows
-from plait.data.sample import BadRow
-from plait.data.splits import splits_of_names
+from plait.modalities.image import forms
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]+)\}")
 _MEDIA = (

@@ -1,1 +1,1 @@
-"""One file per built-in data set; `plait.data.catalog` lists them."""
+"""One file per built-in data set; `plait.data.open.catalog` lists them."""

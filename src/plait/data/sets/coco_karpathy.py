@@ -12,8 +12,8 @@ from typing import Any
 from plait.core.errors import DataError
 from plait.core.files import cache_home
 from plait.core.media import FileRef
-from plait.data import splits
-from plait.data.dataset import PairDataset
+from plait.data.base import splits
+from plait.data.base.dataset import PairDataset
 from plait.data.readers.assemble import assemble
 from plait.data.readers.rows import Row, clean_texts
 from plait.data.sets import hub

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from plait.core.files import cache_home, digest
 from plait.core.media import FileRef
-from plait.data import splits
-from plait.data.dataset import PairDataset
+from plait.data.base import splits
+from plait.data.base.dataset import PairDataset
 from plait.data.readers.assemble import assemble
 from plait.data.readers.rows import Bad, Row, Rows, clean_texts
 from plait.data.sets import hub
@@ -28,7 +28,7 @@ def load(*, split: str = "all", limit: int | None = 10_000) -> PairDataset:
 
     Args:
         split: ``train``, ``validation`` or ``all``; there is no test split, so that one is filled
-            from train (`plait.data.splits.assign`).
+            from train (`plait.data.base.splits.assign`).
         limit: no more links of each split than this; None takes all three million.
 
     Raises:

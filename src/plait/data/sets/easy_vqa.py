@@ -8,7 +8,7 @@ them tells (about 19 pictures of 20, and 23 of 25), ``description`` always: "a r
 
 A sample is a question, as in `plait.data.readers.vqa`; the group is its picture. Test is the
 official test split. Validation is a tenth of the official *training pictures*, by
-`plait.data.splits.split_of`, with all their questions.
+`plait.data.base.splits.split_of`, with all their questions.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import Any
 
 from plait.core.errors import DataError, MissingExtra
 from plait.core.media import FileRef
-from plait.data.dataset import PairDataset
-from plait.data.sample import Sample
-from plait.data.splits import split_of
+from plait.data.base.dataset import PairDataset
+from plait.data.base.sample import Sample
+from plait.data.base.splits import split_of
 
 NAME = "easy-vqa"
 SHAPES = ("circle", "rectangle", "triangle")

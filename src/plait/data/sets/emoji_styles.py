@@ -23,9 +23,9 @@ import numpy as np
 
 from plait.core.files import cache_home, read_json, write_json
 from plait.core.media import FileRef
-from plait.data.audit_images import look, near_to
-from plait.data.dataset import PairDataset
-from plait.data.sample import Sample
+from plait.data.audit.images import look, near_to
+from plait.data.base.dataset import PairDataset
+from plait.data.base.sample import Sample
 from plait.data.sets import openmoji
 from plait.data.sets.iconify import Icon, IconSet, read_icons
 from plait.data.sets.openmoji import Emoji, base_of, has_skin_tone, hexcode_of, letters_of

@@ -5,7 +5,7 @@ The hub's copy embeds the pictures and has the official splits of 6,000, 1,000 a
 
 from __future__ import annotations
 
-from plait.data.dataset import PairDataset
+from plait.data.base.dataset import PairDataset
 from plait.data.sets import hub
 
 REPOSITORY = "jxie/flickr8k"

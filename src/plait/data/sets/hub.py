@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from plait.core.errors import DataError
-from plait.data.dataset import PairDataset
-from plait.data.open import open_dataset
+from plait.data.base.dataset import PairDataset
+from plait.data.open.open import open_dataset
 from plait.data.readers.huggingface import from_hub
 
 

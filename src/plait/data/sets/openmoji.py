@@ -31,9 +31,9 @@ import numpy as np
 from plait.core.errors import MissingExtra
 from plait.core.files import cache_home, read_json, write_json
 from plait.core.media import FileRef
-from plait.data.audit_images import look, near_pairs
-from plait.data.dataset import PairDataset
-from plait.data.sample import Sample
+from plait.data.audit.images import look, near_pairs
+from plait.data.base.dataset import PairDataset
+from plait.data.base.sample import Sample
 from plait.data.sets.rasterise import rasterise_all
 
 NAME = "openmoji"

@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 from plait.core.errors import DataError
 from plait.core.files import cache_home
 from plait.core.media import ArrowRef, FileRef
-from plait.data import splits
-from plait.data.dataset import PairDataset
+from plait.data.base import splits
+from plait.data.base.dataset import PairDataset
 from plait.data.readers import huggingface, vqa
 from plait.data.readers.assemble import assemble
 from plait.data.readers.documents import required

@@ -25,11 +25,11 @@ from plait.bridges.gated import GatedCrossAttention
 from plait.core.batch import Batch, Encoded, ModalityInput
 from plait.core.errors import DataError, ModelError
 from plait.core.modality import IMAGE, TEXT
-from plait.encoders.base import Encoder
+from plait.encoders.base.base import Encoder
 from plait.language.base import Cache, LanguageModel
+from plait.models.base.encoding import ROWS, BareTower, encode
+from plait.models.base.summary import short_repr
 from plait.models.bridged.sequences import PLACEHOLDER, Writer
-from plait.models.encoding import ROWS, BareTower, encode
-from plait.models.summary import short_repr
 from plait.objectives.linear_cross_entropy import linear_cross_entropy
 
 Injection = Literal["prefix", "gated"]

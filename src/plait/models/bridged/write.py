@@ -15,14 +15,14 @@ from plait.core.batch import Batch, ModalityInput
 from plait.core.errors import DataError, ModelError
 from plait.core.media import MediaRef
 from plait.core.modality import IMAGE, TEXT
-from plait.data.clips import frames_of
-from plait.data.fast_decode import load_pixels
-from plait.data.preprocess import ImagePreprocess
-from plait.data.wording import filled
+from plait.data.base.wording import filled
+from plait.modalities.image.clips import frames_of
+from plait.modalities.image.fast_decode import load_pixels
+from plait.modalities.image.preprocess import ImagePreprocess
+from plait.models.base.embedding import answering
+from plait.models.base.encoding import ROWS
 from plait.models.bridged.generate import Writing, generate
 from plait.models.bridged.model import LABELS, BridgedModel
-from plait.models.embedding import answering
-from plait.models.encoding import ROWS
 
 AT_ONCE = 128  # sequences
 

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from plait.core.batch import Batch
 from plait.core.errors import ModelError
 from plait.core.modality import IMAGE, TEXT
-from plait.data.preprocess import ImagePreprocess
-from plait.data.tokenize import TextPreprocess
+from plait.modalities.image.preprocess import ImagePreprocess
+from plait.modalities.text.tokenize import TextPreprocess
+from plait.models.base.summary import short_repr
 from plait.models.drawing.dvae import DiscreteVAE
 from plait.models.drawing.sampling import sample_codes, uniforms_for
 from plait.models.drawing.transformer import IMAGE_WEIGHT, DrawingLoss, DrawingTransformer
-from plait.models.summary import short_repr
 
 
 def without_text(

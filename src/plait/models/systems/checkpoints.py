@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from plait.core.errors import ModelError
 from plait.core.files import read_json
-from plait.encoders.clip_checkpoint import read_weights
+from plait.encoders.clip.checkpoint import read_weights
 from plait.models.systems.base import System
 from plait.models.systems.heads import published_head
 from plait.models.systems.keys import HEADS, TIED, Sources, read_into, system_sources

@@ -1,0 +1,1 @@
+"""Samples, data sets of them, and how they are split."""

@@ -1,0 +1,1 @@
+"""Encoders made of others, and the registry of their names."""

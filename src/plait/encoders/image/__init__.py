@@ -1,0 +1,1 @@
+"""Encoders of pictures from timm, torchvision and packages."""

@@ -1,0 +1,1 @@
+"""Each kind of model, evaluated on a data set."""

@@ -1,0 +1,1 @@
+"""What each modality is made of: from bytes on disk to tensors."""

@@ -1,0 +1,1 @@
+"""Pictures: decoded, measured, augmented, prepared, kept."""

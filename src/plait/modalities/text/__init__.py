@@ -1,0 +1,1 @@
+"""Texts: scripts, tokens, glosses."""

@@ -1,0 +1,1 @@
+"""What models share: encoding, projections, heads, hubs, memory."""

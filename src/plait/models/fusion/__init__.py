@@ -1,0 +1,1 @@
+"""Towers and a joint that answers."""

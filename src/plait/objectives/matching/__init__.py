@@ -1,0 +1,1 @@
+"""Which pictures and texts belong together."""

@@ -1,0 +1,1 @@
+"""What was found or drawn, as a picture."""

@@ -1,0 +1,1 @@
+"""What computes for a server: bundles, runs, other servers."""

@@ -1,0 +1,1 @@
+"""Settings, limits, errors, schemas: what every part of a server names."""

@@ -1,0 +1,1 @@
+"""Routes, protection and answers over HTTP."""

@@ -1,0 +1,1 @@
+"""The loop: updates, precision, averages, health."""

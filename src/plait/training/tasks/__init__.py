@@ -1,0 +1,1 @@
+"""What a stage trains on: tasks and their validation."""
