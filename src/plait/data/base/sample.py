@@ -1,4 +1,4 @@
-"""A `Sample`, and where the bytes of its pictures are.
+"""A `Sample`, and a row that is none. Where the bytes of its pictures are: `plait.core.media`.
 
 Torch-free: the runtime of a bundle uses these too.
 """

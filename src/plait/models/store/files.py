@@ -13,8 +13,6 @@ from plait.core.errors import DataError, ModelError
 from plait.core.files import check_weights
 
 CONFIG_FILE = "model.json"
-
-
 WEIGHTS_FILE = "model.safetensors"
 
 

@@ -1,4 +1,4 @@
-"""Training a published CLIP or SigLIP on: its start, its figures before, and WiSE-FT after.
+"""Training a published CLIP or SigLIP on: its figures before, and WiSE-FT after.
 
 Source of the last: Wortsman et al. 2022, "Robust fine-tuning of zero-shot models" (CVPR), weights
 (1 - alpha) published + alpha fine-tuned.

@@ -1,7 +1,6 @@
-"""What training asks of a model: a task turns a batch into a loss with named parts.
+"""Contrastive tasks: objectives between modalities, added up, over one pass of the towers.
 
-The loop knows tasks and nothing of models. A contrastive task also splits into `embed` and
-`loss_of_embeddings`, so that gradient caching and accumulation work for all of them alike.
+What every task is, `plait.training.loop.task` says.
 
 Shape legend: B rows, D features.
 """
