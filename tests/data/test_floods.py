@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import random
 from pathlib import Path
@@ -91,3 +92,18 @@ def test_endless_words_are_cut_and_prose_is_not() -> None:
     assert str(DataError("p", path="f", row=LONG)).startswith(f"f, row {LONG[:200]}... (40,000")
     assert cut_path("a/b.png") == "a/b.png"
     assert cut_path("a" * 60 + "b" * 60) == "a" * 40 + "..." + "b" * 40 + " (120 characters)"
+
+
+@pytest.mark.parametrize("rows", [3, 40])  # below and above what is parsed whole
+@pytest.mark.parametrize("ending", ["jsonl", "ndjson"])
+def test_first_lines_longer_than_what_is_looked_at(ending: str, rows: int, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.frombytes("RGB", (200, 200), random.Random(1).randbytes(120_000)).save(buffer, "PNG")
+    picture = base64.b64encode(buffer.getvalue()).decode()
+    assert len(picture) > 1 << 16
+    path = tmp_path / f"p.{ending}"
+    path.write_text(
+        "".join(json.dumps({"image": picture, "text": f"row {n}"}) + "\n" for n in range(rows))
+    )
+    (sample,) = open_dataset(path)  # the same picture each time
+    assert sample.texts == tuple(f"row {n}" for n in range(rows))

@@ -15,7 +15,7 @@ import pytest
 from tests.retrieval.conftest import make_model, noise
 
 from plait.core.errors import SearchIndexError, UserError
-from plait.core.files import RealPaths
+from plait.core.files import RealPaths, unfinished_folder
 from plait.core.lock import FolderLock
 from plait.data import open_dataset
 from plait.data.base.dataset import PairDataset
@@ -243,9 +243,18 @@ def test_texts_of_an_index_with_texts_are_made_anew(model, folder: Path, tmp_pat
     index = tmp_path / "index"
     data = opened(folder)
     told = [replace(sample, texts=(f"words {sample.id}",)) for sample in data]
-    build_index(model, PairDataset(told, "test", folder), index, texts=True, engine="torch")
+    build_index(
+        model,
+        PairDataset(told, "test", folder),
+        index,
+        texts=True,
+        engine="torch",
+        precision="float32",
+    )
     told[0] = replace(told[0], texts=("other words", "more"))
-    done = sync_index(model, PairDataset(told, "test", folder), index, engine="torch")
+    done = sync_index(
+        model, PairDataset(told, "test", folder), index, engine="torch", precision="float32"
+    )
     assert (done.added, done.changed, done.unchanged, done.rows) == (0, 1, 6, 15)
     found = [
         row for row in open_index(index).store.rows(["photos/0.png"]) if row.modality == "text"
@@ -342,3 +351,102 @@ def test_real_paths_are_those_of_the_system(tmp_path: Path) -> None:
                  "link/inner/..", "real/inner/", "link/inner/new"):  # fmt: skip
         for path in (tmp_path / name, f"{tmp_path}/{name}", os.path.relpath(tmp_path / name)):
             assert real(path) == os.path.realpath(path)
+
+
+def test_an_index_in_memory_is_not_changed(model, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "index"
+    counts(model, folder, out)
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    noise(30).save(folder / "new.png")
+    memory = open_index(out, model=model, in_memory=True)
+    options = {"engine": "torch", "cache": False}
+    for change in (
+        lambda: memory.add(model, opened(folder), **options),
+        lambda: memory.sync(model, opened(folder), **options),
+        lambda: memory.delete(["photos/0.png"]),
+    ):
+        with pytest.raises(SearchIndexError, match="open it without in_memory"):
+            change()
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+    assert counts(model, folder, out) == (1, 0, 0, 0, 7)
+
+
+def test_an_index_that_was_opened_before_another_changed_it(
+    model, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "index"
+    counts(model, folder, out)
+    early = open_index(out, model=model)
+    assert len(early) == 7
+    noise(30).save(folder / "new.png")
+    assert counts(model, folder, out) == (1, 0, 0, 0, 7)
+    done = early.sync(model, opened(folder), engine="torch", cache=False)
+    assert (done.added, done.unchanged, done.rows) == (0, 8, 8)
+    with FolderLock(out), pytest.raises(UserError, match="another process is changing"):
+        early.delete(["photos/0.png"])
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_texts_without_a_picture_stay(model, dataset, tmp_path: Path, resumed: bool) -> None:
+    words = [*dataset, replace(dataset[0], id="words", image=None, texts=("words alone",))]
+    data = PairDataset(words, "made", dataset.root, assigned=[*dataset.splits, "train"])
+    out = tmp_path / "index"
+    build_index(model, data, out, texts=True, engine="torch", cache=False)
+    rows = len(open_index(out))
+    if resumed:
+        shutil.move(out, tmp_path / ".index.unfinished")
+        build_index(model, data, out, texts=True, engine="torch", cache=False)
+    else:
+        done = sync_index(model, data, out, engine="torch", cache=False)
+        assert (done.deleted, done.rows, list(done.skipped)) == (0, rows, [])
+    assert len(open_index(out)) == rows
+    assert any("words alone" in row.texts for row in open_index(out).store.rows())
+
+
+def test_a_folder_that_cannot_be_read_is_not_gone(model, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "index"
+    for number in range(7, 22):
+        noise(number).save(folder / f"{number}.png")
+    counts(model, folder, out)
+    data = opened(folder)
+    shutil.rmtree(folder)
+    with pytest.raises(SearchIndexError, match="any of the 22 pictures"):
+        sync_index(model, data, out, engine="torch", cache=False, on_bad_row="skip")
+    assert len(open_index(out)) == 22
+
+
+def test_an_exchange_in_which_a_process_was_killed(tmp_path: Path) -> None:
+    out, new = tmp_path / "out", tmp_path / ".out.unfinished"
+    old = tmp_path / ".out.unfinished.old"
+    for there in (False, True):  # killed between the two renames, or before the old one was deleted
+        old.mkdir()
+        (old / "row").write_text("old")
+        if there:
+            (out / "row").write_text("new")
+        with pytest.raises(RuntimeError), unfinished_folder(out):
+            raise RuntimeError
+        assert (out / "row").read_text() == ("new" if there else "old")
+        assert not old.exists() and not new.exists()
+    with unfinished_folder(out) as folder:
+        (folder / "row").write_text("newest")
+    assert (out / "row").read_text() == "newest" and [path.name for path in tmp_path.iterdir()] == [
+        "out"
+    ]
+
+
+def test_a_lock_whose_file_was_removed_is_taken_anew(tmp_path: Path, monkeypatch) -> None:
+    """As when the one who held it removes the file between another one's opening and locking."""
+    fcntl = pytest.importorskip("fcntl", reason="no such locks on this system")
+    first, late = FolderLock(tmp_path), FolderLock(tmp_path)
+    flock = fcntl.flock
+
+    def removed(handle: int, how: int) -> None:
+        flock(handle, how)
+        monkeypatch.setattr(fcntl, "flock", flock)
+        first.path.unlink()
+
+    monkeypatch.setattr(fcntl, "flock", removed)
+    late.acquire()
+    with pytest.raises(UserError, match="another process"):
+        first.acquire()
+    late.release()

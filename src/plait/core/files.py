@@ -141,23 +141,36 @@ def unfinished_folder(out: str | Path) -> Iterator[Path]:
     lock = FolderLock(unfinished, "is making")
     lock.acquire()
     try:
+        _end_exchange(unfinished, out)
         yield unfinished
-        lock.release()
         _flush_below(unfinished)
+        lock.release()  # its file is not part of what was made; nothing is written from here on
         _take_place(unfinished, out)
-    except Exception as error:
-        note_place(error, out, str(unfinished))
-        raise
-    finally:
-        lock.release()
+    except BaseException as error:
         shutil.rmtree(unfinished, ignore_errors=True)
+        if isinstance(error, Exception):
+            note_place(error, out, str(unfinished))
+        raise
+    finally:  # where all went well, another process may work in a new folder of this name by now
+        lock.release()
+
+
+def _old(new: Path) -> Path:
+    return new.with_name(f"{new.name}.old")
+
+
+def _end_exchange(new: Path, out: Path) -> None:
+    """Undoes or ends an exchange in which a process was killed."""
+    old = _old(new)
+    if old.exists():
+        shutil.rmtree(old) if out.exists() else old.rename(out)
 
 
 def _take_place(new: Path, out: Path) -> None:
     """Exchanges two folders; the old one is deleted only when the new one stands in its place."""
     old = None
     if out.exists():
-        old = new.with_name(f"{new.name}.old")
+        old = _old(new)
         out.rename(old)
     try:
         new.rename(out)

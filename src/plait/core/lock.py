@@ -34,16 +34,20 @@ class FolderLock:
             import fcntl
         except ImportError:
             return
-        handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(handle)
-            raise UserError(
-                f"another process {self.told} {self.path.parent}: wait for it, or take "
-                "another --out"
-            ) from None
-        self._handle = handle
+        while self._handle is None:
+            handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(handle)
+                raise UserError(
+                    f"another process {self.told} {self.path.parent}: wait for it, or take "
+                    "another --out"
+                ) from None
+            if _is_at(handle, self.path):
+                self._handle = handle
+            else:  # who held it has removed the file meanwhile: a lock that nobody else sees
+                os.close(handle)
 
     def __enter__(self) -> FolderLock:
         self.acquire()
@@ -58,3 +62,10 @@ class FolderLock:
             self.path.unlink(missing_ok=True)
             os.close(self._handle)
             self._handle = None
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False

@@ -157,6 +157,8 @@ def _json_kind(path: Path, text: str) -> str | None:
         if alone and not _is_talk(entry) and is_entry(entry, path):
             return "entries"
         return "llava" if _is_talk(entry) else "table"
+    if "\n" not in text and whole is None and path.suffix.lower() in (".jsonl", ".ndjson"):
+        return "llava" if _large_kind(path) == "llava" else "table"  # a first line beyond the head
     if whole is None and path.stat().st_size > _PARSED:
         return _large_kind(path)
     if whole is None:

@@ -40,7 +40,10 @@ _BAND: Final = 1 << 17  # pixels that are converted at a time: wide numbers only
 _PROGRAMS: Final = frozenset({"EPS", "WMF"})  # formats for which Pillow calls other programs
 
 _TIFF_ORIENTATION = 274
-_PREPARED: Final = {heif.FORMAT: heif.prepare, dicom.FORMAT: dicom.prepare}
+_PREPARED: Final = {
+    heif.FORMAT: (heif.prepare, heif.HeicImage),
+    dicom.FORMAT: (dicom.prepare, dicom.DicomImage),
+}
 _opening = threading.Lock()
 
 _RAW = "camera raw file, which holds no finished picture: develop it to JPEG"
@@ -231,7 +234,7 @@ def open_image(
     _check_size(structure.width, structure.height, name, max_pixels, least=0)
     try:
         if structure.kind in _PREPARED and formats is None:
-            _PREPARED[structure.kind]()
+            _PREPARED[structure.kind][0]()
         image = _open(data, [structure.kind] if structure.kind else _allowed(formats), formats)
     except DataError as error:
         raise DataError(error.problem, path=name) from error
@@ -269,6 +272,12 @@ def _open(data: bytes, tried: Sequence[str], formats: Sequence[str] | None) -> I
     """
     if formats is not None and not set(tried) <= set(formats):
         raise UnidentifiedImageError
+    own = _PREPARED.get(tried[0]) if len(tried) == 1 else None
+    if own is not None:  # slow to open, and no matter of Pillow's limit
+        try:
+            return own[1](io.BytesIO(data))
+        except SyntaxError as error:
+            raise UnidentifiedImageError from error
     with _opening:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:

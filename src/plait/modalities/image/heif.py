@@ -79,7 +79,13 @@ def _decoded(data: bytes) -> Image.Image:
     worker = _take()
     assert worker.stdin is not None
     assert worker.stdout is not None
-    timer = threading.Timer(SECONDS, worker.kill)
+    late = threading.Event()
+
+    def stop() -> None:
+        late.set()
+        worker.kill()
+
+    timer = threading.Timer(SECONDS, stop)
     timer.start()
     try:
         worker.stdin.write(LENGTH.pack(len(data)) + data)
@@ -88,7 +94,7 @@ def _decoded(data: bytes) -> Image.Image:
         pixels = _part(worker.stdout)
     except (BrokenPipeError, EOFError):
         _close(worker)
-        if not timer.is_alive():
+        if late.is_set():
             problem = f"decoding the HEIC picture takes longer than {SECONDS:g} s"
         else:
             problem = f"the HEIC picture makes its decoder fail ({heif_package()})"
@@ -121,8 +127,10 @@ def _part(stream: IO[bytes]) -> bytes:
 
 def _take() -> subprocess.Popen[bytes]:
     with _changing:
-        if _idle:
-            return _idle.pop()
+        while _idle:
+            worker = _idle.pop()
+            if worker.poll() is None:
+                return worker
     package = heif_package()
     assert package is not None
     return subprocess.Popen(

@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import io
 import json
+import signal
 import struct
 import sys
 
@@ -34,6 +35,7 @@ def answer(data: bytes) -> tuple[dict[str, object], bytes]:
 
 def main() -> None:
     """Answers until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that asks
     importlib.import_module(sys.argv[1]).register_heif_opener(
         thumbnails=False, depth_images=False, aux_images=False
     )

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from plait.core.errors import DataError, SearchIndexError
 from plait.core.files import unfinished_folder
 from plait.core.lock import NAME as LOCK
-from plait.core.lock import FolderLock
 from plait.core.modality import TEXT
 from plait.data.base.dataset import PairDataset
 from plait.retrieval.index.index import Added, Index, open_index
@@ -60,7 +59,8 @@ def build_index(
     _check_free(out, overwrite)
     with unfinished_folder(out) as folder:
         manifest = new_manifest(model, out, None if run is None else Path(run))
-        index = _unfinished(folder, model, texts)
+        bare = texts and any(one.image is None for one in dataset)  # a sync adds no texts alone
+        index = None if bare else _unfinished(folder, model, texts)
         if index is not None:
             index.manifest = replace(
                 index.manifest, run=manifest.run, run_relative=manifest.run_relative
@@ -117,7 +117,7 @@ def sync_index(
     if (out / NAME).is_file():
         index = Index(out, read_manifest(out), None, model, load=load, run=place)
         check_model(index)
-        with FolderLock(out, "is changing"):
+        with index.changing():
             return sync(index, dataset, allow_empty=allow_empty, **embedding)
     if model is None:
         assert load is not None, "a model, or what loads it"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -323,7 +324,7 @@ class Index:
         """
         self.check_model(model)
         self._model = model
-        with FolderLock(self.folder, "is changing"):
+        with self.changing():
             return self.add_locked(dataset, texts=texts, **embedding)
 
     def add_locked(self, dataset: PairDataset, *, texts: bool = False, **embedding: Any) -> Added:
@@ -372,7 +373,7 @@ class Index:
         """
         self.check_model(model)
         self._model = model
-        with FolderLock(self.folder, "is changing"):
+        with self.changing():
             return sync(self, dataset, allow_empty=allow_empty, **embedding)
 
     def put(self, rows: Sequence[Row], dataset: PairDataset) -> None:
@@ -397,8 +398,37 @@ class Index:
             self.manifest = expected
             self.manifest.save(self.folder)
 
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Holds the lock of the folder, and begins with what other processes have made of the index.
+
+        Raises:
+            SearchIndexError: an index in memory, or one that another model made meanwhile.
+            UserError: another process is changing it.
+        """
+        if isinstance(self._store, MemoryStore):
+            raise SearchIndexError(
+                f"{self.folder} is open in memory, to be searched: open it without in_memory to change it"
+            )
+        with FolderLock(self.folder, "is changing"):
+            manifest = read_manifest(self.folder)
+            check_same_model(manifest, self.manifest.model, self.folder)
+            self.manifest = manifest
+            if isinstance(self._store, LanceStore):
+                self._store = None  # opened anew
+            yield
+
     def delete(self, ids: Sequence[str]) -> int:
-        """Takes out all rows with these ids; returns how many of the ids there were."""
+        """Takes out all rows with these ids; returns how many of the ids there were.
+
+        Raises:
+            SearchIndexError, UserError: see `changing`.
+        """
+        with self.changing():
+            return self.delete_locked(ids)
+
+    def delete_locked(self, ids: Sequence[str]) -> int:
+        """`delete`, for one who holds the lock of the folder."""
         gone = self.store.rows(ids)
         count = self.store.delete(ids)
         remove_thumbnails(gone, self.folder)
@@ -423,7 +453,7 @@ def open_index(
     Args:
         path: its folder.
         model: the model that made it, if it is loaded already.
-        in_memory: read all rows now and search them in memory, exactly; changes stay there.
+        in_memory: read all rows now and search them in memory, exactly; it can't be changed.
         roots: folders whose pictures may be shown, besides the index's own and those that this user
             made it from.
         allow_outside: all pictures may be shown, wherever they lie.

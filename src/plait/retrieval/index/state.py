@@ -225,12 +225,6 @@ class Difference:
     unchanged: int = 0
     gone: list[str] = field(default_factory=list)
 
-    @property
-    def kept(self) -> int:
-        """How many pictures of the index are still there, changed or not."""
-        again = (*self.changed, *self.retold, *self.relocated, *self.moved)
-        return len(again) + self.unchanged
-
 
 def difference(
     samples: Sequence[Sample],

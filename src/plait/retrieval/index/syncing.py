@@ -54,8 +54,13 @@ def sync(
     dataset = with_row_ids(dataset, known, real)
     found = difference(dataset.samples, dataset.splits, known, states, real)
     if not allow_empty:
-        check_emptied(len(known), found.kept, len(found.states), dataset.root)
+        kept = len(known.keys() & found.states.keys()) + len(
+            found.moved
+        )  # of those that can be read
+        check_emptied(len(known), kept, len(found.states), dataset.root)
     if texts:
+        worded = {one.id for one in dataset if one.image is None and known.get(one.id, "") is None}
+        found.gone = [id for id in found.gone if id not in worded]  # texts that never had a picture
         _embed_texts_anew(found, states, dataset)
     return _Run(index, journal, real, dataset, found, states, known, in_step, texts).done(embedding)
 
@@ -110,7 +115,7 @@ class _Run:
         writer = Writer(self.index, count, texts=self.texts, real=self.real, embedding=embedding)
         skipped = [
             BadRow(one.where, None, "has no picture", NO_PICTURE)
-            for one in samples if one.image is None
+            for one in samples if one.image is None and not (self.texts and one.id in self.known)
         ]  # fmt: skip
         written: set[str] = set()
         for block in writer.write(self.dataset, embedded):
@@ -156,7 +161,7 @@ class _Run:
     def _drop(self, gone: list[str], table: set[str]) -> None:
         """Takes out what is gone; the journal then describes the table whole."""
         for start in range(0, len(gone), BLOCK):
-            self.index.delete(gone[start : start + BLOCK])
+            self.index.delete_locked(gone[start : start + BLOCK])
         left = {id: one for id, one in self.states.items() if id in table}
         whole = not self.texts and left.keys() == table
         if gone or whole != self.in_step:
