@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
@@ -24,11 +24,30 @@ EXAMPLES = {
     for family in FAMILIES.values()
     for number, example in enumerate(family.examples)
 }
-LOCAL = ("hf/bert", "hf/vit", "hf/resnet", "clip/image", "clip/text")
+LOCAL = {
+    "hf/bert": "text",
+    "hf/vit": "image",
+    "hf/resnet": "image",
+    "clip/image": "image",
+    "clip/text": "text",
+}
+MODALITY_OF = {name: example.modality for name, example in EXAMPLES.items()} | LOCAL
+
+
+def only(names: Iterable[str]) -> pytest.MarkDecorator:
+    """The test goes through these encoders alone."""
+    return pytest.mark.parametrize("encoder", names, indirect=True)
+
+
+only_texts, only_images = (
+    only([name for name, modality in MODALITY_OF.items() if modality == wanted])
+    for wanted in ("text", "image")
+)
+with_layers = only([name for name in MODALITY_OF if not name.endswith("scratch/ngram")])
 TEXTS = ("a cat", "a very long dog, lying on a mat of straw", "猫和狗")
 
 
-@pytest.fixture(params=[*EXAMPLES, *LOCAL])
+@pytest.fixture(params=MODALITY_OF)
 def encoder(request: pytest.FixtureRequest, local_models: Callable[[str], Example]) -> Encoder:
     """A fresh copy of each encoder."""
     name = request.param
@@ -101,10 +120,10 @@ def test_alone_equals_co_batched(encoder: Encoder) -> None:
             assert (alone[0] - together[row]).abs().max() <= 1e-5 * scale
 
 
+@only_texts
 def test_padding_changes_nothing(encoder: Encoder) -> None:
     preprocess = encoder.preprocess
-    if not isinstance(preprocess, TextPreprocess):
-        pytest.skip("no padding in images")
+    assert isinstance(preprocess, TextPreprocess)
     encoder.double()
     for text in TEXTS:
         ids, mask = (torch.from_numpy(x) for x in preprocess([text]))
@@ -121,9 +140,8 @@ def test_padding_changes_nothing(encoder: Encoder) -> None:
         torch.testing.assert_close(padded, short, rtol=0, atol=1e-10)
 
 
+@only_texts
 def test_a_row_without_any_token_stays_finite(encoder: Encoder) -> None:
-    if not isinstance(encoder.preprocess, TextPreprocess):
-        pytest.skip("only texts have masks")
     set_trainable(encoder, "full")
     inputs = inputs_of(encoder)
     assert inputs.mask is not None
@@ -157,10 +175,9 @@ def test_frozen_trains_nothing_and_stays_in_evaluation_mode(encoder: Encoder) ->
     assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
 
 
+@with_layers
 def test_lora_starts_as_identity_trains_little_and_merges(encoder: Encoder) -> None:
     inputs = inputs_of(encoder)
-    if type(encoder).__name__ == "NgramEncoder":
-        pytest.skip("a table and two layers: nothing repeated to adapt")
     with torch.no_grad():
         before = encoder(inputs).pooled
     original = {name: value.clone() for name, value in encoder.state_dict().items()}
@@ -184,9 +201,9 @@ def test_lora_starts_as_identity_trains_little_and_merges(encoder: Encoder) -> N
             assert not module.training
 
 
+@only_images
 def test_pixels_may_be_bytes_or_fractions(encoder: Encoder) -> None:
-    if not isinstance(encoder.preprocess, ImagePreprocess):
-        pytest.skip("images only")
+    assert isinstance(encoder.preprocess, ImagePreprocess)
     encoder.double()
     pixels = _pixels(2, encoder.preprocess.size_2d)
     from_bytes = encoder(ModalityInput.of(pixels=pixels)).pooled
@@ -199,9 +216,9 @@ def test_pixels_may_be_bytes_or_fractions(encoder: Encoder) -> None:
     torch.testing.assert_close(in_channels_last.double(), from_bytes, rtol=1e-3, atol=1e-3)
 
 
+@only_images
 def test_boxes_of_tokens_tile_the_picture(encoder: Encoder) -> None:
-    if not isinstance(encoder.preprocess, ImagePreprocess):
-        pytest.skip("images only")
+    assert isinstance(encoder.preprocess, ImagePreprocess)
     out = encoder(inputs_of(encoder))
     assert out.boxes is not None
     assert out.boxes.shape == (*out.tokens.shape[:2], 4)

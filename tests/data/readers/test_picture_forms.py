@@ -56,7 +56,7 @@ def without(monkeypatch: pytest.MonkeyPatch, library: str) -> Iterator[None]:
     else:
         known = forms.features.check
         monkeypatch.setattr(forms.features, "check", lambda name: name != library and known(name))
-    caches = (forms.decoded, forms._undecoded, heif.prepare, dicom.prepare)
+    caches = (forms.decoded, forms._undecoded)
     for cache in caches:
         cache.cache_clear()
     yield

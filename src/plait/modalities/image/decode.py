@@ -40,9 +40,9 @@ _BAND: Final = 1 << 17  # pixels that are converted at a time: wide numbers only
 _PROGRAMS: Final = frozenset({"EPS", "WMF"})  # formats for which Pillow calls other programs
 
 _TIFF_ORIENTATION = 274
-_PREPARED: Final = {
-    heif.FORMAT: (heif.prepare, heif.HeicImage),
-    dicom.FORMAT: (dicom.prepare, dicom.DicomImage),
+_OURS: Final[dict[str | None, Callable[[bytes], Image.Image]]] = {
+    heif.FORMAT: heif.opened,
+    dicom.FORMAT: dicom.opened,
 }
 _opening = threading.Lock()
 
@@ -233,13 +233,11 @@ def open_image(
     # Some decoders make room for the whole picture as soon as they are opened.
     _check_size(structure.width, structure.height, name, max_pixels, least=0)
     try:
-        if structure.kind in _PREPARED and formats is None:
-            _PREPARED[structure.kind][0]()
         image = _open(data, [structure.kind] if structure.kind else _allowed(formats), formats)
     except DataError as error:
         raise DataError(error.problem, path=name) from error
     except UnidentifiedImageError as error:
-        if structure.kind in _PREPARED and formats is None:
+        if structure.kind in _OURS and formats is None:
             problem = f"the {structure.kind} picture is truncated or damaged: replace the file"
             raise DataError(problem, path=name) from error
         raise DataError(_what_it_is(data), path=name) from error
@@ -272,10 +270,9 @@ def _open(data: bytes, tried: Sequence[str], formats: Sequence[str] | None) -> I
     """
     if formats is not None and not set(tried) <= set(formats):
         raise UnidentifiedImageError
-    own = _PREPARED.get(tried[0]) if len(tried) == 1 else None
-    if own is not None:  # slow to open, and no matter of Pillow's limit
+    if len(tried) == 1 and tried[0] in _OURS:  # slow to open, and no matter of Pillow's limit
         try:
-            return own[1](io.BytesIO(data))
+            return _OURS[tried[0]](data)
         except SyntaxError as error:
             raise UnidentifiedImageError from error
     with _opening:
@@ -313,7 +310,7 @@ def _what_it_is(data: bytes) -> str:
         if start.startswith(prefix) or (prefix == b"<svg" and prefix in start[:512]):
             return problem
     kind = kind_of(data)
-    if kind in _PREPARED:
+    if kind in _OURS:
         return f"is a {kind} picture, which cannot be read here: convert it to JPEG"
     for place, mark, problem in _OTHER_FORMS:
         if data[place : place + len(mark)] == mark:

@@ -14,7 +14,6 @@ import io
 import struct
 import zlib
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -37,18 +36,18 @@ _GRAY: Final = ("MONOCHROME1", "MONOCHROME2")
 _MOST_FRAMES: Final = 1 << 20
 
 
-@cache
-def prepare() -> None:
-    """Makes Pillow open DICOM.
+def opened(data: bytes) -> DicomImage:
+    """The picture in ``data``.
 
     Raises:
-        DataError: pydicom is not installed.
+        DataError: pydicom is not installed, or the file is damaged or holds no picture.
+        SyntaxError: it is no DICOM file.
     """
     if not has_pydicom():
         raise DataError(
             f"is a DICOM picture: {install_command('medical')} reads it, or convert it to PNG"
         )
-    Image.register_open(FORMAT, DicomImage)
+    return DicomImage(io.BytesIO(data))
 
 
 def header(file: io.BufferedIOBase, fields: Sequence[str] | None = None) -> Any:
@@ -98,7 +97,7 @@ def _check_inflated(data: bytes) -> None:
 
 
 class DicomImage(ImageFile.ImageFile):
-    """A file for Pillow: mode ``F`` with the values after rescaling, or ``RGB``.
+    """A file as Pillow has them: mode ``F`` with the values after rescaling, or ``RGB``.
 
     Attributes:
         window: the values that become black and white; None for a picture in colour.

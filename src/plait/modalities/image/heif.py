@@ -11,12 +11,12 @@ is lost, with words.
 from __future__ import annotations
 
 import atexit
+import io
 import json
 import os
 import subprocess
 import sys
 import threading
-from functools import cache
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -36,22 +36,22 @@ _idle: list[subprocess.Popen[bytes]] = []
 _changing = threading.Lock()
 
 
-@cache
-def prepare() -> None:
-    """Makes Pillow open HEIC.
+def opened(data: bytes) -> HeicImage:
+    """The picture in ``data``.
 
     Raises:
-        DataError: no package that reads it is installed.
+        DataError: no package that reads HEIC is installed, or the picture is damaged.
+        SyntaxError: it is no HEIC picture.
     """
     if heif_package() is None:
         raise DataError(
             f"is a HEIC picture: {install_command('heif')} reads it, or convert it to JPEG"
         )
-    Image.register_open(FORMAT, HeicImage)
+    return HeicImage(io.BytesIO(data))
 
 
 class HeicImage(ImageFile.ImageFile):
-    """A file for Pillow; decoded when it is opened, as the size of its pixels is known only then."""
+    """A file as Pillow has them; decoded when it is opened, as the size of its pixels is known only then."""
 
     format = FORMAT
     format_description = "HEIC"
@@ -131,6 +131,7 @@ def _take() -> subprocess.Popen[bytes]:
             worker = _idle.pop()
             if worker.poll() is None:
                 return worker
+            _close(worker)  # it has died between two pictures
     package = heif_package()
     assert package is not None
     return subprocess.Popen(

@@ -54,9 +54,8 @@ def sync(
     dataset = with_row_ids(dataset, known, real)
     found = difference(dataset.samples, dataset.splits, known, states, real)
     if not allow_empty:
-        kept = len(known.keys() & found.states.keys()) + len(
-            found.moved
-        )  # of those that can be read
+        readable = known.keys() & found.states.keys()
+        kept = len(readable) + len(found.moved)
         check_emptied(len(known), kept, len(found.states), dataset.root)
     if texts:
         worded = {one.id for one in dataset if one.image is None and known.get(one.id, "") is None}
