@@ -371,6 +371,17 @@ def test_an_index_that_was_opened_before_another_changed_it(
     assert (done.added, done.unchanged, done.rows) == (0, 8, 8)
     with FolderLock(out), pytest.raises(UserError, match="another process is changing"):
         early.delete(["photos/0.png"])
+    told = replace(opened(folder)[0], texts=("told",), meta={"shelf": "a"})
+    words = PairDataset([told], "test", folder)
+    open_index(out).add(model, words, texts=True, engine="torch", cache=False)
+    assert early.delete(["photos/new.png"]) == 1  # a row that came after it was opened
+    further = PairDataset([replace(told, meta={"room": "b"})], "test", folder)
+    early.add(model, further, engine="torch", cache=False)
+    manifest = open_index(out).manifest  # still with what the other one had brought
+    assert {"shelf", "room"} <= set(manifest.columns) and set(manifest.modalities) == {
+        "image",
+        "text",
+    }
 
 
 @pytest.mark.parametrize("resumed", [False, True])
@@ -381,6 +392,7 @@ def test_texts_without_a_picture_stay(model, dataset, tmp_path: Path, resumed: b
     build_index(model, data, out, texts=True, engine="torch", cache=False)
     rows = len(open_index(out))
     if resumed:
+        assert open_index(out).delete(["words"]) == 1  # killed before that row was written
         shutil.move(out, tmp_path / ".index.unfinished")
         build_index(model, data, out, texts=True, engine="torch", cache=False)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import signal
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -177,6 +178,19 @@ def test_a_picture_that_ends_its_decoder_is_lost_alone(
             decode_image(HEIC, name="x")
         heif.close()
     assert decode_image(HEIC, name="x").shape == (32, 16, 3)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_decoder_that_died_between_two_pictures_is_replaced(how: signal.Signals) -> None:
+    """And Ctrl-C, which a terminal sends to it as well, does not end it."""
+    heif.close()
+    decode_image(HEIC, name="x")
+    (worker,) = heif._idle
+    worker.send_signal(how)
+    if how == signal.SIGKILL:
+        worker.wait(timeout=60)
+    assert decode_image(HEIC, name="x").shape == (32, 16, 3)
+    assert (heif._idle == [worker]) == (how == signal.SIGINT)
 
 
 def test_pictures_are_decoded_in_several_threads() -> None:
