@@ -31,7 +31,8 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = []
     for number in range(32):
         values = np.full((20, 20), 100 + 10 * number, np.uint16)
-        values[: 10 if number % 2 else 20, : 20 if number % 2 else 10] = 4095 - 10 * number
+        edge = 2 + number // 2  # of its own: in bfloat16 as well no two of them look alike
+        values[: edge if number % 2 else 20, : 20 if number % 2 else edge] = 4095 - 10 * number
         Image.fromarray(values).save(folder / f"{number}.png")
         text = f"bright {'above' if number % 2 else 'at the left'}, number {number}"
         lines.append(json.dumps({"file_name": f"{number}.png", "text": text}))
